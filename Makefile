@@ -1,0 +1,34 @@
+PYTHON ?= python3.11
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+OUT    ?= demo
+
+.PHONY: setup demo test check bench clean
+.DEFAULT_GOAL := test
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade --constraint constraints.txt pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: $(READY)      ## simulate a drifting world, replay it day by day, write the report
+	$(BIN)/acclimate demo --out $(OUT) --overwrite
+
+test: $(READY)      ## every test, warnings as errors
+	$(BIN)/python -m pytest
+
+check: $(READY)     ## lint, types, documentation
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/sphinx-build -W -q -b html docs docs/_build/html
+
+bench: $(READY)     ## speed of the core; figures are printed, never asserted
+	$(BIN)/python -m benchmarks.speed
+
+clean:
+	rm -rf $(VENV) docs/_build demo

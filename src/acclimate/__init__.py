@@ -1,0 +1,63 @@
+"""Recommenders that stay personal and fresh.
+
+Names in the order of the flow: describe and read events, learn, replay.
+Imported on first use, so that ``import acclimate`` costs next to nothing.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from acclimate.artifacts import EntityStates, Events, Posterior, Report
+    from acclimate.config import EntityTable, Feature, FixedEffect, RandomEffect, Schema, TimeColumn
+    from acclimate.errors import AcclimateError
+    from acclimate.events import read_events, simulate
+    from acclimate.learners import GLMix, GlobalRate, Rate
+    from acclimate.models import update_posterior, update_posteriors
+    from acclimate.pipeline import replay
+
+_HOMES = {
+    "acclimate.config": ("TimeColumn", "Feature", "EntityTable", "Schema", "FixedEffect", "RandomEffect"),
+    "acclimate.artifacts": ("Events", "Posterior", "EntityStates", "Report"),
+    "acclimate.events": ("read_events", "simulate"),
+    "acclimate.learners": ("GLMix", "GlobalRate", "Rate"),
+    "acclimate.models": ("update_posterior", "update_posteriors"),
+    "acclimate.pipeline": ("replay",),
+    "acclimate.errors": ("AcclimateError",),
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "TimeColumn",
+    "Feature",
+    "EntityTable",
+    "Schema",
+    "read_events",
+    "simulate",
+    "Events",
+    "FixedEffect",
+    "RandomEffect",
+    "GLMix",
+    "GlobalRate",
+    "Rate",
+    "Posterior",
+    "EntityStates",
+    "update_posterior",
+    "update_posteriors",
+    "replay",
+    "Report",
+    "AcclimateError",
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'acclimate' has no attribute '{name}'")
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

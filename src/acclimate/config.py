@@ -1,0 +1,236 @@
+"""What a user declares: the schema of the events, the features, the learners, the replay.
+
+One frozen record per section of the project file. The same records are the Python surface: a schema built in
+code and one read from ``acclimate.yaml`` are equal.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter
+from pydantic.dataclasses import dataclass
+
+from acclimate.errors import ConfigError, nearest
+
+_STRICT = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+
+Kind = Literal["numeric", "categorical", "multi", "embedding", "cross", "hour", "weekday"]
+TimeUnit = Literal["s", "ms", "us", "ns"]
+PrecisionKind = Literal["auto", "full", "diagonal", "marginal"]
+
+
+def _as_tuple(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+def _as_mapping(value: Any) -> Any:
+    """``["user_id"]`` is short for ``{"user_id": "user_id"}``."""
+    if isinstance(value, str):
+        return {value: value}
+    return value if isinstance(value, Mapping) else {name: name for name in value}
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
+
+
+@dataclass(frozen=True, config=_STRICT)
+class TimeColumn:
+    """The column that says when an event happened.
+
+    ``unit`` is that of a number since 1970-01-01 UTC; without it the column must hold timestamps, dates or
+    ISO 8601 text. ``zone`` is where days begin: windows, hours of the day and days of the week follow it, and
+    times without a zone are read in it.
+    """
+
+    column: str
+    unit: TimeUnit | None = None
+    zone: str = "UTC"
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Feature:
+    """How one or several columns become numbers.
+
+    ``column`` defaults to the feature's name, ``kind`` to what the column's type suggests: floats are
+    numeric, lists of text multi-valued, fixed-size lists of floats embeddings, all else categorical (integers
+    too: in event logs they are codes more often than quantities).
+
+    - ``numeric``: the value, after ``transform``.
+    - ``categorical``: one column per level.
+    - ``multi``: one column per level of a list, or of text cut at ``separator``.
+    - ``embedding``: one column per position of a fixed-size list.
+    - ``cross``: products of the columns of the features named in ``of``.
+    - ``hour``, ``weekday``: of a time column, in the schema's zone; the event's own unless ``column`` is set.
+
+    A missing value has a column of its own, ``<name> is missing``. ``buckets`` hashes the levels into that
+    many columns; without it every level keeps its own name and number.
+    """
+
+    column: str | None = None
+    kind: Kind | None = None
+    transform: Literal["log1p"] | None = None
+    separator: str | None = None
+    of: Names = ()
+    buckets: Annotated[int, Field(ge=2)] | None = None
+
+    def __post_init__(self) -> None:
+        if (self.kind == "cross") != bool(self.of) or (self.of and len(self.of) < 2):
+            raise ValueError("'of' names the two or more features of a 'cross', and of nothing else")
+        if self.transform and self.kind not in (None, "numeric"):
+            raise ValueError(f"'transform' is for numeric features, not for {self.kind}")
+        if self.separator is not None and self.kind not in (None, "multi"):
+            raise ValueError(f"'separator' is for multi-valued features, not for {self.kind}")
+        if self.separator == "":
+            raise ValueError("'separator' is empty")
+        if self.buckets and self.kind in ("numeric", "embedding", "cross", "hour", "weekday"):
+            raise ValueError(f"'buckets' is for categorical and multi-valued features, not for {self.kind}")
+
+
+@dataclass(frozen=True, config=_STRICT)
+class EntityTable:
+    """What is known of an entity: one row per ``key``, or one per ``key`` and ``time``.
+
+    ``source`` is a path, a glob, a folder or an Arrow-speaking frame. With ``time`` the row in force at the
+    event is joined (the last one at or before it); without, the one row there is.
+    Its columns are named ``<table>.<column>``.
+    """
+
+    source: Any
+    key: str
+    time: TimeColumn | None = None
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Schema:
+    """What the columns of an event log mean.
+
+    ``entities`` names the things that events are about (role to column; a list gives both one name), most
+    important first: per-entity metrics, cohorts and bootstrap intervals go by the first. Labels are 0, 1 or
+    null (not known). ``weight`` counts a row several times, ``offset`` is a known part of the logit, and
+    ``truth`` is a true probability where a simulator knows one.
+    """
+
+    time: Annotated[TimeColumn, BeforeValidator(lambda v: TimeColumn(v) if isinstance(v, str) else v)]
+    entities: Annotated[dict[str, str], BeforeValidator(_as_mapping), Field(min_length=1)]
+    labels: Annotated[Names, Field(min_length=1)]
+    weight: str | None = None
+    offset: str | None = None
+    truth: str | None = None
+    features: dict[str, Feature] = Field(default_factory=dict)
+    tables: dict[str, EntityTable] = Field(default_factory=dict)
+    duplicates: Literal["keep", "drop"] = "keep"
+
+    def entity_column(self, name: str) -> str:
+        """The column of an entity given by role or by column.
+
+        Raises:
+            ConfigError: there is no such entity.
+        """
+        if name in self.entities:
+            return self.entities[name]
+        if name in self.entities.values():
+            return name
+        raise ConfigError(f"no entity '{name}' in the schema", hint=nearest(name, self.entities))
+
+    def feature(self, name: str) -> Feature:
+        """The feature of that name: declared, built in (``hour``, ``weekday``), or the column of that name."""
+        if name in self.features:
+            return self.features[name]
+        return Feature(kind=name) if name in ("hour", "weekday") else Feature()
+
+    def feature_columns(self, name: str) -> tuple[str, ...]:
+        """The event columns that the feature is made of."""
+        feature = self.feature(name)
+        if feature.kind == "cross":
+            return tuple(dict.fromkeys(c for part in feature.of for c in self.feature_columns(part)))
+        if feature.kind in ("hour", "weekday"):
+            return (feature.column or self.time.column,)
+        return (feature.column or name,)
+
+    def fingerprint(self) -> str:
+        """A hash of all that decides how events are encoded; where they lie is left out."""
+        content = TypeAdapter(Schema).dump_python(self, exclude={"tables": {"__all__": {"source"}}}, mode="json")
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, config=_STRICT)
+class FixedEffect:
+    """Coefficients that all rows share; an intercept is always among them.
+
+    Args:
+        features: names of features of the schema.
+        ridge: prior precision of a standardised coefficient before any data.
+        forgetting: weight of the past at each update, in (0, 1]; what is forgotten returns to the prior.
+        half_life: the same by elapsed time, such as ``"7d"``: the past counts half after that long.
+        precision: what is kept of the posterior precision ``H``: ``full``, its ``diagonal`` (the field's
+            SIMPLE variance ``1/diag(H)``), or the ``marginal`` precisions ``1/diag(H^-1)`` (FULL variance).
+            ``auto`` is ``full`` up to 512 features (32 in a random effect), else ``diagonal``.
+    """
+
+    features: Names = ()
+    ridge: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    forgetting: Annotated[float, Field(gt=0, le=1)] = 1.0
+    half_life: str | None = None
+    precision: PrecisionKind = "auto"
+
+    def __post_init__(self) -> None:
+        _check_memory(self.forgetting, self.half_life)
+
+
+@dataclass(frozen=True, config=_STRICT)
+class RandomEffect:
+    """Coefficients of each entity's own, shrunk to a population that is learned from all entities.
+
+    Args:
+        entity: role or column of an entity of the schema.
+        features: names of features; an intercept is always among the coefficients.
+        min_rows: entities with fewer rows in a batch learn nothing from it.
+        max_rows: of an entity with more rows in a batch, a deterministic sample of this many stands for all,
+            re-weighted.
+        ridge: as in :class:`FixedEffect`; where the population starts before it is learned.
+        forgetting: as in :class:`FixedEffect`.
+        half_life: as in :class:`FixedEffect`, per entity, applied when the entity is next touched.
+        precision: as in :class:`FixedEffect`.
+    """
+
+    entity: str
+    features: Names = ()
+    min_rows: Annotated[int, Field(ge=1)] = 1
+    max_rows: Annotated[int, Field(ge=1)] | None = None
+    ridge: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    forgetting: Annotated[float, Field(gt=0, le=1)] = 1.0
+    half_life: str | None = None
+    precision: PrecisionKind = "auto"
+
+    def __post_init__(self) -> None:
+        _check_memory(self.forgetting, self.half_life)
+
+
+def _check_memory(forgetting: float, half_life: str | None) -> None:
+    if half_life is None:
+        return
+    if forgetting != 1.0:
+        raise ValueError("'forgetting' is per update and 'half_life' by elapsed time: set one of them")
+    duration_us(half_life)
+
+
+_UNIT_US = {"us": 1, "ms": 1_000, "s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000, "w": 604_800_000_000}
+
+
+def duration_us(text: str) -> int:
+    """Microseconds of a duration such as ``"90s"``, ``"30m"``, ``"6h"``, ``"1d"`` or ``"2w"``.
+
+    Raises:
+        ConfigError: the text is no positive number with one of these units.
+    """
+    number = text.rstrip("abcdefghijklmnopqrstuvwxyz")
+    unit = text[len(number) :]
+    try:
+        microseconds = round(float(number) * _UNIT_US[unit])
+    except (ValueError, KeyError, OverflowError):
+        microseconds = 0
+    if microseconds <= 0:
+        raise ConfigError(f"'{text}' is no duration", hint="write 90s, 30m, 6h, 1d or 2w")
+    return microseconds

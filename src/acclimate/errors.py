@@ -1,0 +1,113 @@
+"""Every error that acclimate raises on purpose, as one tree.
+
+::
+
+    AcclimateError                exit  http
+    ├── ConfigError                  3   400   the project file, a schema or an argument is wrong
+    │   └── MissingExtraError        3   501   an optional dependency is not installed
+    ├── DataError                    4   422   the events cannot be learned from as they are
+    │   ├── SourceError              4   422   a file is absent, empty, truncated or malformed
+    │   ├── ColumnError              4   422   a column is absent or of the wrong type
+    │   └── RowError                 4   422   values in some rows are not allowed
+    ├── ModelError                   5   409   the model does not fit what is asked of it
+    │   ├── NotFittedError           5   409   fit or load comes first
+    │   ├── MismatchError            5   409   a saved model of another schema or kind
+    │   └── FormatError              5   409   a saved model of another format version, or damaged
+    └── OutputError                  6   507   a result cannot be written
+        └── OutputExistsError        6   409   the place is taken
+
+A message says what is wrong, where, and how often; ``hint`` says what to do next. Exit codes 0, 1 and 2
+are left to success, to bugs and to the command line's own usage errors.
+"""
+
+import difflib
+from collections.abc import Iterable
+from typing import ClassVar
+
+
+class AcclimateError(Exception):
+    """Base of the tree; catch it to catch everything that acclimate raises on purpose."""
+
+    exit_code: ClassVar[int] = 1
+    http_status: ClassVar[int] = 500
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.hint})" if self.hint else self.message
+
+
+class ConfigError(AcclimateError):
+    """The project file, a schema or an argument is wrong."""
+
+    exit_code = 3
+    http_status = 400
+
+
+class MissingExtraError(ConfigError):
+    """An optional dependency is not installed."""
+
+    http_status = 501
+
+
+class DataError(AcclimateError):
+    """The events cannot be learned from as they are."""
+
+    exit_code = 4
+    http_status = 422
+
+
+class SourceError(DataError):
+    """A file is absent, empty, truncated or malformed."""
+
+
+class ColumnError(DataError):
+    """A column is absent or of the wrong type."""
+
+
+class RowError(DataError):
+    """Values in some rows are not allowed; nothing was learned from any of them."""
+
+
+class ModelError(AcclimateError):
+    """The model does not fit what is asked of it."""
+
+    exit_code = 5
+    http_status = 409
+
+
+class NotFittedError(ModelError):
+    """The learner has no state yet."""
+
+
+class MismatchError(ModelError):
+    """A saved model belongs to another schema, learner or parameters."""
+
+
+class FormatError(ModelError):
+    """A saved model has another format version, or is damaged."""
+
+
+class OutputError(AcclimateError):
+    """A result cannot be written; nothing was left under its final name."""
+
+    exit_code = 6
+    http_status = 507
+
+
+class OutputExistsError(OutputError):
+    """The place for the result is taken."""
+
+    http_status = 409
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """A hint with the name that was probably meant, or the names there are."""
+    known = sorted(names)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    if close:
+        return f"did you mean '{close[0]}'?"
+    return f"there are: {', '.join(known[:20])}{' ...' if len(known) > 20 else ''}" if known else ""
