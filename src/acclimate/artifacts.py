@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from acclimate.config import Schema, duration_us
 from acclimate.errors import ConfigError
 
-FloatArray: TypeAlias = NDArray[np.float64]
+FloatArray: TypeAlias = NDArray[np.floating[Any]]
 IntArray: TypeAlias = NDArray[np.int64]
 Instant: TypeAlias = str | dt.date | dt.datetime | int
 """A point in time: ISO text, a date or a datetime (without a zone: in the schema's), or microseconds UTC."""
@@ -42,11 +42,17 @@ class Source(Protocol):
     ``<table>.<column>``. Rows come in the order of time, then entities.
     """
 
-    def columns(self) -> pa.Schema: ...
+    def columns(self) -> pa.Schema:
+        """Names and types of the columns."""
+        ...
 
-    def scan(self, columns: Sequence[str], start: int | None, end: int | None) -> pa.RecordBatchReader: ...
+    def scan(self, columns: Sequence[str], start: int | None, end: int | None) -> pa.RecordBatchReader:
+        """The rows in ``[start, end)``."""
+        ...
 
-    def describe(self, start: int | None, end: int | None) -> Summary: ...
+    def describe(self, start: int | None, end: int | None) -> Summary:
+        """See :meth:`Events.describe`."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -196,11 +202,17 @@ class Learner(Protocol):
     nothing and returns one probability per row, ``(n,)``, in the order of ``events.table()``.
     """
 
-    def fit(self, events: Events) -> Any: ...
+    def fit(self, events: Events) -> Any:
+        """Learn from these events alone."""
+        ...
 
-    def update(self, events: Events) -> Any: ...
+    def update(self, events: Events) -> Any:
+        """Learn from these events what is new in them."""
+        ...
 
-    def predict(self, events: Events) -> FloatArray: ...
+    def predict(self, events: Events) -> FloatArray:
+        """Probabilities of the label, ``(n,)``."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -247,7 +259,7 @@ class EntityStates:
     the last event learned; ``rows``: ``(n,)``, the events learned so far.
     """
 
-    ids: pa.Array
+    ids: "pa.Array[Any]"
     posterior: Posterior
     touched: IntArray
     rows: IntArray

@@ -1,0 +1,238 @@
+"""One feature of many rows as sparse cells: which row, which of the feature's columns, what value."""
+
+import zlib
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from acclimate.artifacts import FloatArray, IntArray
+from acclimate.config import Feature, Kind, Schema
+from acclimate.errors import ColumnError
+
+Column: TypeAlias = Any
+"""An Arrow array of whatever type the feature's column has."""
+
+_WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+
+
+@dataclass(frozen=True)
+class Cells:
+    """``row``, ``level`` and ``value`` are ``(cells,)``; ``names`` are those of the levels, each a column."""
+
+    row: IntArray
+    level: IntArray
+    value: FloatArray
+    names: list[str]
+
+
+def encode_feature(name: str, table: pa.Table, schema: Schema, fill: dict[str, float]) -> Cells:
+    """The cells of a feature.
+
+    ``fill`` maps numeric features to the value that stands in for missing ones; a feature not yet in it is
+    entered with the mean of its values.
+
+    Raises:
+        ColumnError: a column's type does not go with the feature's kind.
+    """
+    feature = schema.feature(name)
+    if feature.kind == "cross":
+        parts = [encode_feature(part, table, schema, fill) for part in feature.of]
+        product = parts[0]
+        for part in parts[1:]:
+            product = _crossed(product, part, table.num_rows)
+        return product
+    column_name = schema.feature_columns(name)[0]
+    column = _combined(table[column_name])
+    kind = feature.kind or _kind_of(column.type)
+    if kind == "numeric":
+        return _numeric(name, _floats(column, name, column_name), feature, fill)
+    if kind == "embedding":
+        return _embedding(name, column, column_name)
+    if kind == "multi":
+        return _multi(name, column, feature, column_name)
+    if kind in ("hour", "weekday"):
+        column = _clock(column, kind, schema.time.zone, column_name)
+    return _categorical(name, column, feature)
+
+
+def _kind_of(kind: pa.DataType) -> Kind:
+    if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+        return "numeric"
+    if pa.types.is_fixed_size_list(kind):
+        return "embedding"
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return "multi"
+    return "categorical"
+
+
+def _combined(column: Column) -> Column:
+    array = column.combine_chunks()
+    return pa.concat_arrays(array.chunks) if isinstance(array, pa.ChunkedArray) else array
+
+
+def _floats(column: Column, name: str, column_name: str) -> FloatArray:
+    """Values with NaN where missing."""
+    if not (
+        pa.types.is_integer(column.type) or pa.types.is_floating(column.type) or pa.types.is_boolean(column.type)
+    ):
+        raise ColumnError(
+            f"feature '{name}' is numeric, but column '{column_name}' holds {column.type}",
+            hint="declare another kind, or convert the column",
+        )
+    return column.cast(pa.float64()).to_numpy(zero_copy_only=False)
+
+
+def _numeric(name: str, values: FloatArray, feature: Feature, fill: dict[str, float]) -> Cells:
+    if feature.transform == "log1p":
+        if np.any(values <= -1.0):
+            count = int(np.sum(values <= -1.0))
+            raise ColumnError(
+                f"feature '{name}' cannot take log1p of {count} values at or below -1, such as {np.nanmin(values)}"
+            )
+        values = np.log1p(values)
+    missing = np.isnan(values)
+    if name not in fill:
+        fill[name] = float(values[~missing].mean()) if not missing.all() else 0.0
+    gaps = np.flatnonzero(missing)
+    rows = np.arange(len(values))
+    return Cells(
+        np.concatenate([rows, gaps]),
+        np.concatenate([np.zeros(len(values), np.int64), np.ones(len(gaps), np.int64)]),
+        np.concatenate([np.where(missing, fill[name], values), np.ones(len(gaps))]),
+        [name, _missing(name)],
+    )
+
+
+def _embedding(name: str, column: Column, column_name: str) -> Cells:
+    """One column per position; a missing vector is zero, and says so."""
+    sizes = np.unique(pc.list_value_length(column.drop_null()).to_numpy(zero_copy_only=False))
+    if len(sizes) > 1:
+        raise ColumnError(f"embedding '{column_name}' has vectors of {len(sizes)} lengths: {sizes[:5].tolist()}")
+    size = int(sizes[0]) if len(sizes) else 0
+    present = np.flatnonzero(column.is_valid().to_numpy(zero_copy_only=False))
+    gaps = np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))
+    values = _floats(column.drop_null().flatten(), name, column_name)
+    if np.isnan(values).any():
+        raise ColumnError(
+            f"embedding '{column_name}' has {int(np.isnan(values).sum())} missing values inside vectors"
+        )
+    return Cells(
+        np.concatenate([np.repeat(present, size), gaps]),
+        np.concatenate([np.tile(np.arange(size), len(present)), np.full(len(gaps), size)]),
+        np.concatenate([values, np.ones(len(gaps))]),
+        [*(f"{name}[{position}]" for position in range(size)), _missing(name)],
+    )
+
+
+def _categorical(name: str, column: Column, feature: Feature) -> Cells:
+    codes, levels = _dictionary(column)
+    names, level = _merged([_level(name, value, feature) for value in levels], codes)
+    return Cells(np.arange(len(codes)), level, np.ones(len(codes)), names)
+
+
+def _multi(name: str, column: Column, feature: Feature, column_name: str) -> Cells:
+    """One column per distinct level of a row; none for an empty list."""
+    if (
+        pa.types.is_list(column.type)
+        or pa.types.is_large_list(column.type)
+        or pa.types.is_fixed_size_list(column.type)
+    ):
+        rows = pc.list_parent_indices(column).to_numpy(zero_copy_only=False).astype(np.int64)
+        codes, levels = _dictionary(column.flatten())
+        gaps = np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))
+        rows = np.concatenate([rows, gaps])
+        codes = np.concatenate([codes, np.full(len(gaps), len(levels))])
+        names, level = _merged([*(_level(name, v, feature) for v in levels), _missing(name)], codes)
+    elif feature.separator is not None:
+        texts, values = _dictionary(column)
+        rows, names, level = _split(name, texts, values, feature)
+    else:
+        raise ColumnError(
+            f"feature '{name}' is multi-valued, but column '{column_name}' holds {column.type}",
+            hint="text needs a separator",
+        )
+    pairs = np.unique(rows * max(len(names), 1) + level)
+    return Cells(pairs // max(len(names), 1), pairs % max(len(names), 1), np.ones(len(pairs)), names)
+
+
+def _split(
+    name: str, texts: IntArray, values: list[Any], feature: Feature
+) -> tuple[IntArray, list[str], IntArray]:
+    """Rows and levels of delimited texts; each distinct text is cut once."""
+    parts = [
+        [_missing(name)]
+        if text is None
+        else [_level(name, part.strip(), feature) for part in str(text).split(feature.separator) if part.strip()]
+        for text in values
+    ]
+    names = list(dict.fromkeys(part for found in parts for part in found))
+    number = {part: i for i, part in enumerate(names)}
+    flat = np.array([number[part] for found in parts for part in found], np.int64)
+    sizes = np.array([len(found) for found in parts], np.int64)
+    starts = np.cumsum(sizes) - sizes
+    counts = sizes[texts]
+    rows = np.repeat(np.arange(len(texts)), counts)
+    return rows, names, flat[_ranges(starts[texts], counts)]
+
+
+def _clock(column: Column, kind: str, zone: str, column_name: str) -> Column:
+    """Hours 0 to 23, or weekday names, in the schema's zone."""
+    if not pa.types.is_timestamp(column.type):
+        raise ColumnError(
+            f"'{kind}' needs a time, but column '{column_name}' holds {column.type}",
+            hint="name the event's time column or a column of timestamps",
+        )
+    local: Column = column.cast(pa.timestamp("us", zone) if column.type.tz else pa.timestamp("us"))
+    if kind == "hour":
+        return pc.hour(local)
+    return pc.take(pa.array(_WEEKDAYS), pc.day_of_week(local))
+
+
+def _crossed(left: Cells, right: Cells, rows: int) -> Cells:
+    """All products of a row's cells of one feature with those of the other."""
+    order_left, order_right = np.argsort(left.row, kind="stable"), np.argsort(right.row, kind="stable")
+    sizes = np.bincount(right.row, minlength=rows)
+    starts = np.cumsum(sizes) - sizes
+    of_left = left.row[order_left]
+    first = np.repeat(order_left, sizes[of_left])
+    second = order_right[_ranges(starts[of_left], sizes[of_left])]
+    pairs, level = np.unique(left.level[first] * len(right.names) + right.level[second], return_inverse=True)
+    names = [f"{left.names[p // len(right.names)]} x {right.names[p % len(right.names)]}" for p in pairs]
+    return Cells(left.row[first], level, left.value[first] * right.value[second], names)
+
+
+def _ranges(starts: IntArray, sizes: IntArray) -> IntArray:
+    """``start, start + 1, ...`` for each pair, one after the other."""
+    ends = np.cumsum(sizes)
+    return np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - (ends - sizes), sizes)
+
+
+def _dictionary(column: Column) -> tuple[IntArray, list[Any]]:
+    """Codes ``(n,)`` into the distinct values; a missing value is one of them, ``None``."""
+    if pa.types.is_floating(column.type):
+        column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
+    encoded = column.dictionary_encode(null_encoding="encode")
+    return encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64), encoded.dictionary.to_pylist()
+
+
+def _merged(names: list[str], codes: IntArray) -> tuple[list[str], IntArray]:
+    """Distinct names, and the codes into them (buckets, or 1 and 1.0, may share a name)."""
+    distinct = list(dict.fromkeys(names))
+    number = {name: i for i, name in enumerate(distinct)}
+    return distinct, np.array([number[name] for name in names], np.int64)[codes]
+
+
+def _level(name: str, value: Any, feature: Feature) -> str:
+    if value is None:
+        return _missing(name)
+    text = f"{value:.12g}" if isinstance(value, float) else str(value)
+    if feature.buckets:
+        return f"{name}#{zlib.crc32(text.encode()) % feature.buckets}"
+    return f"{name}={text}"
+
+
+def _missing(name: str) -> str:
+    return f"{name} is missing"
