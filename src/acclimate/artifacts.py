@@ -4,6 +4,7 @@
 """
 
 import datetime as dt
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeAlias
@@ -15,10 +16,13 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from acclimate.config import Schema, duration_us
-from acclimate.errors import ConfigError
+from acclimate.errors import ColumnError, ConfigError, nearest
 
 FloatArray: TypeAlias = NDArray[np.floating[Any]]
 IntArray: TypeAlias = NDArray[np.int64]
+ArrowArray: TypeAlias = Any
+"""An Arrow array of whatever type a column has."""
+
 Instant: TypeAlias = str | dt.date | dt.datetime | int
 """A point in time: ISO text, a date or a datetime (without a zone: in the schema's), or microseconds UTC."""
 
@@ -84,15 +88,12 @@ class Events:
         clocks change is one window.
         """
         step = duration_us(every)
-        summary = self.describe()
-        if summary.first is None or summary.last is None:
-            return
-        edge = self._instant(summary.first.astimezone(self._zone).date() if start is None else start)
-        final = _microseconds(summary.last) + 1 if end is None else self._instant(end)
-        while edge < final:
-            following = self._advanced(edge, step)
-            yield self.between(edge, following if end is None else min(following, final))
-            edge = following
+        begin, stop = self._span(start, end)
+        for number in itertools.count():
+            edge, following = self._edge(begin, step, number), self._edge(begin, step, number + 1)
+            if edge >= stop:
+                return
+            yield self.between(edge, following if end is None else min(following, stop))
 
     def table(self, columns: Sequence[str] | None = None) -> pa.Table:
         """The rows as one Arrow table, in the order of time; see :class:`Source` for the types.
@@ -108,13 +109,15 @@ class Events:
 
     def head(self, rows: int = 5) -> pa.Table:
         """The first rows in the order of time."""
-        batches: list[pa.RecordBatch] = []
-        with self.reader() as reader:
+        time, times, seen = self.schema.time.column, [], 0
+        with self.reader([time]) as reader:
             for batch in reader:
-                batches.append(batch)
-                if sum(b.num_rows for b in batches) >= rows:
+                times.append(batch[time].cast(pa.int64()).to_numpy())
+                seen += batch.num_rows
+                if seen >= rows:
                     break
-            return pa.Table.from_batches(batches, reader.schema).slice(0, rows)
+        known = np.concatenate([*times, np.zeros(0, np.int64)])[:rows]
+        return self.before(int(known[-1]) + 1 if len(known) else 0).table().slice(0, rows)
 
     def describe(self) -> Summary:
         """Rows, first and last time, distinct entities, label rates."""
@@ -140,13 +143,26 @@ class Events:
             time = dt.datetime.combine(time, dt.time())
         return _microseconds(time if time.tzinfo else time.replace(tzinfo=self._zone))
 
-    def _advanced(self, edge: int, step: int) -> int:
+    def _span(self, start: Instant | None, end: Instant | None) -> tuple[int, int]:
+        """What windows cover, from the events where it is not said."""
+        if start is not None and end is not None:
+            return self._instant(start), self._instant(end)
+        summary = self.describe()
+        if summary.first is None or summary.last is None:
+            return 0, 0
+        first = summary.first.astimezone(self._zone).date() if start is None else start
+        return self._instant(first), _microseconds(summary.last) + 1 if end is None else self._instant(end)
+
+    def _edge(self, begin: int, step: int, number: int) -> int:
+        """Where the window of that number begins.
+
+        Counted from the first one: a midnight that a change of clocks leaves out must not move those after it.
+        """
         days, rest = divmod(step, duration_us("1d"))
-        if rest:
-            return edge + step
-        local = dt.datetime.fromtimestamp(0, dt.UTC) + dt.timedelta(microseconds=edge)
-        wall = local.astimezone(self._zone).replace(tzinfo=None) + dt.timedelta(days=days)
-        return _microseconds(wall.replace(tzinfo=self._zone))
+        if rest or not number:
+            return begin + number * step
+        local = (_EPOCH + dt.timedelta(microseconds=begin)).astimezone(self._zone).replace(tzinfo=None)
+        return _microseconds((local + dt.timedelta(days=days * number)).replace(tzinfo=self._zone))
 
     def _narrowed(self, start: int | None, end: int | None) -> "Events":
         starts = [t for t in (self.start, start) if t is not None]
@@ -173,7 +189,13 @@ class TableSource:
         return self.rows.schema
 
     def scan(self, columns: Sequence[str], start: int | None, end: int | None) -> pa.RecordBatchReader:
-        """The rows in ``[start, end)``; no copy is made."""
+        """The rows in ``[start, end)``; no copy is made.
+
+        Raises:
+            ColumnError: there is no such column.
+        """
+        if unknown := [name for name in columns if name not in self.rows.column_names]:
+            raise ColumnError(f"no column '{unknown[0]}'", hint=nearest(unknown[0], self.rows.column_names))
         return self._between(start, end).select(list(columns)).to_reader()
 
     def describe(self, start: int | None, end: int | None) -> Summary:
@@ -259,7 +281,7 @@ class EntityStates:
     the last event learned; ``rows``: ``(n,)``, the events learned so far.
     """
 
-    ids: "pa.Array[Any]"
+    ids: ArrowArray
     posterior: Posterior
     touched: IntArray
     rows: IntArray

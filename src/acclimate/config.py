@@ -149,10 +149,13 @@ class Schema:
             return (feature.column or self.time.column,)
         return (feature.column or name,)
 
+    def content(self) -> dict[str, Any]:
+        """All that decides how events are encoded, as JSON holds it; where they lie is left out."""
+        return TypeAdapter(Schema).dump_python(self, exclude={"tables": {"__all__": {"source"}}}, mode="json")
+
     def fingerprint(self) -> str:
-        """A hash of all that decides how events are encoded; where they lie is left out."""
-        content = TypeAdapter(Schema).dump_python(self, exclude={"tables": {"__all__": {"source"}}}, mode="json")
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+        """A hash of :meth:`content`."""
+        return hashlib.sha256(json.dumps(self.content(), sort_keys=True).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, config=_STRICT)

@@ -2,18 +2,15 @@
 
 import zlib
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from acclimate.artifacts import FloatArray, IntArray
+from acclimate.artifacts import ArrowArray, FloatArray, IntArray
 from acclimate.config import Feature, Kind, Schema
 from acclimate.errors import ColumnError
-
-Column: TypeAlias = Any
-"""An Arrow array of whatever type the feature's column has."""
 
 _WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
@@ -68,12 +65,12 @@ def _kind_of(kind: pa.DataType) -> Kind:
     return "categorical"
 
 
-def _combined(column: Column) -> Column:
+def _combined(column: ArrowArray) -> ArrowArray:
     array = column.combine_chunks()
     return pa.concat_arrays(array.chunks) if isinstance(array, pa.ChunkedArray) else array
 
 
-def _floats(column: Column, name: str, column_name: str) -> FloatArray:
+def _floats(column: ArrowArray, name: str, column_name: str) -> FloatArray:
     """Values with NaN where missing."""
     if not (
         pa.types.is_integer(column.type) or pa.types.is_floating(column.type) or pa.types.is_boolean(column.type)
@@ -106,7 +103,7 @@ def _numeric(name: str, values: FloatArray, feature: Feature, fill: dict[str, fl
     )
 
 
-def _embedding(name: str, column: Column, column_name: str) -> Cells:
+def _embedding(name: str, column: ArrowArray, column_name: str) -> Cells:
     """One column per position; a missing vector is zero, and says so."""
     sizes = np.unique(pc.list_value_length(column.drop_null()).to_numpy(zero_copy_only=False))
     if len(sizes) > 1:
@@ -127,13 +124,13 @@ def _embedding(name: str, column: Column, column_name: str) -> Cells:
     )
 
 
-def _categorical(name: str, column: Column, feature: Feature) -> Cells:
+def _categorical(name: str, column: ArrowArray, feature: Feature) -> Cells:
     codes, levels = _dictionary(column)
     names, level = _merged([_level(name, value, feature) for value in levels], codes)
     return Cells(np.arange(len(codes)), level, np.ones(len(codes)), names)
 
 
-def _multi(name: str, column: Column, feature: Feature, column_name: str) -> Cells:
+def _multi(name: str, column: ArrowArray, feature: Feature, column_name: str) -> Cells:
     """One column per distinct level of a row; none for an empty list."""
     if (
         pa.types.is_list(column.type)
@@ -178,14 +175,14 @@ def _split(
     return rows, names, flat[_ranges(starts[texts], counts)]
 
 
-def _clock(column: Column, kind: str, zone: str, column_name: str) -> Column:
+def _clock(column: ArrowArray, kind: str, zone: str, column_name: str) -> ArrowArray:
     """Hours 0 to 23, or weekday names, in the schema's zone."""
     if not pa.types.is_timestamp(column.type):
         raise ColumnError(
             f"'{kind}' needs a time, but column '{column_name}' holds {column.type}",
             hint="name the event's time column or a column of timestamps",
         )
-    local: Column = column.cast(pa.timestamp("us", zone) if column.type.tz else pa.timestamp("us"))
+    local: ArrowArray = column.cast(pa.timestamp("us", zone) if column.type.tz else pa.timestamp("us"))
     if kind == "hour":
         return pc.hour(local)
     return pc.take(pa.array(_WEEKDAYS), pc.day_of_week(local))
@@ -210,7 +207,7 @@ def _ranges(starts: IntArray, sizes: IntArray) -> IntArray:
     return np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - (ends - sizes), sizes)
 
 
-def _dictionary(column: Column) -> tuple[IntArray, list[Any]]:
+def _dictionary(column: ArrowArray) -> tuple[IntArray, list[Any]]:
     """Codes ``(n,)`` into the distinct values; a missing value is one of them, ``None``."""
     if pa.types.is_floating(column.type):
         column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)

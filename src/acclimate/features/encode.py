@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from scipy import sparse
 
-from acclimate.artifacts import FloatArray, IntArray
+from acclimate.artifacts import ArrowArray, FloatArray, IntArray
 from acclimate.config import Schema
 from acclimate.features.cells import encode_feature
 from acclimate.features.index import INTERCEPT, FeatureIndex
@@ -43,7 +43,7 @@ def encode(
     return sparse.csr_array(sparse.coo_array(cells, shape=(rows, len(index)))), index
 
 
-def positions(ids: "pa.Array[Any]", known: "pa.Array[Any]") -> IntArray:
+def positions(ids: ArrowArray, known: ArrowArray) -> IntArray:
     """Where each id stands among the known ones, -1 for unknown."""
     found: Any = pc.index_in(ids, value_set=known)
     return found.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)

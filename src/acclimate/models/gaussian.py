@@ -57,11 +57,16 @@ def embedded(posterior: Posterior) -> FloatArray:
     return posterior.precision[..., None] * np.eye(posterior.mean.shape[-1])
 
 
+def inverse(precision: FloatArray) -> FloatArray:
+    """The inverses of matrices ``(..., d, d)``; one by one is far quicker for the common ``d = 1``."""
+    return 1.0 / precision if precision.shape[-1] == 1 else np.linalg.inv(precision)
+
+
 def reduced(precision: FloatArray, diagonal: Diagonal) -> FloatArray:
     """What a diagonal posterior keeps of precisions ``(..., d, d)``: ``diag(H)`` or ``1/diag(H^-1)``.
 
     Photon-ML calls the variances that follow SIMPLE and FULL.
     """
     if diagonal == "marginal":
-        return 1.0 / np.diagonal(np.linalg.inv(precision), axis1=-2, axis2=-1)
+        return 1.0 / np.diagonal(inverse(precision), axis1=-2, axis2=-1)
     return np.diagonal(precision, axis1=-2, axis2=-1).copy()

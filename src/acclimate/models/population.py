@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from acclimate.artifacts import FloatArray, Posterior
-from acclimate.models.gaussian import embedded
+from acclimate.models.gaussian import embedded, inverse
 
 _PSEUDO_ENTITIES = 2.0
 """How many entities the ridge prior counts as: it keeps the covariance proper where there are few."""
@@ -65,9 +65,7 @@ def _refined(
     """One round: the entities' posteriors under the population, then the population's moments from them."""
     full = population.is_full
     count, d = linear.shape
-    covariance = (
-        np.linalg.inv(information + population.precision) if full else 1 / (information + population.precision)
-    )
+    covariance = inverse(information + population.precision) if full else 1 / (information + population.precision)
     pulled = linear + (population.precision @ population.mean if full else population.precision * population.mean)
     mean = np.matvec(covariance, pulled) if full else covariance * pulled
     total = _PSEUDO_ENTITIES + count
@@ -76,8 +74,8 @@ def _refined(
     if not full:
         spread = (covariance + away**2).sum(axis=0) + _PSEUDO_ENTITIES / ridge.precision
         return Posterior(centre, total / spread)
-    spread = covariance.sum(axis=0) + away.T @ away + _PSEUDO_ENTITIES * np.linalg.inv(ridge.precision)
-    return Posterior(centre, np.linalg.inv(spread.reshape(d, d) / total))
+    spread = covariance.sum(axis=0) + away.T @ away + _PSEUDO_ENTITIES * inverse(ridge.precision)
+    return Posterior(centre, inverse(spread.reshape(d, d) / total))
 
 
 def _variances(population: Posterior) -> FloatArray:

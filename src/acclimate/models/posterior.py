@@ -81,7 +81,8 @@ def update_posterior(
     if len(rows.y) == 0:
         return posterior, UpdateInfo(np.array(0), np.array(0.0), np.array(True))
     prior = forget(posterior, base, forgetting)
-    block = Block(_csr(rows.X), None, Posterior(prior.mean[None], prior.precision[None]), diagonal)
+    one = Posterior(prior.mean[None], prior.precision[None])
+    block = Block(_csr(rows.X), np.zeros(len(rows.y), np.int64), one, diagonal)
     found = solve_joint(
         [block], rows.y, rows.offset, rows.weight, loss=loss, tolerance=tolerance, max_steps=max_steps
     )
