@@ -109,15 +109,11 @@ class Events:
 
     def head(self, rows: int = 5) -> pa.Table:
         """The first rows in the order of time."""
-        time, times, seen = self.schema.time.column, [], 0
+        time = self.schema.time.column
         with self.reader([time]) as reader:
-            for batch in reader:
-                times.append(batch[time].cast(pa.int64()).to_numpy())
-                seen += batch.num_rows
-                if seen >= rows:
-                    break
-        known = np.concatenate([*times, np.zeros(0, np.int64)])[:rows]
-        return self.before(int(known[-1]) + 1 if len(known) else 0).table().slice(0, rows)
+            instants = (t for batch in reader for t in batch[time].cast(pa.int64()).to_numpy())
+            first = list(itertools.islice(instants, rows))
+        return self.before(int(first[-1]) + 1 if first else 0).table().slice(0, rows)
 
     def describe(self) -> Summary:
         """Rows, first and last time, distinct entities, label rates."""

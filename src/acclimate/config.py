@@ -6,7 +6,7 @@ code and one read from ``acclimate.yaml`` are equal.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter
@@ -22,7 +22,7 @@ PrecisionKind = Literal["auto", "full", "diagonal", "marginal"]
 
 
 def _as_tuple(value: Any) -> Any:
-    return (value,) if isinstance(value, str) else value
+    return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
 
 
 def _as_mapping(value: Any) -> Any:
@@ -32,7 +32,7 @@ def _as_mapping(value: Any) -> Any:
     return value if isinstance(value, Mapping) else {name: name for name in value}
 
 
-Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
+Names = Annotated[Sequence[str], BeforeValidator(_as_tuple)]
 
 
 @dataclass(frozen=True, config=_STRICT)

@@ -5,6 +5,7 @@ An artefact is a folder of a JSON manifest, arrays (safetensors) and tables (Par
 
 import errno
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Generator, Mapping
@@ -29,6 +30,7 @@ _ADVICE = {
     errno.EPERM: "check the permissions",
     errno.EROFS: "the file system is read-only; write elsewhere",
 }
+_CLEAN = "nothing was left behind"
 
 
 @dataclass(frozen=True)
@@ -49,9 +51,9 @@ def replacing_folder(path: str | Path, *, overwrite: bool = False) -> Generator[
         OutputError: the disk is full, or the place cannot be written.
     """
     path = Path(path)
-    check_free(path, overwrite=overwrite)
     aside: Path | None = None
     try:
+        check_free(path, overwrite=overwrite)
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
         yield aside
@@ -60,7 +62,7 @@ def replacing_folder(path: str | Path, *, overwrite: bool = False) -> Generator[
     except OSError as error:
         raise OutputError(
             f"{path} cannot be written: {error.strerror or error}",
-            hint=_ADVICE.get(error.errno or 0, "nothing was left behind"),
+            hint=next((advice for number, advice in _ADVICE.items() if os.strerror(number) in str(error)), _CLEAN),
         ) from error
     finally:
         if aside is not None:
@@ -105,11 +107,15 @@ def write_artifact(
 ) -> None:
     """Write one artefact; see :class:`Stored` for its parts and :func:`replacing_folder` for the errors."""
     import pyarrow.parquet as pq
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     content = {"format": FORMAT, "kind": kind, "tables": sorted(tables), **manifest}
     with replacing_folder(path, overwrite=overwrite) as folder:
-        save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, folder / "arrays.safetensors")
+        try:
+            save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, folder / "arrays.safetensors")
+        except SafetensorError as error:  # what the disk refuses is told in the text alone
+            raise OSError(str(error)) from error
         for name, table in tables.items():
             pq.write_table(table, folder / f"{name}.parquet")
         (folder / "manifest.json").write_text(json.dumps(content, indent=2, allow_nan=False))
@@ -129,6 +135,8 @@ def read_artifact(path: str | Path, *, kind: str) -> Stored:
     path = Path(path)
     try:
         manifest = json.loads((path / "manifest.json").read_text())
+        if not isinstance(manifest, dict):
+            raise ValueError("the manifest is no table of names")
         if manifest.get("format") != FORMAT:
             raise FormatError(
                 f"{path} has format {manifest.get('format')}; this version of acclimate reads format {FORMAT}",
@@ -139,7 +147,9 @@ def read_artifact(path: str | Path, *, kind: str) -> Stored:
         arrays = load_file(path / "arrays.safetensors")
         tables = {name: pq.read_table(path / f"{name}.parquet") for name in manifest["tables"]}
     except FileNotFoundError as error:
-        raise FormatError(f"{error.filename} is absent", hint="give the folder that a save made") from error
+        raise FormatError(
+            f"{path} is absent or incomplete: {error.filename or error}", hint="give the folder that a save made"
+        ) from error
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise FormatError(f"{path} is damaged: {error}", hint="restore it from a copy, or fit anew") from error
     return Stored(manifest, arrays, tables)

@@ -1,5 +1,6 @@
 """One feature of many rows as sparse cells: which row, which of the feature's columns, what value."""
 
+import math
 import zlib
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,15 @@ from acclimate.config import Feature, Kind, Schema
 from acclimate.errors import ColumnError
 
 _WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+
+_UNKNOWN = {"numeric": pa.float64(), "embedding": pa.list_(pa.float64()), "multi": pa.list_(pa.string())}
+"""What a column of nothing but nulls, which has no type of its own, is taken for."""
+
+_HINTS = {
+    "multi": "it takes lists, or text with a separator",
+    "hour": "name the event's time column or a column of timestamps",
+    "weekday": "name the event's time column or a column of timestamps",
+}
 
 
 @dataclass(frozen=True)
@@ -43,26 +53,59 @@ def encode_feature(name: str, table: pa.Table, schema: Schema, fill: dict[str, f
         return product
     column_name = schema.feature_columns(name)[0]
     column = _combined(table[column_name])
-    kind = feature.kind or _kind_of(column.type)
+    kind = _kind_of(feature, column.type)
+    if pa.types.is_null(column.type):
+        column = column.cast(_UNKNOWN.get(kind, pa.string()))
+    if not _suits(kind, column.type, feature):
+        raise ColumnError(
+            f"feature '{name}' is {kind}, but column '{column_name}' holds {column.type}",
+            hint=_HINTS.get(kind, "declare another kind, or convert the column"),
+        )
     if kind == "numeric":
-        return _numeric(name, _floats(column, name, column_name), feature, fill)
+        return _numeric(name, _floats(column), feature, fill)
     if kind == "embedding":
         return _embedding(name, column, column_name)
     if kind == "multi":
-        return _multi(name, column, feature, column_name)
+        return _multi(name, column, feature)
     if kind in ("hour", "weekday"):
-        column = _clock(column, kind, schema.time.zone, column_name)
+        column = _clock(column, kind, schema.time.zone)
     return _categorical(name, column, feature)
 
 
-def _kind_of(kind: pa.DataType) -> Kind:
-    if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+def _kind_of(feature: Feature, of: pa.DataType) -> Kind:
+    """The kind as declared, or as the feature's other settings and then the column's type suggest."""
+    if feature.kind:
+        return feature.kind
+    if feature.transform:
         return "numeric"
-    if pa.types.is_fixed_size_list(kind):
+    if pa.types.is_fixed_size_list(of) and not feature.buckets:
         return "embedding"
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+    if feature.separator is not None or _is_list(of):
         return "multi"
-    return "categorical"
+    quantity = pa.types.is_floating(of) or pa.types.is_decimal(of)
+    return "numeric" if quantity and not feature.buckets else "categorical"
+
+
+def _suits(kind: Kind, of: Any, feature: Feature) -> bool:
+    if kind == "numeric":
+        return _is_number(of)
+    if kind == "embedding":
+        return _is_list(of) and _is_number(of.value_type)
+    if kind in ("hour", "weekday"):
+        return pa.types.is_timestamp(of)
+    if kind == "multi" and _is_list(of):
+        return not pa.types.is_nested(of.value_type)
+    return not pa.types.is_nested(of) and (kind != "multi" or feature.separator is not None)
+
+
+def _is_number(of: pa.DataType) -> bool:
+    return (
+        pa.types.is_integer(of) or pa.types.is_floating(of) or pa.types.is_decimal(of) or pa.types.is_boolean(of)
+    )
+
+
+def _is_list(of: pa.DataType) -> bool:
+    return pa.types.is_list(of) or pa.types.is_large_list(of) or pa.types.is_fixed_size_list(of)
 
 
 def _combined(column: ArrowArray) -> ArrowArray:
@@ -70,16 +113,9 @@ def _combined(column: ArrowArray) -> ArrowArray:
     return pa.concat_arrays(array.chunks) if isinstance(array, pa.ChunkedArray) else array
 
 
-def _floats(column: ArrowArray, name: str, column_name: str) -> FloatArray:
-    """Values with NaN where missing."""
-    if not (
-        pa.types.is_integer(column.type) or pa.types.is_floating(column.type) or pa.types.is_boolean(column.type)
-    ):
-        raise ColumnError(
-            f"feature '{name}' is numeric, but column '{column_name}' holds {column.type}",
-            hint="declare another kind, or convert the column",
-        )
-    return column.cast(pa.float64()).to_numpy(zero_copy_only=False)
+def _floats(column: ArrowArray) -> FloatArray:
+    """Values with NaN where missing; integers beyond 2^53 are rounded."""
+    return column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
 
 
 def _numeric(name: str, values: FloatArray, feature: Feature, fill: dict[str, float]) -> Cells:
@@ -91,14 +127,16 @@ def _numeric(name: str, values: FloatArray, feature: Feature, fill: dict[str, fl
             )
         values = np.log1p(values)
     missing = np.isnan(values)
-    if name not in fill:
-        fill[name] = float(values[~missing].mean()) if not missing.all() else 0.0
+    if name not in fill and len(values):
+        known = values[~missing]
+        # An exact sum: the order of rows must not show.
+        fill[name] = math.fsum(known) / max(len(known), 1)
     gaps = np.flatnonzero(missing)
     rows = np.arange(len(values))
     return Cells(
         np.concatenate([rows, gaps]),
         np.concatenate([np.zeros(len(values), np.int64), np.ones(len(gaps), np.int64)]),
-        np.concatenate([np.where(missing, fill[name], values), np.ones(len(gaps))]),
+        np.concatenate([np.where(missing, fill.get(name, 0.0), values), np.ones(len(gaps))]),
         [name, _missing(name)],
     )
 
@@ -111,7 +149,7 @@ def _embedding(name: str, column: ArrowArray, column_name: str) -> Cells:
     size = int(sizes[0]) if len(sizes) else 0
     present = np.flatnonzero(column.is_valid().to_numpy(zero_copy_only=False))
     gaps = np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))
-    values = _floats(column.drop_null().flatten(), name, column_name)
+    values = _floats(column.drop_null().flatten())
     if np.isnan(values).any():
         raise ColumnError(
             f"embedding '{column_name}' has {int(np.isnan(values).sum())} missing values inside vectors"
@@ -130,27 +168,19 @@ def _categorical(name: str, column: ArrowArray, feature: Feature) -> Cells:
     return Cells(np.arange(len(codes)), level, np.ones(len(codes)), names)
 
 
-def _multi(name: str, column: ArrowArray, feature: Feature, column_name: str) -> Cells:
+def _multi(name: str, column: ArrowArray, feature: Feature) -> Cells:
     """One column per distinct level of a row; none for an empty list."""
-    if (
-        pa.types.is_list(column.type)
-        or pa.types.is_large_list(column.type)
-        or pa.types.is_fixed_size_list(column.type)
-    ):
-        rows = pc.list_parent_indices(column).to_numpy(zero_copy_only=False).astype(np.int64)
-        codes, levels = _dictionary(column.flatten())
+    if _is_list(column.type):
+        lists = column.drop_null()  # what a missing list may hide has a parent, but is not flattened
+        present = np.flatnonzero(column.is_valid().to_numpy(zero_copy_only=False))
         gaps = np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))
-        rows = np.concatenate([rows, gaps])
+        codes, levels = _dictionary(lists.flatten())
+        rows = np.concatenate([present[pc.list_parent_indices(lists).to_numpy(zero_copy_only=False)], gaps])
         codes = np.concatenate([codes, np.full(len(gaps), len(levels))])
         names, level = _merged([*(_level(name, v, feature) for v in levels), _missing(name)], codes)
-    elif feature.separator is not None:
+    else:
         texts, values = _dictionary(column)
         rows, names, level = _split(name, texts, values, feature)
-    else:
-        raise ColumnError(
-            f"feature '{name}' is multi-valued, but column '{column_name}' holds {column.type}",
-            hint="text needs a separator",
-        )
     pairs = np.unique(rows * max(len(names), 1) + level)
     return Cells(pairs // max(len(names), 1), pairs % max(len(names), 1), np.ones(len(pairs)), names)
 
@@ -175,13 +205,8 @@ def _split(
     return rows, names, flat[_ranges(starts[texts], counts)]
 
 
-def _clock(column: ArrowArray, kind: str, zone: str, column_name: str) -> ArrowArray:
+def _clock(column: ArrowArray, kind: str, zone: str) -> ArrowArray:
     """Hours 0 to 23, or weekday names, in the schema's zone."""
-    if not pa.types.is_timestamp(column.type):
-        raise ColumnError(
-            f"'{kind}' needs a time, but column '{column_name}' holds {column.type}",
-            hint="name the event's time column or a column of timestamps",
-        )
     local: ArrowArray = column.cast(pa.timestamp("us", zone) if column.type.tz else pa.timestamp("us"))
     if kind == "hour":
         return pc.hour(local)

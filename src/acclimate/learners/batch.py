@@ -3,6 +3,7 @@
 Encoded piece by piece, so that the raw rows never all stand in memory.
 """
 
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +29,7 @@ class Layout:
     """What one effect reads: the column of its entity (``None``: all rows are one entity's) and its features."""
 
     entity: str | None
-    features: tuple[str, ...]
+    features: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -92,13 +93,15 @@ def read_batch(
     return _joined(pieces, [len(index) for index in indexes]), indexes
 
 
-def sample_rows(batch: Batch, entity: IntArray, most: int) -> tuple[IntArray, FloatArray]:
+def sample_rows(
+    batch: Batch, names: Sequence[Sequence[str]], entity: IntArray, most: int
+) -> tuple[IntArray, FloatArray]:
     """At most ``most`` rows of each entity, re-weighted to stand for all of its rows: which, and their weights.
 
-    ``entity`` is ``(n,)``; rows of -1 are all kept. A row's lot is a hash of its time and its design, so the
-    choice depends neither on the order of rows nor on a seed.
+    ``names`` are those of each design's columns; ``entity`` is ``(n,)``, and rows of -1 are all kept. A row's lot
+    is a hash of all that is in it, so the choice depends neither on the order of rows nor on a seed.
     """
-    order = np.lexsort((_lots(batch), entity))
+    order = np.lexsort((_lots(batch, names), entity))
     sizes = np.bincount(entity + 1)
     rank = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     kept = np.sort(order[(rank < most) | (entity[order] < 0)])
@@ -106,13 +109,26 @@ def sample_rows(batch: Batch, entity: IntArray, most: int) -> tuple[IntArray, Fl
     return kept, batch.weight[kept] * factor
 
 
-def _lots(batch: Batch) -> NDArray[np.uint64]:
-    """A 64-bit hash of each row (the finalizer of splitmix64, Steele et al. 2014)."""
-    content = sum((X @ np.arange(1.0, X.shape[1] + 1.0) for X in batch.designs), start=np.zeros(len(batch)))
-    lots = batch.time.astype(np.uint64) ^ content.view(np.uint64)
+def _lots(batch: Batch, names: Sequence[Sequence[str]]) -> NDArray[np.uint64]:
+    """A 64-bit hash of each row.
+
+    Its cells are added up by name, in integers: neither their order nor the numbering of columns shows.
+    """
+    lots = np.zeros(len(batch), np.uint64)
+    for column in (batch.time, batch.label, batch.weight, batch.offset):
+        lots = _hashed(lots ^ column.view(np.uint64))
+    for X, columns in zip(batch.designs, names, strict=True):
+        of_name = np.array([zlib.crc32(name.encode()) for name in columns], np.uint64)
+        cells = _hashed(_hashed(of_name)[X.indices] ^ X.data.view(np.uint64))
+        lots = _hashed(lots ^ np.add.reduceat(cells, X.indptr[:-1]))  # an intercept is in every row
+    return lots
+
+
+def _hashed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The finalizer of splitmix64 (Steele et al. 2014)."""
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        lots = (lots ^ (lots >> np.uint64(shift))) * np.uint64(factor)
-    return lots ^ (lots >> np.uint64(31))
+        values = (values ^ (values >> np.uint64(shift))) * np.uint64(factor)
+    return values ^ (values >> np.uint64(31))
 
 
 def _columns(schema: Schema, layouts: Sequence[Layout], label: str | None) -> list[str]:
@@ -137,20 +153,19 @@ def _pieces(events: Events, columns: list[str]) -> Iterator[pa.Table]:
 
 def _joined(pieces: list[Batch], widths: list[int]) -> Batch:
     """The pieces on top of each other; earlier designs are widened to the columns that came later."""
-    for piece in pieces:
-        for X, width in zip(piece.designs, widths, strict=True):
-            X.resize((X.shape[0], width))
     first = pieces[0]
     if len(pieces) == 1:
         return first
     return Batch(
-        [
-            sparse.csr_array(sparse.vstack([p.designs[i] for p in pieces], format="csr"))
-            for i in range(len(widths))
-        ],
-        [pa.concat_arrays([p.ids[i] for p in pieces]) for i in range(len(widths))],
+        [_stacked([piece.designs[i] for piece in pieces], width) for i, width in enumerate(widths)],
+        [pa.concat_arrays([piece.ids[i] for piece in pieces]) for i in range(len(widths))],
         *(np.concatenate([getattr(p, name) for p in pieces]) for name in ("label", "weight", "offset", "time")),
     )
+
+
+def _stacked(parts: "list[sparse.csr_array[Any]]", width: int) -> "sparse.csr_array[Any]":
+    wide = [sparse.csr_array((X.data, X.indices, X.indptr), shape=(X.shape[0], width)) for X in parts]
+    return sparse.csr_array(sparse.vstack(wide, format="csr"))
 
 
 def _ids(table: pa.Table, layout: Layout) -> Any:

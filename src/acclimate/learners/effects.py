@@ -9,6 +9,7 @@ from scipy import sparse
 
 from acclimate.artifacts import ArrowArray, EntityStates, FloatArray, IntArray, Posterior
 from acclimate.config import FixedEffect, RandomEffect, duration_us
+from acclimate.errors import MismatchError
 from acclimate.features import FeatureIndex, positions
 from acclimate.models.gaussian import decay, embedded, forget
 from acclimate.models.scaling import Scaling
@@ -56,7 +57,7 @@ class EffectState:
         states = self.states
         posterior, base, count = states.posterior, self.base, len(ids)
         grown = EntityStates(
-            pa.concat_arrays([states.ids, ids.cast(states.ids.type)]),
+            pa.concat_arrays([states.ids, ids]),
             Posterior(
                 np.concatenate([posterior.mean, np.tile(base.mean, (count, 1))]),
                 np.concatenate(
@@ -67,6 +68,20 @@ class EffectState:
             np.concatenate([states.rows, np.zeros(count, np.int64)]),
         )
         return replace(self, states=grown)
+
+    def cast_ids(self, ids: ArrowArray, entity: str) -> ArrowArray:
+        """Ids of an entity in the type of the known ones.
+
+        Raises:
+            MismatchError: they cannot be of that type.
+        """
+        try:
+            return ids.cast(self.states.ids.type)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise MismatchError(
+                f"ids of '{entity}' are {ids.type}, those learned before are {self.states.ids.type}",
+                hint="bring them to one type, or fit anew",
+            ) from error
 
     def prior(self, touched: IntArray, times: IntArray, effect: Effect) -> Posterior:
         """The prior of some entities for a batch whose last events of theirs are at ``times``; both ``(t,)``."""
@@ -116,25 +131,27 @@ def at(posterior: Posterior, position: IntArray) -> Posterior:
     return Posterior(posterior.mean[position], posterior.precision[position])
 
 
-def new_effect(effect: Effect, index: FeatureIndex, X: "sparse.csr_array[Any]", ids: ArrowArray) -> EffectState:
+def new_effect(
+    effect: Effect, index: FeatureIndex, X: "sparse.csr_array[Any]", ids: ArrowArray, weight: FloatArray
+) -> EffectState:
     """An effect without entities; its population is the ridge in the standardised space of ``X`` (n, d).
 
-    ``ids`` gives the type of the ids to come.
+    ``ids`` gives the type of the ids to come; ``weight`` is ``(n,)``.
     """
     limit = _FULL_AT_MOST[isinstance(effect, FixedEffect)]
     form: Form = (
         ("full" if len(index) <= limit else "diagonal") if effect.precision == "auto" else effect.precision
     )
-    ridge = ridge_prior(effect, form, X)
+    ridge = ridge_prior(effect, form, X, weight)
     d = len(index)
     nobody = Posterior(np.empty((0, d)), np.empty((0, *ridge.precision.shape)))
     states = EntityStates(ids.slice(0, 0), nobody, np.empty(0, np.int64), np.empty(0, np.int64))
     return EffectState(index, form, ridge, ridge, states)
 
 
-def ridge_prior(effect: Effect, form: Form, X: "sparse.csr_array[Any]") -> Posterior:
-    """``lambda I`` around 0 in the standardised space of ``X`` (n, d), in raw units."""
-    scaling = Scaling.of(X, centre=True)
+def ridge_prior(effect: Effect, form: Form, X: "sparse.csr_array[Any]", weight: FloatArray) -> Posterior:
+    """``lambda I`` around 0 in the standardised space of ``X`` (n, d) with weights (n,), in raw units."""
+    scaling = Scaling.of(X, centre=True, weight=weight)
     d = X.shape[1]
     mean = np.zeros(d)
     if form == "full":

@@ -13,7 +13,7 @@ from acclimate.artifacts import Events, FloatArray, Posterior
 from acclimate.config import FixedEffect, RandomEffect, Schema
 from acclimate.errors import ConfigError, MismatchError, NotFittedError, nearest
 from acclimate.features import positions
-from acclimate.learners.mixed import Info, Mode, Parameters, State, fit, predict, update
+from acclimate.learners.mixed import Info, Mode, Parameters, State, columns, fit, predict, update
 
 
 class GLMix:
@@ -95,6 +95,15 @@ class GLMix:
         """
         return predict(self.parameters, self._fitted(events.schema), events, mode=mode, seed=seed)
 
+    def columns(self, events: Events) -> dict[str, int]:
+        """Read and check these events as :meth:`fit` would, and count the coefficients of each effect.
+
+        Raises:
+            DataError: rows are not allowed.
+            ConfigError: the label, an entity or a feature is not in the schema.
+        """
+        return columns(self.parameters, events)
+
     def weights(self) -> list[tuple[str, float, float]]:
         """Name, mean and standard deviation of every coefficient of the fixed effect, in raw feature units."""
         effect = self._fitted().effects[0]
@@ -111,19 +120,30 @@ class GLMix:
     def entity_posterior(self, entity: str, id: str | int) -> tuple[tuple[str, ...], Posterior, int]:
         """Names of the coefficients, their posterior ``(d,)`` and the rows learned so far, of one entity.
 
-        An id never seen is at the population, with no rows.
+        ``entity`` is its role or its column. An id never seen is at the population, with no rows.
+
+        Raises:
+            ConfigError: there is no such random effect.
+            MismatchError: the id cannot be one of those learned.
         """
-        effects = self._fitted().effects[1:]
-        names = [effect.entity for effect in self.parameters.random]
-        if entity not in names:
-            raise ConfigError(f"no random effect of '{entity}'", hint=nearest(entity, names))
-        effect = effects[names.index(entity)]
+        state = self._fitted()
+        columns: dict[str, str] = state.contract["entities"]
+        names = [columns.get(of.entity, of.entity) for of in self.parameters.random]
+        column = columns.get(entity, entity)
+        if column not in names:
+            raise ConfigError(f"no random effect of '{entity}'", hint=nearest(column, names))
+        effect = state.effects[1 + names.index(column)]
         one: Any = [id]
-        ids: Any = pa.array(one).cast(effect.states.ids.type)
+        ids: Any = effect.cast_ids(pa.array(one), entity)
         posterior = effect.posteriors_of(ids)
         position = int(positions(ids, effect.states.ids)[0])
         rows = int(effect.states.rows[position]) if position >= 0 else 0
         return effect.index.names, Posterior(posterior.mean[0], posterior.precision[0]), rows
+
+    @property
+    def cut(self) -> int:
+        """Time of the last event learned, microseconds UTC."""
+        return self._fitted().cut
 
     @property
     def nbytes(self) -> int:

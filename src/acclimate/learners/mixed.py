@@ -119,10 +119,12 @@ def fit(
     batch, indexes, label = _read(parameters, events, indexes, locks)
     if len(batch) == 0:
         raise DataError(f"no event has a known label '{label}'", hint="look at events.describe()")
-    effects = [new_effect(*of) for of in zip(parameters.effects, indexes, batch.designs, batch.ids, strict=True)]
+    parts = zip(parameters.effects, indexes, batch.designs, batch.ids, strict=True)
+    effects = [new_effect(*of, batch.weight) for of in parts]
     effects[0] = _centred(effects[0], batch)
     start = None
     if before is not None:
+        batch = _recognised(parameters, before.effects, batch)
         effects = [old if lock else new for old, new, lock in zip(before.effects, effects, locks, strict=True)]
     effects, shares = _admit(parameters, effects, batch, locks)
     if before is not None and warm_start:
@@ -139,8 +141,11 @@ def update(
     batch, indexes, _ = _read(parameters, events, [e.index for e in state.effects], locks)
     if len(batch) == 0:
         return state, Info(0, 0, 0, 0, 0.0, True, {})
+    batch = _recognised(parameters, state.effects, batch)
     parts = zip(parameters.effects, state.effects, indexes, batch.designs, strict=True)
-    effects = [effect.widened(index, ridge_prior(of, effect.form, X)) for of, effect, index, X in parts]
+    effects = [
+        effect.widened(index, ridge_prior(of, effect.form, X, batch.weight)) for of, effect, index, X in parts
+    ]
     effects, shares = _admit(parameters, effects, batch, locks)
     effects, info = _learn(parameters, effects, batch, shares, None, population=False)
     return replace(state, effects=tuple(effects), cut=max(state.cut, int(batch.time.max()))), info
@@ -157,10 +162,18 @@ def predict(
     batch, _ = read_batch(
         events, layouts, [e.index for e in state.effects], label=None, grow=[False] * len(layouts)
     )
+    batch = _recognised(parameters, state.effects, batch)
     parts = zip(state.effects, batch.designs, batch.ids, strict=True)
     terms = [modes[mode](effect, X, ids, [seed, i]) for i, (effect, X, ids) in enumerate(parts)]
     z = margins(terms, batch.offset)
     return expected_probability(z, variances(terms)) if mode == "integrated" else expit(z)
+
+
+def columns(parameters: Parameters, events: Events) -> dict[str, int]:
+    """How many coefficients each effect would have on these events; all of them are read and checked."""
+    unlocked = [False] * len(parameters.effects)
+    _, indexes, _ = _read(parameters, events, [FeatureIndex() for _ in unlocked], unlocked)
+    return {name: len(index) for name, index in zip(parameters.names, indexes, strict=True)}
 
 
 def _learn(
@@ -174,9 +187,11 @@ def _learn(
 ) -> tuple[list[EffectState], Info]:
     """The joint posterior of all effects with a share; with ``population``, that of the population first."""
     free = [i for i, share in enumerate(shares) if len(share.touched)]
+    if not free:
+        return effects, Info(0, 0, 0, 0, 0.0, True, {})
     entities = sum(len(shares[i].touched) for i in free)
     counts = {name: share.rows for name, share in zip(parameters.names, shares, strict=True)}
-    batch, shares = _capped(parameters, batch, shares)
+    batch, shares = _capped(parameters, effects, batch, shares)
     learning = population and any(i > 0 for i in free)
     means, information = None if start is None else [start[i] for i in free], None
     rounds = steps = products = 0
@@ -220,7 +235,10 @@ def _read(
 
 
 def _layouts(parameters: Parameters, schema: Schema) -> list[Layout]:
-    random = [Layout(schema.entity_column(effect.entity), effect.features) for effect in parameters.random]
+    columns = [schema.entity_column(effect.entity) for effect in parameters.random]
+    if len(set(columns)) < len(columns):
+        raise ConfigError(f"two random effects of one entity in {columns}", hint="put their features together")
+    random = [Layout(column, of.features) for column, of in zip(columns, parameters.random, strict=True)]
     return [Layout(None, parameters.fixed.features), *random]
 
 
@@ -232,6 +250,12 @@ def _locks(parameters: Parameters, locked: Collection[str]) -> list[bool]:
     if set(names) <= set(locked):
         raise ConfigError("every effect is locked", hint="leave one to be learned")
     return [name in locked for name in names]
+
+
+def _recognised(parameters: Parameters, effects: Sequence[EffectState], batch: Batch) -> Batch:
+    """The batch with its ids in the types of the known ones."""
+    parts = zip(effects, batch.ids, parameters.names, strict=True)
+    return replace(batch, ids=[effect.cast_ids(ids, name) for effect, ids, name in parts])
 
 
 def _centred(effect: EffectState, batch: Batch) -> EffectState:
@@ -265,11 +289,14 @@ def _admit(
     return admitted, shares
 
 
-def _capped(parameters: Parameters, batch: Batch, shares: list[_Share]) -> tuple[Batch, list[_Share]]:
+def _capped(
+    parameters: Parameters, effects: list[EffectState], batch: Batch, shares: list[_Share]
+) -> tuple[Batch, list[_Share]]:
     """The rows left by each random effect's ``max_rows``."""
+    names = [effect.index.names for effect in effects]
     for i, effect in enumerate(parameters.random, start=1):
         if effect.max_rows is not None:
-            rows, weight = sample_rows(batch, shares[i].entity, effect.max_rows)
+            rows, weight = sample_rows(batch, names, shares[i].entity, effect.max_rows)
             batch = batch.taken(rows, weight)
             shares = [replace(share, entity=share.entity[rows]) for share in shares]
     return batch, shares

@@ -38,11 +38,12 @@ def forget(posterior: Posterior, base: Posterior | None, keep: float | FloatArra
     if not posterior.is_full:
         past, fill = d * posterior.precision, (1.0 - d) * base.precision
         precision = past + fill
-        return Posterior((past * posterior.mean + fill * base.mean) / precision, precision)
+        return Posterior(posterior.mean + fill / precision * (base.mean - posterior.mean), precision)
     past, fill = d[..., None] * posterior.precision, (1.0 - d[..., None]) * embedded(base)
     precision = past + fill
-    evidence = np.matvec(past, posterior.mean) + np.matvec(fill, base.mean)
-    return Posterior(np.linalg.solve(precision, evidence[..., None])[..., 0], precision)
+    # As a step away from m: the terms of d H m cancel where a feature's mean dwarfs its spread.
+    pull = np.matvec(fill, base.mean - posterior.mean)
+    return Posterior(posterior.mean + np.linalg.solve(precision, pull[..., None])[..., 0], precision)
 
 
 def decay(elapsed: FloatArray, half_life: float) -> FloatArray:

@@ -136,16 +136,18 @@ def solve_joint(
     while True:
         gradient, curvature = problem.derivatives(w, z)
         if _norm(own.decrements(gradient)) <= tolerance or steps == max_steps:
-            # So says the curvature of an earlier step; the last word belongs to that of this one.
+            # Near the end: the curvature of an earlier step will not do any more.
             own = problem.own(problem.information(curvature))
-            if _norm(own.decrements(gradient)) <= tolerance or steps == max_steps:
-                break
         direction, taken = problem.newton_direction(gradient, curvature, own)
+        products += taken
+        # Not the norm of the entities' own decrements: where effects overlap that is many times too small.
+        decrement = float(np.sqrt(np.abs(gradient @ direction)))
+        if decrement <= tolerance or steps == max_steps:
+            break
         change = problem.margin(direction)
         length = problem.step_length(w, z, direction, change, gradient)
         w, z = w + length * direction, z + length * change
-        steps, products = steps + 1, products + taken
-    decrements = own.decrements(gradient)
+        steps += 1
     means = _split(w, problem.shapes)
     return Solution(
         posteriors=[
@@ -155,9 +157,9 @@ def solve_joint(
         information=[s.precision_out(i) for s, i in zip(scalings, own.information, strict=True)],
         steps=steps,
         products=products,
-        decrement=_norm(decrements),
-        converged=_norm(decrements) <= tolerance,
-        settled=[part <= tolerance for part in decrements],
+        decrement=decrement,
+        converged=decrement <= tolerance,
+        settled=[part <= tolerance for part in own.decrements(gradient)],
     )
 
 
@@ -177,10 +179,7 @@ class _Own:
     def decrements(self, gradient: FloatArray) -> list[FloatArray]:
         """Per block ``(e,)``: how far each entity would move on its own, in posterior standard deviations."""
         parts = _split(gradient, self.shapes)
-        return [
-            np.sqrt(np.maximum(np.vecdot(g, _apply(inv, g)), 0.0))
-            for inv, g in zip(self.inverses, parts, strict=True)
-        ]
+        return [np.sqrt(np.abs(np.vecdot(g, _apply(inv, g)))) for inv, g in zip(self.inverses, parts, strict=True)]
 
 
 @dataclass(frozen=True)

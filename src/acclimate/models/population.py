@@ -64,18 +64,25 @@ def _refined(
 ) -> Posterior:
     """One round: the entities' posteriors under the population, then the population's moments from them."""
     full = population.is_full
-    count, d = linear.shape
+    count = len(linear)
     covariance = inverse(information + population.precision) if full else 1 / (information + population.precision)
     pulled = linear + (population.precision @ population.mean if full else population.precision * population.mean)
     mean = np.matvec(covariance, pulled) if full else covariance * pulled
     total = _PSEUDO_ENTITIES + count
-    centre = np.where(free_mean, (mean.sum(axis=0) + _PSEUDO_ENTITIES * ridge.mean) / total, ridge.mean)
-    away = mean - centre
+    centre = (mean.sum(axis=0) + _PSEUDO_ENTITIES * ridge.mean) / total
+    held = ~free_mean
+    if full and held.any():
+        # Means held back take with them the free ones that are correlated with them.
+        spread = inverse(population.precision)
+        centre -= spread[:, held] @ np.linalg.solve(spread[np.ix_(held, held)], (centre - ridge.mean)[held])
+    centre = np.where(free_mean, centre, ridge.mean)
+    away, apart = mean - centre, ridge.mean - centre
     if not full:
-        spread = (covariance + away**2).sum(axis=0) + _PSEUDO_ENTITIES / ridge.precision
+        spread = (covariance + away**2).sum(axis=0) + _PSEUDO_ENTITIES * (1.0 / ridge.precision + apart**2)
         return Posterior(centre, total / spread)
-    spread = covariance.sum(axis=0) + away.T @ away + _PSEUDO_ENTITIES * inverse(ridge.precision)
-    return Posterior(centre, inverse(spread.reshape(d, d) / total))
+    pseudo = inverse(ridge.precision) + np.outer(apart, apart)
+    spread = covariance.sum(axis=0) + away.T @ away + _PSEUDO_ENTITIES * pseudo
+    return Posterior(centre, inverse(spread / total))
 
 
 def _variances(population: Posterior) -> FloatArray:

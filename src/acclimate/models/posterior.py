@@ -19,7 +19,7 @@ from acclimate.models.joint import Block, solve_joint
 from acclimate.models.likelihood import Line, Loss, loss_derivatives
 
 _CHUNK_CELLS = 1_000_000
-"""Padded design cells worked on at once: 8 MB, small enough to stay near the cache."""
+"""Cells of the padded design, or of the Hessians, worked on at once: 8 MB, small enough to stay near the cache."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,7 @@ def update_posterior(
     """
     if posterior.mean.ndim != 1:
         raise ConfigError(f"one block has a mean (d,), not {posterior.mean.shape}", hint="use update_posteriors")
+    _check_base(base, len(posterior.mean))
     rows = _Rows.checked(X, y, offset, weight, d=len(posterior.mean), loss=loss)
     if len(rows.y) == 0:
         return posterior, UpdateInfo(np.array(0), np.array(0.0), np.array(True))
@@ -134,9 +135,15 @@ def update_posteriors(
     if posteriors.mean.ndim != 2:
         raise ConfigError(f"entities have a mean (n, d), not {posteriors.mean.shape}", hint="use update_posterior")
     count, d = posteriors.mean.shape
+    _check_base(base, d)
+    if sparse.issparse(X):
+        raise ConfigError("the rows of many entities are dense", hint="give X.toarray()")
     rows = _Rows.checked(X, y, offset, weight, d=d, loss=loss)
     bounds = _checked_bounds(indptr, count, len(rows.y))
-    keep = np.broadcast_to(np.asarray(forgetting, np.float64), (count,))
+    keep = np.asarray(forgetting, np.float64)
+    if keep.shape not in ((), (count,)):
+        raise ConfigError(f"forgetting {keep.shape} does not go with {count} entities")
+    keep = np.broadcast_to(keep, (count,))
     mean, precision = posteriors.mean.copy(), posteriors.precision.copy()
     steps, decrement = np.zeros(count, np.int64), np.zeros(count)
     for members in _buckets(np.diff(bounds), d):
@@ -170,9 +177,8 @@ class _Rows:
         for name, column in (("offset", known), ("weight", times)):
             if column.shape != labels.shape:
                 raise ConfigError(f"{name} {column.shape} does not go with y {labels.shape}")
-        _require(
-            np.isfinite(design.data if isinstance(design, sparse.csr_array) else design), "feature is not finite"
-        )
+        finite = np.isfinite(design @ np.ones(d) if isinstance(design, sparse.csr_array) else design)
+        _require(finite, "feature is not finite")
         _require(np.isfinite(known), "offset is not finite")
         _require(np.isfinite(times) & (times >= 0.0), "weight is negative or not finite")
         allowed = np.isin(labels, (0.0, 1.0)) if loss == "logistic" else np.isfinite(labels)
@@ -189,7 +195,17 @@ class _Rows:
 
 
 def _csr(X: Any) -> "sparse.csr_array[Any]":
-    return sparse.csr_array(X)
+    """The rows with one cell a place, which the scaling counts on; the caller's stay as they are."""
+    rows: sparse.csr_array[Any] = sparse.csr_array(X, dtype=np.float64)
+    if not rows.has_canonical_format:
+        rows = rows.copy()
+        rows.sum_duplicates()
+    return rows
+
+
+def _check_base(base: Posterior | None, d: int) -> None:
+    if base is not None and base.mean.shape != (d,):
+        raise ConfigError(f"a base of mean {base.mean.shape} does not go with {d} coefficients")
 
 
 def _require(allowed: NDArray[np.bool_], what: str) -> None:
@@ -213,7 +229,7 @@ def _buckets(sizes: IntArray, d: int) -> Iterator[IntArray]:
     first = 0
     while first < len(order):
         widest = 2 * int(ordered[first])
-        fit = max(1, _CHUNK_CELLS // (widest * d))
+        fit = max(1, _CHUNK_CELLS // (max(widest, d) * d))
         last = min(first + fit, int(np.searchsorted(ordered, widest, side="right")))
         yield order[first:last]
         first = last
@@ -231,7 +247,7 @@ def _newton(
         gradient = np.vecmat(rows.weight * slope, rows.X) + np.matvec(P0, w - prior.mean)
         H = P0 + np.swapaxes(rows.X * (rows.weight * curvature)[..., None], -1, -2) @ rows.X
         direction = np.linalg.solve(H, -gradient[..., None])[..., 0]
-        decrement = np.sqrt(np.maximum(-np.vecdot(gradient, direction), 0.0))
+        decrement = np.sqrt(np.abs(np.vecdot(gradient, direction)))
         moving = (decrement > tolerance) & (steps < max_steps)
         if not moving.any():
             return Posterior(w, H), UpdateInfo(steps, decrement, decrement <= tolerance)

@@ -25,17 +25,26 @@ class Scaling:
     scale: FloatArray
 
     @staticmethod
-    def of(X: "sparse.csr_array[Any]", *, centre: bool) -> "Scaling":
-        """The scaling of rows ``(n, d)``; ``centre=False`` for diagonal precisions, which cannot carry it."""
+    def of(X: "sparse.csr_array[Any]", *, centre: bool, weight: FloatArray | None = None) -> "Scaling":
+        """The scaling of rows ``(n, d)`` of some weight ``(n,)``, without it all of 1.
+
+        ``centre=False`` is for diagonal precisions, which cannot carry it.
+        """
         rows, d = X.shape
-        held = np.bincount(X.indices, minlength=d)
-        total = np.bincount(X.indices, weights=X.data, minlength=d)
-        power = np.bincount(X.indices, weights=X.data**2, minlength=d)
-        some = np.maximum(held, 1)
+        times = np.ones(rows) if weight is None else weight
+        of_cell = np.repeat(times, np.diff(X.indptr))
+        held = np.bincount(X.indices, weights=of_cell > 0.0, minlength=d)
+        count, total, power = (
+            np.bincount(X.indices, weights=of_cell * moment, minlength=d) for moment in (1.0, X.data, X.data**2)
+        )
+        some = np.where(count > 0.0, count, 1.0)
         mean = total / some
-        dense = (held == rows) & (rows > 1)
-        intercept = bool(dense[:1].all()) and d > 0 and bool(power[0] == rows == total[0])
-        spread = np.sqrt(np.maximum(power / some - mean**2, 0.0))
+        counted = np.count_nonzero(times)
+        dense = (held == counted) & (counted > 1)
+        intercept = bool(dense[:1].all()) and d > 0 and bool(power[0] == count[0] == total[0])
+        # In two passes: power minus the squared mean is rounding alone where the mean dwarfs the spread.
+        away = of_cell * (X.data - mean[X.indices]) ** 2
+        spread = np.sqrt(np.bincount(X.indices, weights=away, minlength=d) / some)
         # A column whose spread drowns in the rounding of its mean is a constant.
         varies = dense & (spread > 1e-9 * np.abs(mean))
         size = np.sqrt(power / some)

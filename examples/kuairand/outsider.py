@@ -1,0 +1,162 @@
+"""The strong outsider: gradient-boosted trees on strictly-past statistics, trained anew every day.
+
+What many teams run: smoothed rates and counts of the user, the video, its author, its tags and the user's with these
+tags, as they were before each row, beside the context of the row. It needs ``lightgbm`` (the extra ``bench``).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import lightgbm as lgb
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+import acclimate as ac
+
+LABEL = "long_view"
+COLUMNS = ["user_id", "video_id", "tab", "time_ms", "video.author_id", "video.video_duration", "video.tag"]
+PRIOR_ROWS = 20.0
+"""A rate is that of this many rows more, at the global rate."""
+
+TRAIN_ROWS = 300_000
+"""The trees see the latest rows; the statistics see all."""
+
+PARAMETERS = {
+    "objective": "binary",
+    "learning_rate": 0.05,
+    "num_leaves": 63,
+    "min_data_in_leaf": 200,
+    "feature_fraction": 0.8,
+    "bagging_fraction": 0.8,
+    "bagging_freq": 1,
+    "num_threads": 2,
+    "seed": 0,
+    "deterministic": True,
+    "verbosity": -1,
+}
+TREES = 200
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Rows and positives by key, ``keys`` sorted."""
+
+    keys: NDArray[np.int64]
+    rows: NDArray[np.float64]
+    positives: NDArray[np.float64]
+
+    @staticmethod
+    def of(keys: NDArray[np.int64], label: NDArray[np.float64]) -> "Totals":
+        distinct, code = np.unique(keys, return_inverse=True)
+        return Totals(distinct, np.bincount(code).astype(float), np.bincount(code, label))
+
+    def at(self, keys: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        place = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
+        known = self.keys[place] == keys
+        return np.where(known, self.rows[place], 0.0), np.where(known, self.positives[place], 0.0)
+
+
+def before(keys: NDArray[np.int64], label: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Rows and positives of the same key before each row; rows are in the order of time."""
+    order = np.argsort(keys, kind="stable")
+    first = np.concatenate([[True], np.diff(keys[order]) != 0])
+    start = np.maximum.accumulate(np.where(first, np.arange(len(keys)), 0))
+    running = np.cumsum(label[order]) - label[order]
+    rows, positives = np.empty(len(keys)), np.empty(len(keys))
+    rows[order] = np.arange(len(keys)) - start
+    positives[order] = running - running[start]
+    return rows, positives
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The columns of a batch as numbers; ``tag`` and ``tagged`` are (row, tag) pairs, one for each tag of a row."""
+
+    context: NDArray[np.float64]
+    keys: dict[str, NDArray[np.int64]]
+    tagged: NDArray[np.int64]
+    tag: NDArray[np.int64]
+
+    @staticmethod
+    def of(table: pa.Table) -> "Frame":
+        hour = pc.hour(table["time_ms"].cast(pa.timestamp("us", "Asia/Shanghai")))
+        numbers = [table["tab"], table["video.video_duration"], hour]
+        tags = pc.split_pattern(pc.fill_null(table["video.tag"], "-1"), ",").combine_chunks()
+        return Frame(
+            np.column_stack([n.cast(pa.float64()).to_numpy() for n in numbers]),
+            {name: _keys(table[name]) for name in ("user_id", "video_id", "video.author_id")},
+            pc.list_parent_indices(tags).to_numpy().astype(np.int64),
+            _keys(tags.flatten()),
+        )
+
+    def statistics(self) -> Iterator[tuple[str, NDArray[np.int64] | None, NDArray[np.int64]]]:
+        """Name, the row of each key (None: one key a row), and the keys, of every statistic."""
+        for name, keys in self.keys.items():
+            yield name, None, keys
+        yield "tag", self.tagged, self.tag
+        yield "user x tag", self.tagged, self.keys["user_id"][self.tagged] * 100_003 + self.tag
+
+
+class LightGBMOnRates:
+    """Trees on what was known before each row; ``fit`` on everything so far is its only way to learn."""
+
+    def __init__(self) -> None:
+        self.totals: dict[str, Totals] = {}
+        self.rate = 0.5
+        self.trees: Any = None
+
+    def fit(self, events: ac.Events) -> "LightGBMOnRates":
+        """Statistics of all rows, trees on the latest."""
+        table = events.table([*COLUMNS, LABEL])
+        table = table.filter(pc.is_valid(table[LABEL]))
+        label = table[LABEL].cast(pa.float64()).to_numpy()
+        frame = Frame.of(table)
+        self.rate = float(label.mean())
+        past: list[NDArray[np.float64]] = []
+        for name, row, keys in frame.statistics():
+            outcome = label if row is None else label[row]
+            past += self._features(row, *before(keys, outcome), rows=len(label))
+            self.totals[name] = Totals.of(keys, outcome)
+        design = np.column_stack([frame.context, *past])[-TRAIN_ROWS:]
+        self.trees = lgb.train(
+            PARAMETERS, lgb.Dataset(design, label[-TRAIN_ROWS:], categorical_feature=[0]), TREES
+        )
+        return self
+
+    def update(self, events: ac.Events) -> "LightGBMOnRates":
+        """Not a thing that these trees can do."""
+        raise NotImplementedError("trees are trained anew: use the regime 'retrain'")
+
+    def predict(self, events: ac.Events) -> NDArray[np.float64]:
+        """Probabilities ``(n,)``, from the statistics of the last fit."""
+        table = events.table(COLUMNS)
+        frame = Frame.of(table)
+        past = [
+            column
+            for name, row, keys in frame.statistics()
+            for column in self._features(row, *self.totals[name].at(keys), rows=table.num_rows)
+        ]
+        return self.trees.predict(np.column_stack([frame.context, *past]))
+
+    def _features(
+        self,
+        row: NDArray[np.int64] | None,
+        count: NDArray[np.float64],
+        positives: NDArray[np.float64],
+        *,
+        rows: int,
+    ) -> list[NDArray[np.float64]]:
+        """Smoothed rate and logarithm of the count, averaged over a row's keys where it has several."""
+        columns = [(positives + PRIOR_ROWS * self.rate) / (count + PRIOR_ROWS), np.log1p(count)]
+        if row is None:
+            return columns
+        keys = np.maximum(np.bincount(row, minlength=rows), 1)
+        return [np.bincount(row, column, rows) / keys for column in columns]
+
+
+def _keys(column: Any) -> NDArray[np.int64]:
+    """Integers of an id column; missing ones are -1."""
+    return pc.fill_null(column.cast(pa.int64()), -1).to_numpy(zero_copy_only=False)

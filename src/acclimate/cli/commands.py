@@ -1,0 +1,197 @@
+"""One function per verb; each reads its arguments, calls the pipeline, and shows what came out."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from acclimate import __version__
+from acclimate.errors import AcclimateError
+
+if TYPE_CHECKING:
+    from acclimate.events.datasets import Dataset
+    from acclimate.project import Project
+
+
+class _Group(TyperGroup):
+    """Commands whose expected errors are one line with a hint, and their exit code that of the error tree."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except AcclimateError as error:
+            if ctx.params.get("debug"):
+                raise
+            typer.secho(f"error: {error.message}", fg="red", err=True)
+            if error.hint:
+                typer.echo(f"hint:  {error.hint}", err=True)
+            ctx.exit(error.exit_code)
+
+
+app = typer.Typer(
+    cls=_Group,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Recommenders that stay personal and fresh.",
+)
+data = typer.Typer(no_args_is_help=True, help="Turn a public data set into a project that is ready to run.")
+app.add_typer(data, name="data")
+
+ProjectFile = Annotated[Path, typer.Argument(metavar="[PROJECT]", help="The project file.")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key, as in replay.every=6h.")
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
+LearnerName = Annotated[str | None, typer.Option("--learner", help="Which learner, where there are several.")]
+Until = Annotated[str | None, typer.Option(metavar="TIME", help="Only events before this time.")]
+DataPath = Annotated[str, typer.Argument(metavar="PATH", help="The official folder, or a URL of its archive.")]
+ProjectFolder = Annotated[Path, typer.Option("--out", help="Folder for the project.")]
+Sha256 = Annotated[str | None, typer.Option("--sha256", help="What the archive's SHA-256 must be.")]
+Md5 = Annotated[str | None, typer.Option("--md5", help="What the archive's MD5 must be.")]
+DEFAULT_PROJECT = Path("acclimate.yaml")
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Recommenders that stay personal and fresh."""
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the report.")] = Path("demo"),
+    users: Annotated[int, typer.Option(min=10, help="Users of the world.")] = 2_000,
+    days: Annotated[int, typer.Option(min=12, help="Days of the world; the first ten are the first fit.")] = 40,
+    seed: Annotated[int, typer.Option(help="Another seed is another world.")] = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Simulate a drifting world and replay it day by day: the whole system at once, with no data of yours."""
+    from acclimate import pipeline
+    from acclimate.cli.terminal import replay_progress, show_report
+
+    with replay_progress() as on_progress:
+        report = pipeline.demo(
+            out, users=users, days=days, seed=seed, overwrite=overwrite, on_progress=on_progress
+        )
+    show_report(report, out)
+
+
+@app.command()
+def fit(
+    out: Annotated[Path, typer.Option(help="Where to save the model.")],
+    project: ProjectFile = DEFAULT_PROJECT,
+    learner: LearnerName = None,
+    until: Until = None,
+    set_: Set = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Fit a learner of the project from scratch and save it."""
+    from acclimate import pipeline
+    from acclimate.cli.terminal import show_info, working
+
+    with working("fitting"):
+        described = _project(project, set_)
+        model = pipeline.fit(described, out, learner=learner, until=until, overwrite=overwrite)
+    show_info(model, out)
+
+
+@app.command()
+def update(
+    model: Annotated[Path, typer.Option(help="The saved model; it is brought up to date in place.")],
+    project: ProjectFile = DEFAULT_PROJECT,
+    since: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Start here, not after the last event learned.")
+    ] = None,
+    until: Until = None,
+    set_: Set = None,
+) -> None:
+    """Learn the events that are new since the last fit or update, and nothing twice."""
+    from acclimate import pipeline
+    from acclimate.cli.terminal import show_info, working
+
+    with working("updating"):
+        learned = pipeline.update(_project(project, set_), model, since=since, until=until)
+    show_info(learned, model)
+
+
+@app.command()
+def replay(
+    out: Annotated[Path, typer.Option(help="Folder for metrics.json and report.html.")],
+    project: ProjectFile = DEFAULT_PROJECT,
+    set_: Set = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Play the log back window by window: every arm predicts, then learns; report how well and at what cost."""
+    from acclimate import pipeline
+    from acclimate.cli.terminal import replay_progress, show_report
+
+    with replay_progress() as on_progress:
+        report = pipeline.replay_project(
+            _project(project, set_), out, overwrite=overwrite, on_progress=on_progress
+        )
+    show_report(report, out)
+
+
+@app.command()
+def check(project: ProjectFile = DEFAULT_PROJECT, set_: Set = None) -> None:
+    """Read the project file and every event that it names, learn nothing, and say what is there."""
+    from acclimate import pipeline
+    from acclimate.cli.terminal import show_check, working
+
+    with working("checking"):
+        described = _project(project, set_)
+        summary, widths = pipeline.check(described)
+    show_check(described, summary, widths)
+
+
+@data.command()
+def kuairand(
+    path: DataPath, out: ProjectFolder, sha256: Sha256 = None, md5: Md5 = None, overwrite: Overwrite = False
+) -> None:
+    """KuaiRand: impressions of a short-video app, with users and videos. The data stay where they are."""
+    from acclimate.events.kuairand import kuairand as make
+
+    _make(make, path, out, sha256=sha256, md5=md5, overwrite=overwrite)
+
+
+@data.command()
+def movielens(
+    path: DataPath, out: ProjectFolder, sha256: Sha256 = None, md5: Md5 = None, overwrite: Overwrite = False
+) -> None:
+    """MovieLens: ratings of films, of any size from 100K to 32M, converted to Parquet."""
+    from acclimate.events.movielens import movielens as make
+
+    _make(make, path, out, sha256=sha256, md5=md5, overwrite=overwrite)
+
+
+def _make(make: Callable[..., "Dataset"], path: str, out: Path, **options: Any) -> None:
+    from acclimate.cli.terminal import download_progress, show_dataset
+
+    with download_progress() as on_progress:
+        made = make(path, out, on_progress=on_progress, **options)
+    show_dataset(made)
+
+
+def _project(path: Path, overrides: list[str] | None) -> "Project":
+    from acclimate.project import load_project
+
+    return load_project(path, overrides or ())
+
+
+def main() -> None:
+    """The entry point of the ``acclimate`` command."""
+    app()

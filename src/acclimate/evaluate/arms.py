@@ -1,0 +1,214 @@
+"""One arm under way: it predicts, learns and shows what it knows; its time and the rows it reads are counted."""
+
+import copy
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
+
+import numpy as np
+import pyarrow as pa
+
+from acclimate.artifacts import Cost, Events, FloatArray, Learner, Posterior, Source, Summary, TracePoint, Weight
+from acclimate.config import duration_us
+from acclimate.errors import ConfigError, ModelError
+
+T = TypeVar("T")
+Belief: TypeAlias = tuple[Sequence[str], Posterior, int]
+"""Names of the coefficients, their posterior ``(d,)``, and the rows it was learned from."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A learner and how it is kept up to date.
+
+    ``incremental``: updated with each window's events. ``stale``: never after its first fit. ``retrain``: fitted
+    anew after each window on everything up to then, or on the last ``window`` of it (``"14d"``).
+
+    Raises:
+        ConfigError: ``window`` is no duration, or the regime has no use for it.
+    """
+
+    name: str
+    learner: Learner
+    regime: Literal["incremental", "stale", "retrain"] = "incremental"
+    window: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.window is None:
+            return
+        duration_us(self.window)
+        if self.regime != "retrain":
+            raise ConfigError(f"arm '{self.name}' is {self.regime}: a window is for 'retrain'")
+
+
+@runtime_checkable
+class HasWeights(Protocol):
+    """A learner whose shared coefficients can be shown."""
+
+    def weights(self) -> list[tuple[str, float, float]]:
+        """Name, mean and standard deviation of each."""
+        ...
+
+
+@runtime_checkable
+class HasEntityPosterior(Protocol):
+    """A learner whose belief about one entity can be shown."""
+
+    def entity_posterior(self, entity: str, id: Any) -> Belief:
+        """What is believed of the entity of that id; ``entity`` is a role or a column of the schema.
+
+        Raises:
+            ConfigError: it keeps nothing for such entities.
+        """
+        ...
+
+
+@dataclass
+class Run:
+    """An arm with a fitted learner of its own; ``costs`` and ``predictions`` have one entry per window."""
+
+    arm: Arm
+    learner: Learner
+    fit_seconds: float
+    costs: list[Cost] = field(default_factory=list[Cost])
+    predictions: list[FloatArray] = field(default_factory=list[FloatArray])
+    trace: list[TracePoint] = field(default_factory=list[TracePoint])
+
+    def predict(self, asked: Events, place: str) -> float:
+        """Note the arm's predictions; returns the seconds. Nobody is asked about an empty window.
+
+        Raises:
+            ModelError: they are not one probability per row.
+        """
+        rows = count_rows(asked)
+        if not rows:
+            self.predictions.append(np.zeros(0))
+            return 0.0
+        p, seconds, _ = _spent(self.learner.predict, asked)
+        self.predictions.append(_checked(p, rows, f"arm '{self.arm.name}', {place}"))
+        return seconds
+
+    def learn(self, fresh: Events, past: Events, predict_seconds: float) -> None:
+        """Learn as the regime says, from the fresh events or from all the past, and note what the window cost."""
+        fit_seconds, update_seconds, rows = 0.0, 0.0, 0
+        if self.arm.regime == "retrain":
+            self.learner = copy.deepcopy(self.arm.learner)
+            _, fit_seconds, rows = _spent(self.learner.fit, past)
+        elif self.arm.regime == "incremental" and count_rows(fresh):
+            _, update_seconds, rows = _spent(self.learner.update, fresh)
+        state_bytes = getattr(self.learner, "nbytes", None)
+        self.costs.append(
+            Cost(
+                fit_seconds,
+                update_seconds,
+                predict_seconds,
+                rows,
+                state_bytes=state_bytes,
+                peak_bytes=_peak_bytes(),
+            )
+        )
+
+    def watch(self, role: str, column: str, id: Any, time: str) -> None:
+        """Note what the learner believes of one entity, if it can tell."""
+        learner = self.learner
+        belief = _belief(learner, (role, column), id) if isinstance(learner, HasEntityPosterior) else None
+        if belief is None:
+            return
+        names, posterior, rows = belief
+        self.trace += [
+            TracePoint(self.arm.name, role, str(id), time, name, float(mean), float(deviation), rows)
+            for name, mean, deviation in zip(names, posterior.mean, posterior.standard_deviation(), strict=True)
+        ]
+
+    def weights(self) -> list[Weight]:
+        """The shared coefficients of an incremental arm, if its learner can tell them."""
+        if self.arm.regime != "incremental" or not isinstance(self.learner, HasWeights):
+            return []
+        return [Weight(self.arm.name, *weight) for weight in self.learner.weights()]
+
+
+def first_fits(arms: Sequence[Arm], past: Callable[[Arm], Events], tell: Callable[[Arm], None]) -> list[Run]:
+    """Fit a copy of each arm's learner; the same learner on the same events is fitted once and copied."""
+    fitted: dict[tuple[int, str | None], tuple[Learner, float]] = {}
+    for arm in arms:
+        if (id(arm.learner), arm.window) not in fitted:
+            tell(arm)
+            learner = copy.deepcopy(arm.learner)
+            _, seconds, _ = _spent(learner.fit, past(arm))
+            fitted[id(arm.learner), arm.window] = learner, seconds
+    runs: list[Run] = []
+    for arm in arms:
+        learner, seconds = fitted[id(arm.learner), arm.window]
+        runs.append(Run(arm, copy.deepcopy(learner), seconds))
+    return runs
+
+
+def _belief(learner: HasEntityPosterior, entity: tuple[str, str], id: Any) -> Belief | None:
+    """By role or column, as the learner calls such entities; ``None`` where it keeps nothing of them."""
+    for name in entity:
+        with suppress(ConfigError):
+            return learner.entity_posterior(name, id)
+    return None
+
+
+def count_rows(events: Events) -> int:
+    """The rows of events in memory."""
+    return events.table([events.schema.time.column]).num_rows
+
+
+@dataclass
+class _CountedSource:
+    """A source that counts the rows it hands out."""
+
+    source: Source
+    rows: int = 0
+
+    def columns(self) -> pa.Schema:
+        return self.source.columns()
+
+    def scan(self, columns: Sequence[str], start: int | None, end: int | None) -> pa.RecordBatchReader:
+        reader = self.source.scan(columns, start, end)
+        return pa.RecordBatchReader.from_batches(reader.schema, self._counted(reader))
+
+    def describe(self, start: int | None, end: int | None) -> Summary:
+        return self.source.describe(start, end)
+
+    def _counted(self, batches: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            self.rows += batch.num_rows
+            yield batch
+
+
+def _spent(verb: Callable[[Events], T], events: Events) -> tuple[T, float, int]:
+    """What the verb returns, the seconds it took and the rows it read."""
+    counted = _CountedSource(events.source)
+    began = time.perf_counter()
+    result = verb(replace(events, source=counted))
+    return result, time.perf_counter() - began, counted.rows
+
+
+def _checked(predictions: Any, rows: int, place: str) -> FloatArray:
+    """The predictions as ``(rows,)`` probabilities."""
+    try:
+        p = np.asarray(predictions, np.float64)
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"{place}: predictions are no array of numbers: {error}") from error
+    if p.shape != (rows,):
+        raise ModelError(
+            f"{place}: predictions have shape {p.shape}, not ({rows},)",
+            hint="predict returns the probability of label 1, one per row",
+        )
+    wrong = np.flatnonzero(~((p >= 0) & (p <= 1)))
+    if len(wrong):
+        first = ", ".join(f"{p[i]:g} in row {i}" for i in wrong[:3])
+        raise ModelError(f"{place}: {len(wrong)} of {rows} predictions are not within [0, 1]: {first}")
+    return p
+
+
+def _peak_bytes() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # macOS counts in bytes, Linux in KiB

@@ -1,0 +1,285 @@
+"""Prequential replay: in each window every arm predicts first and learns afterwards.
+
+All arms go through the events in one pass and are asked the same questions. The label is hidden from ``predict``;
+what was said and what came true is kept aside, and measured once at the end.
+"""
+
+import datetime as dt
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+from zoneinfo import ZoneInfo
+
+import pyarrow as pa
+
+from acclimate.artifacts import ArmResult, Cost, Events, Instant, Report, TableSource, WindowResult
+from acclimate.config import duration_us
+from acclimate.errors import ConfigError, DataError, nearest
+from acclimate.evaluate.arms import Arm, HasEntityPosterior, Run, first_fits
+from acclimate.evaluate.outcome import Outcome, columns_kept, outcome
+
+Phase = Literal["fit", "predict", "learn", "compare"]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What begins. ``window`` counts from 1 to ``windows``, and is 0 in the first fits; comparing is of no arm."""
+
+    arm: str
+    window: int
+    windows: int
+    phase: Phase
+
+
+def replay(
+    arms: Sequence[Arm],
+    events: Events,
+    *,
+    start: Instant,
+    every: str = "1d",
+    end: Instant | None = None,
+    label: str | None = None,
+    label_delay: str | None = None,
+    ndcg_at: int = 10,
+    within: Sequence[str] = (),
+    follow: str | int | None = None,
+    resamples: int = 200,
+    seed: int = 0,
+    name: str = "replay",
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Report:
+    """Predict, then learn, window by window, and measure every arm.
+
+    Learners are copied, never changed. Arms that hold the same learner object share one first fit, on the events
+    before ``start``. Rows whose label is null are passed to the learners and left out of every metric. Row weights
+    count in all metrics but nDCG. A window is read once for all arms; the time that takes is counted for none.
+
+    Args:
+        arms: what is compared; names are distinct.
+        events: from the first event to learn from to the last one to predict.
+        start: where the first window begins.
+        every: length of a window.
+        end: where the last window ends; by default the window of the last event is the last.
+        label: what is predicted; by default the first one of the schema.
+        label_delay: how long labels take to arrive: what happened less than this before a window's end is not
+            learned at its end but later.
+        ndcg_at: nDCG looks at this many rows of an entity and window.
+        within: columns; the AUC within each of their values is reported too.
+        follow: the entity whose posterior is traced, of the schema's first kind; by default the one that is there
+            in most windows.
+        resamples: draws of the bootstrap; with 0 there are no comparisons.
+        seed: of the bootstrap.
+        name: of the report.
+        on_progress: called as each step begins.
+
+    Raises:
+        ConfigError: an argument does not fit the schema or the others.
+        DataError: there is nothing to fit on, or nothing to predict.
+        ModelError: an arm's predictions are not one probability per row.
+    """
+    _check_arms(arms)
+    _check_columns(events, label, within)
+    if ndcg_at < 1 or resamples < 0:
+        raise ConfigError(f"ndcg_at {ndcg_at} must be at least 1, and resamples {resamples} at least 0")
+    plan = _Plan(
+        events=events,
+        windows=[(cast("int", w.start), cast("int", w.end)) for w in events.windows(every, start, end)],
+        label=label or events.schema.labels[0],
+        delay=duration_us(label_delay) if label_delay else 0,
+        columns=columns_kept(events.schema, label or events.schema.labels[0], within),
+        on_progress=on_progress,
+    )
+    _check_events(plan)
+    runs = first_fits(arms, lambda arm: plan.known(plan.start, arm.window), lambda arm: plan.tell("fit", arm.name))
+    windows = _play(runs, plan, _followed(arms, plan, follow))
+    plan.tell("compare", "", len(windows))
+    predictions = {run.arm.name: run.predictions for run in runs}
+    found = outcome(
+        events.before(plan.start), windows, predictions, label=plan.label, within=within, ndcg_at=ndcg_at
+    )
+    return Report(
+        name=name,
+        settings=plan.settings()
+        | {"every": every, "label_delay": label_delay, "ndcg_at": ndcg_at, "resamples": resamples, "seed": seed}
+        | {"baseline_rate": found.base_rate()},
+        arms={run.arm.name: _arm_result(run, found, a) for a, run in enumerate(runs)},
+        windows=_window_results(runs, plan, found),
+        cohorts=found.cohorts(),
+        calibration=found.calibration(),
+        comparisons=found.comparisons(resamples=resamples, seed=seed),
+        weights=[weight for run in runs for weight in run.weights()],
+        trace=[point for run in runs for point in run.trace],
+    )
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What all arms go through; windows (start, end) and ``delay`` in microseconds."""
+
+    events: Events
+    windows: list[tuple[int, int]]
+    label: str
+    delay: int
+    columns: list[str]
+    on_progress: Callable[[Progress], None] | None
+
+    @property
+    def start(self) -> int:
+        return self.windows[0][0]
+
+    @property
+    def end(self) -> int:
+        return self.windows[-1][1]
+
+    @property
+    def entity(self) -> str:
+        """The schema's first entity, by role."""
+        return next(iter(self.events.schema.entities))
+
+    @property
+    def entity_column(self) -> str:
+        return self.events.schema.entities[self.entity]
+
+    def known(self, time: int, length: str | None = None) -> Events:
+        """The events whose labels are there at ``time``, or the last ``length`` of them."""
+        past = self.events.before(time - self.delay)
+        return past if length is None else past.after(time - self.delay - duration_us(length))
+
+    def tell(self, phase: Phase, arm: str, window: int = 0) -> None:
+        if self.on_progress:
+            self.on_progress(Progress(arm, window, len(self.windows), phase))
+
+    def iso(self, time: int) -> str:
+        """ISO 8601 in the schema's zone."""
+        utc = dt.datetime(1970, 1, 1, tzinfo=dt.UTC) + dt.timedelta(microseconds=time)
+        return utc.astimezone(ZoneInfo(self.events.schema.time.zone)).isoformat()
+
+    def settings(self) -> dict[str, Any]:
+        return {
+            "label": self.label,
+            "start": self.iso(self.start),
+            "end": self.iso(self.end),
+            "zone": self.events.schema.time.zone,
+            "entity": self.entity,
+        }
+
+
+def _check_arms(arms: Sequence[Arm]) -> None:
+    if not arms:
+        raise ConfigError("there is no arm to replay")
+    names = [arm.name for arm in arms]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ConfigError(f"several arms are called '{twice[0]}'", hint="give each arm a name of its own")
+
+
+def _check_columns(events: Events, label: str | None, within: Sequence[str]) -> None:
+    labels, columns = events.schema.labels, events.source.columns()
+    if label is not None and label not in labels:
+        raise ConfigError(f"no label '{label}' in the schema", hint=nearest(label, labels))
+    for name in within:
+        if name not in columns.names:
+            raise ConfigError(f"no column '{name}' to report within", hint=nearest(name, columns.names))
+        if pa.types.is_nested(columns.field(name).type):
+            raise ConfigError(f"column '{name}' has several values a row: no AUC within each of them")
+
+
+def _check_events(plan: _Plan) -> None:
+    if not plan.windows or not plan.events.between(plan.start, plan.end).describe().rows:
+        raise DataError("there are no events to replay", hint="let the replay start before the last event")
+    if not plan.known(plan.start).describe().rows:
+        hint = "start later, or wait less for labels" if plan.delay else "start later"
+        raise DataError(f"there are no events before {plan.iso(plan.start - plan.delay)} to fit on", hint=hint)
+
+
+def _play(runs: Sequence[Run], plan: _Plan, followed: Any) -> list[pa.Table]:
+    """Take all arms through all windows; returns what measuring needs of each window's rows."""
+    kept: list[pa.Table] = []
+    _watch(runs, plan, followed, plan.start)
+    for number, (start, end) in enumerate(plan.windows, 1):
+        rows = plan.events.between(start, end).cached()
+        fresh = plan.events.between(start - plan.delay, end - plan.delay).cached() if plan.delay else rows
+        asked = _without_label(rows, plan.label)
+        for run in runs:
+            plan.tell("predict", run.arm.name, number)
+            seconds = run.predict(asked, f"window {number} ({plan.iso(start)})")
+            plan.tell("learn", run.arm.name, number)
+            run.learn(fresh, plan.known(end, run.arm.window), seconds)
+        _watch(runs, plan, followed, end)
+        kept.append(rows.table(plan.columns))
+    return kept
+
+
+def _watch(runs: Sequence[Run], plan: _Plan, followed: Any, time: int) -> None:
+    if followed is not None:
+        for run in runs:
+            run.watch(plan.entity, plan.entity_column, followed, plan.iso(time))
+
+
+def _without_label(events: Events, label: str) -> Events:
+    """The same rows with the label unknown: what is to be predicted cannot be looked up."""
+    rows = events.table()
+    unknown = pa.nulls(rows.num_rows, pa.int8())
+    hidden = rows.set_column(rows.column_names.index(label), label, unknown)
+    return Events(events.schema, TableSource(events.schema, hidden))
+
+
+def _followed(arms: Sequence[Arm], plan: _Plan, follow: str | int | None) -> Any:
+    """The id to follow, typed as the events have it; ``None`` if no arm could show anything of it."""
+    if not any(isinstance(arm.learner, HasEntityPosterior) for arm in arms):
+        return None
+    column = plan.entity_column
+    if follow is None:
+        return _most_present(plan, column)
+    kind = plan.events.source.columns().field(column).type
+    try:
+        return pa.scalar(follow).cast(kind).as_py()
+    except pa.ArrowInvalid as error:
+        raise ConfigError(f"no '{follow}' to follow: '{column}' holds {kind}") from error
+
+
+def _most_present(plan: _Plan, column: str) -> Any:
+    """The id that is there in most windows; of several the one with most rows, then the smallest."""
+    windows = [
+        plan.events.between(start, end).table([column]).group_by(column).aggregate([([], "count_all")])
+        for start, end in plan.windows
+    ]
+    presence = pa.concat_tables(windows).group_by(column).aggregate([("count_all", "count"), ("count_all", "sum")])
+    ranked = presence.sort_by(
+        [("count_all_count", "descending"), ("count_all_sum", "descending"), (column, "ascending")]
+    )
+    return ranked[column][0].as_py()
+
+
+def _arm_result(run: Run, found: Outcome, arm: int) -> ArmResult:
+    return ArmResult(
+        **vars(found.quality(arm)),
+        fit_seconds=run.fit_seconds,
+        update_seconds=sum(cost.update_seconds for cost in run.costs),
+        predict_seconds=sum(cost.predict_seconds for cost in run.costs),
+        rows_read=sum(cost.rows_read for cost in run.costs),
+        state_bytes=run.costs[-1].state_bytes,
+        peak_bytes=run.costs[-1].peak_bytes,
+        seconds=sum(_seconds(cost) for cost in run.costs),
+        within=found.auc_within(arm),
+    )
+
+
+def _window_results(runs: Sequence[Run], plan: _Plan, found: Outcome) -> list[WindowResult]:
+    qualities = found.windows(len(plan.windows))
+    return [
+        WindowResult(
+            **vars(qualities[w][a]),
+            **vars(run.costs[w]),
+            arm=run.arm.name,
+            start=plan.iso(start),
+            end=plan.iso(end),
+            seconds=_seconds(run.costs[w]),
+        )
+        for w, (start, end) in enumerate(plan.windows)
+        for a, run in enumerate(runs)
+    ]
+
+
+def _seconds(cost: Cost) -> float:
+    return cost.fit_seconds + cost.update_seconds + cost.predict_seconds

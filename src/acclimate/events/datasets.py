@@ -1,0 +1,149 @@
+"""What a data set or a simulated world needs to become a project: a folder that is ready to run."""
+
+import datetime as dt
+import re
+import shutil
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from pydantic import TypeAdapter
+
+from acclimate.artifacts import Events
+from acclimate.config import Schema
+from acclimate.errors import DataError, OutputExistsError, SourceError
+from acclimate.events.download import Progress, checksum, download, is_url, unpack, verify
+from acclimate.storage import check_free, replacing_folder
+
+PROJECT = "acclimate.yaml"
+ARMS = ["stale", "incremental", "retrain", "fixed", "global-rate", "item-rate", "user-rate"]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A project ready to run: its file, and the SHA-256 of the archive that it was made from, if any."""
+
+    project: Path
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class Making:
+    """A data set on its way: the folder of its files, the folder to fill, and its origin as a comment."""
+
+    data: Path
+    folder: Path
+    origin: str
+    sha256: str | None
+
+
+@contextmanager
+def making(
+    source: str | Path,
+    out: str | Path,
+    *,
+    sha256: str | None,
+    md5: str | None,
+    overwrite: bool,
+    on_progress: Progress | None,
+) -> Generator[Making]:
+    """Yield a folder that becomes ``out`` when the block ends well, and the files of ``source``.
+
+    ``source`` is a folder, a zip or tar archive, or the address of an archive. An archive is unpacked to ``data``
+    in the folder; one from the network waits in ``<out>.download``, where an interrupted download goes on.
+
+    Raises:
+        SourceError: there is no such source, it cannot be fetched or unpacked, or a checksum differs.
+        OutputExistsError: ``out`` is taken.
+        OutputError: it cannot be written.
+    """
+    check_free(out, overwrite=overwrite)
+    downloads = Path(f"{out}.download")
+    local = Path(source)
+    if is_url(source):
+        local = download(str(source), downloads, sha256=sha256, md5=md5, on_progress=on_progress)
+    if not local.exists():
+        raise SourceError(f"{source}: no such file or folder")
+    if local.resolve().is_relative_to(Path(out).resolve()):
+        raise OutputExistsError(f"{out} holds the data themselves", hint="choose another place for the project")
+    with replacing_folder(out, overwrite=overwrite) as folder:
+        if local.is_dir():
+            yield Making(local.resolve(), folder, f"Made from {local.resolve()}", None)
+        else:
+            verify(local, sha256=sha256, md5=md5)
+            found = checksum(local, "sha256")
+            yield Making(unpack(local, folder / "data"), folder, f"Made from {source}\nsha256 {found}", found)
+    if is_url(source):
+        shutil.rmtree(downloads, ignore_errors=True)
+
+
+def folder_of(root: Path, pattern: str) -> Path | None:
+    """The folder at most two levels down, the nearest first, that has a file of this pattern."""
+    matches = (match for level in ("", "*/", "*/*/") for match in sorted(root.glob(level + pattern)))
+    return next((match.parent for match in matches), None)
+
+
+def write_project(folder: Path, project: Mapping[str, Any], comments: Mapping[str, str]) -> None:
+    """Write ``acclimate.yaml``, with comments above the sections that they are of."""
+    text = yaml.safe_dump(dict(project), sort_keys=False, default_flow_style=None, allow_unicode=True, width=100)
+
+    def introduced(section: re.Match[str]) -> str:
+        comment = "".join(f"# {line}\n" for line in comments.get(section[1], "").splitlines())
+        return f"\n{comment}{section[0]}"
+
+    text = re.sub(r"^(\w+):", introduced, text, flags=re.MULTILINE).lstrip()
+    (folder / PROJECT).write_text(text, encoding="utf-8")
+
+
+def write_world(events: Events, out: str | Path, *, overwrite: bool = False) -> Dataset:
+    """Write what :func:`acclimate.simulate` returned as a project: one Parquet file a day, and ``acclimate.yaml``.
+
+    Its learner has the form of the true logit of a click; its replay starts after a quarter of the days.
+
+    Raises:
+        DataError: there are no events.
+        OutputExistsError: ``out`` is taken.
+        OutputError: it cannot be written.
+    """
+    import pyarrow.parquet as pq
+
+    project = _world_project(events)
+    with replacing_folder(out, overwrite=overwrite) as folder:
+        (folder / "events").mkdir()
+        for window in events.windows("1d"):
+            day = np.datetime_as_string(np.datetime64(window.start, "us"), unit="D")
+            pq.write_table(window.table(), folder / "events" / f"{day}.parquet", compression="zstd")
+        write_project(folder, project, {"name": "A simulated world: click_probability is the truth."})
+    return Dataset(Path(out) / PROJECT)
+
+
+def _world_project(events: Events) -> dict[str, Any]:
+    log = events.describe()
+    if log.first is None or log.last is None:
+        raise DataError("there are no events to write")
+    quarter = max((log.last.date() - log.first.date()).days // 4, 1)
+    schema = TypeAdapter(Schema).dump_python(events.schema, mode="json", exclude_defaults=True)
+    features = schema.pop("features")
+    return {
+        "name": "simulated-world",
+        "events": {"path": "events", **schema},
+        "features": features,
+        "learners": {
+            "ranker": {
+                "kind": "glmix",
+                "label": "click",
+                "fixed": ["surface", "hour", "position", "topics", "duration"],
+                "random": {"user": {"features": ["topics"], "half_life": "10d"}, "item": {"half_life": "30d"}},
+            }
+        },
+        "replay": {
+            "start": log.first.date() + dt.timedelta(days=quarter),
+            "every": "1d",
+            "arms": ARMS,
+            "within": ["surface"],
+        },
+    }
