@@ -1,5 +1,6 @@
 """Data sets and simulated worlds as projects: official folders go in, a project that runs comes out."""
 
+import csv
 import datetime as dt
 import functools
 import hashlib
@@ -7,12 +8,10 @@ import http.server
 import os
 import shutil
 import threading
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
@@ -21,10 +20,10 @@ import pytest
 import acclimate as ac
 from acclimate import pipeline
 from acclimate.artifacts import Events
-from acclimate.errors import AcclimateError, DataError, OutputError, OutputExistsError, SourceError
+from acclimate.errors import ConfigError, DataError, OutputError, OutputExistsError, SourceError
 from acclimate.events.datasets import Dataset, write_world
 from acclimate.events.kuairand import kuairand
-from acclimate.events.movielens import movielens
+from acclimate.events.movielens import _LAYOUTS, _convert, movielens
 from acclimate.project import Project, load_project
 
 
@@ -184,7 +183,7 @@ def test_missing_files_are_named(absent: str, tmp_path: Path) -> None:
 def test_a_missing_part_of_27k_is_named(tmp_path: Path) -> None:
     data = write(tmp_path / "data", OFFICIAL, "27k")
     (data / "log_standard_4_22_to_5_08_27k_part2.csv").unlink()
-    with pytest.raises(SourceError, match="missing log_standard_4_22_to_5_08_27k_part2.csv"):
+    with pytest.raises(SourceError, match=r"missing log_standard_4_22_to_5_08_27k_part2\.csv"):
         kuairand(data, tmp_path / "project")
 
 
@@ -211,14 +210,235 @@ def test_a_project_does_not_replace_its_data(tmp_path: Path) -> None:
     assert files(tmp_path) == before
 
 
-def test_the_real_kuairand() -> None:
-    folder = Path(os.environ.get("KUAIRAND_DIR", "../shared/data/kuairand_pure"))
-    ...
+def test_the_real_kuairand(tmp_path: Path) -> None:
+    beside = Path(__file__).parents[3] / "shared" / "data" / "kuairand_pure"
+    folder = Path(os.environ.get("KUAIRAND_DIR", beside))
+    if not folder.exists():
+        assert os.environ.get("CI") != "true", f"{folder} is not there, and CI needs it"
+        pytest.skip(f"no KuaiRand at {folder}: set KUAIRAND_DIR to the folder that has it")
+    project, events = opened(kuairand(folder, tmp_path / "project"))
+    assert project.name == "kuairand-pure"
+    summary = events.describe()
+    assert summary.rows == 817_187 + 228_329
+    assert summary.rates["is_click"] == pytest.approx(0.442, abs=5e-4)
+    day = events.between("2022-04-28", "2022-04-29").table(["tab", "video.tag", "user.user_active_degree"])
+    assert 13_000 < day.num_rows < 22_000
+    assert day["tab"].null_count == day["user.user_active_degree"].null_count == 0
 
 
 # --- MovieLens -----------------------------------------------------------------------------------------------
 
 DAY = 86_400
-RATINGS = [(u, m, r, 978_300_000 + DAY * i) for i, (u, m, r) in enumerate([(1, 1, 5.0), (2, 1, 3.0), (1, 2, 4.0), (2, 3, 0.5), (1, 3, 4.0)] * 8)]
-TITLES = {1: "Léon: The Professional (1994)", 2: 'The "Show" (2007-2011)', 3: "Untitled"}
+START = 978_307_200  # 2001-01-01
+VOTES = [(1, 1, 5.0), (2, 1, 3.0), (1, 2, 4.0), (2, 3, 0.5), (1, 3, 3.5)]
+RATINGS = [(*vote, START + DAY * i) for i, vote in enumerate(VOTES * 20)]
+TITLES = {1: "Léon: The Professional (1994)", 2: 'The "Show", again (2007-2011)', 3: "Untitled"}
 GENRES = {1: ["Action", "Crime"], 2: ["Children's"], 3: []}
+YEARS = {1: 1994, 2: 2007, 3: None}
+FLAGS = [
+    *("unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama"),
+    *("Fantasy", "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western"),
+]
+
+
+def lines(rows: list[tuple[Any, ...]], separator: str) -> str:
+    return "".join(separator.join(map(str, row)) + "\n" for row in rows)
+
+
+def ml_100k(folder: Path) -> None:
+    movies = [
+        (m, title, "01-Jan-1995", "", f"http://x/{m}", *(int(flag in GENRES[m]) for flag in FLAGS))
+        for m, title in TITLES.items()
+    ]
+    (folder / "u.data").write_text(lines(RATINGS, "\t"))
+    (folder / "u.item").write_text(lines(movies, "|"), encoding="latin-1")
+    (folder / "u.user").write_text("1|24|M|writer|85711\n2|53|F|other|T8H1N\n")
+
+
+def ml_1m(folder: Path) -> None:
+    ml_10m(folder, encoding="latin-1")
+    (folder / "users.dat").write_text("1::M::24::writer::85711\n2::F::53::other::T8H1N\n")
+
+
+def ml_10m(folder: Path, encoding: str = "utf-8") -> None:
+    movies = [(m, title, "|".join(GENRES[m]) or "(no genres listed)") for m, title in TITLES.items()]
+    (folder / "ratings.dat").write_text(lines(RATINGS, "::"))
+    (folder / "movies.dat").write_text(lines(movies, "::"), encoding=encoding)
+
+
+def ml_latest(folder: Path) -> None:
+    with (folder / "movies.csv").open("w", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["movieId", "title", "genres"])
+        writer.writerows((m, t, "|".join(GENRES[m]) or "(no genres listed)") for m, t in TITLES.items())
+    (folder / "ratings.csv").write_text("userId,movieId,rating,timestamp\n" + lines(RATINGS, ","))
+
+
+FOLDERS = {"ml-100k": ml_100k, "ml-1m": ml_1m, "ml-10M100K": ml_10m, "ml-latest-small": ml_latest}
+
+
+def laid_out(folder: Path, name: str) -> Path:
+    (folder / name).mkdir(parents=True)
+    FOLDERS[name](folder / name)
+    return folder / name
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_movielens_becomes_a_project(name: str, tmp_path: Path) -> None:
+    made = movielens(laid_out(tmp_path, name), tmp_path / "project")
+    has_users = name in ("ml-100k", "ml-1m")
+    tables = {"acclimate.yaml", "ratings.parquet", "movies.parquet"} | ({"users.parquet"} if has_users else set())
+    assert files(tmp_path / "project") == tables
+    project, events = opened(made)
+    assert project.name == name.lower()
+    rows = events.table().to_pylist()
+    assert [(r["user_id"], r["movie_id"], r["rating"], r["time"].timestamp()) for r in rows] == RATINGS
+    for r in rows:
+        assert r["liked"] == (r["rating"] >= 4)
+        assert r["movie.title"] == TITLES[r["movie_id"]]
+        assert r["movie.genres"] == GENRES[r["movie_id"]]
+        assert r["movie.year"] == YEARS[r["movie_id"]]
+        if has_users:
+            person = (r["user.age"], r["user.gender"], r["user.occupation"], r["user.zip"])
+            assert person == {1: (24, "M", "writer", "85711"), 2: (53, "F", "other", "T8H1N")}[r["user_id"]]
+    summary, width = pipeline.check(project)
+    assert summary.rows == 100
+    assert width["ranker.fixed"] >= 4
+
+
+def test_movielens_is_replayed_over_its_last_fifth(tmp_path: Path) -> None:
+    made = movielens(laid_out(tmp_path, "ml-1m"), tmp_path / "project")
+    project = load_project(made.project)
+    assert project.replay is not None
+    assert (project.replay.start, project.replay.every) == ("2001-03-21", "1d")
+    project = load_project(made.project, ["replay.every=7d", "replay.arms=[incremental]"])
+    report = pipeline.replay_project(project, tmp_path / "report")
+    assert report.arms["incremental"].rows == 21
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "content", "message"),
+    [
+        ("ml-latest-small", "ratings.csv", "user,movie,rating,time\n1,1,5,1\n", "first line is 'user,movie"),
+        ("ml-latest-small", "ratings.csv", "userId,movieId,rating,timestamp\n1,1,5\n", "Line: 2"),
+        ("ml-latest-small", "ratings.csv", "userId,movieId,rating,timestamp\n", "no ratings"),
+        ("ml-1m", "ratings.dat", "1::1::5::1\n1::one::5::2\n", 'Could not convert string "one"'),
+        ("ml-1m", "movies.dat", "", "first line is ''.*the file is empty"),
+        ("ml-100k", "u.item", "1|A (1990)|||\n", "Line: 1"),
+    ],
+)
+def test_malformed_files(name: str, file: str, content: str, message: str, tmp_path: Path) -> None:
+    folder = laid_out(tmp_path, name)
+    (folder / file).write_text(content)
+    with pytest.raises(SourceError, match=message):
+        movielens(folder, tmp_path / "project")
+    assert not (tmp_path / "project").exists()
+
+
+def test_folders_that_are_not_movielens(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"no MovieLens data set there.*u\.data, ratings\.dat, ratings\.csv"):
+        movielens(tmp_path, tmp_path / "project")
+    (laid_out(tmp_path, "ml-1m") / "movies.dat").unlink()
+    with pytest.raises(SourceError, match=r"missing movies\.dat"):
+        movielens(tmp_path, tmp_path / "project")
+    assert [path.name for path in tmp_path.iterdir()] == ["ml-1m"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full, a disk without space, is a thing of Linux")
+def test_no_space_for_the_conversion(tmp_path: Path) -> None:
+    folder = laid_out(tmp_path, "ml-1m")
+    with pytest.raises(OutputError, match=r"/dev/full cannot be written: .*No space left"):
+        _convert(folder / "ratings.dat", _LAYOUTS[1]["ratings"], Path("/dev/full"))
+
+
+# --- archives and addresses ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    (tmp_path / "site").mkdir()
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            """Quiet."""
+
+    handler = functools.partial(Handler, directory=tmp_path / "site")
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.mark.parametrize("form", ["zip", "gztar"])
+def test_kuairand_from_an_archive_lies_in_the_project(form: str, site: str, tmp_path: Path) -> None:
+    write(tmp_path / "raw" / "KuaiRand-Pure" / "data", OFFICIAL, "pure")
+    archive = Path(shutil.make_archive(str(tmp_path / "site" / "KuaiRand"), form, tmp_path / "raw"))
+    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
+    told: list[int] = []
+    made = kuairand(
+        f"{site}/{archive.name}",
+        tmp_path / "project",
+        sha256=digest,
+        on_progress=lambda done, _: told.append(done),
+    )
+    assert made.sha256 == digest
+    assert digest in made.project.read_text()
+    assert told[-1] == archive.stat().st_size
+    (tmp_path / "project").rename(tmp_path / "moved")
+    project, events = opened(Dataset(tmp_path / "moved" / "acclimate.yaml"))
+    assert events.describe().rows == 7
+    assert files(tmp_path / "moved") == {
+        "acclimate.yaml",
+        *(f"data/KuaiRand-Pure/data/{name}_pure.csv" for name in OFFICIAL),
+    }
+    assert {path.name for path in tmp_path.iterdir()} == {"raw", "site", "moved"}
+    assert project.name == "kuairand-pure"
+
+
+def test_movielens_from_an_archive_keeps_no_text(tmp_path: Path) -> None:
+    laid_out(tmp_path / "raw", "ml-100k")
+    archive = Path(shutil.make_archive(str(tmp_path / "ml"), "zip", tmp_path / "raw"))
+    for number, source in enumerate((archive, archive.as_uri())):
+        made = movielens(source, tmp_path / f"project{number}")
+        assert made.sha256 == hashlib.sha256(archive.read_bytes()).hexdigest()
+        assert len(files(made.project.parent)) == 4
+    assert archive.exists()
+
+
+def test_a_wrong_checksum_makes_no_project(site: str, tmp_path: Path) -> None:
+    laid_out(tmp_path / "raw", "ml-100k")
+    archive = Path(shutil.make_archive(str(tmp_path / "site" / "ml"), "zip", tmp_path / "raw"))
+    for source in (archive, f"{site}/ml.zip"):
+        with pytest.raises(SourceError, match="its md5 is"):
+            movielens(source, tmp_path / "project", md5="0" * 32)
+    assert not (tmp_path / "project").exists()
+
+
+def test_a_damaged_archive_is_not_kept(site: str, tmp_path: Path) -> None:
+    laid_out(tmp_path / "raw", "ml-100k")
+    archive = Path(shutil.make_archive(str(tmp_path / "site" / "ml"), "zip", tmp_path / "raw"))
+    whole = archive.read_bytes()
+    archive.write_bytes(whole[:-100])
+    with pytest.raises(SourceError):
+        movielens(f"{site}/ml.zip", tmp_path / "project")
+    with pytest.raises(SourceError):
+        movielens(archive, tmp_path / "project")
+    archive.write_bytes(whole)
+    assert movielens(f"{site}/ml.zip", tmp_path / "project").project.exists()
+
+
+def test_a_folder_has_no_checksum(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="is a folder"):
+        movielens(laid_out(tmp_path, "ml-1m"), tmp_path / "project", sha256="0" * 64)
+
+
+def test_a_taken_place_is_noticed_before_the_download(tmp_path: Path) -> None:
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project" / "mine").write_text("precious")
+    with pytest.raises(OutputExistsError):
+        movielens("http://127.0.0.1:1/ml.zip", tmp_path / "project")
+    assert files(tmp_path) == {"project/mine"}

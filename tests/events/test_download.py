@@ -218,7 +218,8 @@ MEMBERS = {"set/README": b"hello", "set/data/log.csv": CONTENT[:100_000]}
 def test_archives_are_known_by_their_content(form: str, tmp_path: Path) -> None:
     path = tmp_path / "content"
     archive = zipped(path, MEMBERS) if form == "zip" else tarred(path, MEMBERS, mode=f"w:{form[4:]}")
-    folder = unpack(archive, tmp_path / "out")
+    folder = tmp_path / "out"
+    unpack(archive, folder)
     assert {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()} == MEMBERS
 
 

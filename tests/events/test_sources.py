@@ -117,8 +117,11 @@ def test_a_folder_is_read_with_its_subfolders(tmp_path: Path) -> None:
     for day in ("day=1", "day=2"):
         (tmp_path / day).mkdir()
         pq.write_table(log(5), tmp_path / day / "part.parquet")
-    assert read(tmp_path).describe().rows == 10
-    assert read(str(tmp_path / "day=*")).describe().rows == 10
+    pd.DataFrame(log(5).to_pydict()).to_csv(tmp_path / "day=2" / "part.csv", index=False)
+    assert read(tmp_path).describe().rows == 15
+    assert read(str(tmp_path / "day=*")).describe().rows == 15
+    assert read(str(tmp_path / "**")).describe().rows == 15
+    assert read(tmp_path).source.columns().names == log().column_names
 
 
 def test_names_that_look_like_globs_or_sql_are_names(tmp_path: Path) -> None:
@@ -298,6 +301,12 @@ def test_a_feature_of_hours_may_be_text_and_becomes_times() -> None:
     column = column_of(pa.array(["2022-04-25 09:30", None, "2022-04-25T09:30:00Z"]), schema=schema)
     hours = [None if t is None else t.hour for t in column.to_pylist()]
     assert sorted(hours, key=str) == [1, 9, None]
+
+
+def test_the_hour_of_the_event_itself_may_be_declared() -> None:
+    features = {"hour": ac.Feature("time_ms", kind="hour"), "price": ac.Feature(transform="log1p")}
+    events = read(log(), ac.Schema(SCHEMA.time, SCHEMA.entities, SCHEMA.labels, features=features))
+    assert events.table().equals(read(log()).table())
 
 
 def test_the_types_are_known_before_anything_is_read(tmp_path: Path) -> None:

@@ -150,16 +150,14 @@ def ids(rows: Rows, name: str, role: str) -> Column:
 
     Whole numbers may come as floats: that is what many tools make of integers among which one is missing.
     """
-    column, kind = quoted(name), rows.type(name, role)
+    column, kind = quoted(name), rows.type_of(name, role)
     if is_text(kind):
         text = f"CAST({column} AS VARCHAR)"
         return Column(text, (_id_check(name, f"{column} IS NULL OR trim({text}) = ''"),))
     if pa.types.is_floating(kind):
-        number = _number(column, kind)
+        number = _known(_number(column, kind))
         broken = Check(name, f"{number} <> trunc({number}) OR abs({number}) > {2**53}", "is no whole number")
-        return Column(
-            f"CAST({column} AS BIGINT)", (_id_check(name, f"{column} IS NULL OR isnan({number})"), broken)
-        )
+        return Column(f"CAST({number} AS BIGINT)", (_id_check(name, f"{number} IS NULL"), broken))
     if not (pa.types.is_integer(kind) or pa.types.is_null(kind)):
         raise _wrong_type(rows, name, f"{role} must be a whole number or text")
     large = Check(name, f"{column} > {2**63 - 1}", "is beyond 2^63 - 1", lambda _: "keep such ids as text")
@@ -198,7 +196,7 @@ def truth(rows: Rows, name: str) -> Column:
 
 def plain(rows: Rows, name: str) -> Column:
     """A feature in its own type, but decimals and small floats as ``float64`` and dictionaries as their values."""
-    column, kind = quoted(name), rows.type(name, "a feature")
+    column, kind = quoted(name), rows.type_of(name, "a feature")
     if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
         return Column(
             f"CAST({column} AS DOUBLE)", (Check(name, f"isinf({_number(column, kind)})", "is infinite"),)
@@ -222,7 +220,7 @@ def feature(rows: Rows, name: str, declared: Feature, role: str, *, zone: str) -
     Raises:
         ColumnError: the column is absent, or its type cannot be of that kind.
     """
-    found: Any = rows.type(name, role)
+    found: Any = rows.type_of(name, role)
     kind = declared.kind or ("numeric" if declared.transform else None)
     if kind in ("hour", "weekday"):
         return clock(rows, TimeColumn(name, zone=zone), role).optional
@@ -239,26 +237,41 @@ def clock(rows: Rows, time: TimeColumn, role: str) -> Clock:
     Raises:
         ColumnError: the column holds something else, or numbers of no known unit.
     """
-    name, column, kind = time.column, quoted(time.column), rows.type(time.column, role)
+    kind = rows.type_of(time.column, role)
     if _is_number(kind):
         return _number_clock(rows, time, kind)
     if pa.types.is_timestamp(kind) and kind.tz:
-        micros = f"epoch_us(CAST({column} AS TIMESTAMPTZ))"
-        # The cast rounds nanoseconds, hence the slack.
-        return Clock(column, micros, _presence(name, micros), raw=lambda us: f"make_timestamptz({us})", slack=1)
+        return _zoned_clock(time)
     if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
-        own = f"TIMESTAMP_{kind.unit}" if pa.types.is_timestamp(kind) else "DATE"
-        micros = _local_micros(f"CAST({column} AS TIMESTAMP)", time.zone)
-        raw: Callable[[int], str] = lambda us: f"CAST(make_timestamp({us}) AS {own})"  # noqa: E731
-        return Clock(column, micros, _presence(name, micros), raw=raw, slack=2 * _DAY)
-    if not is_text(kind):
-        raise _wrong_type(rows, name, f"{role} must be a number with a unit, a timestamp, a date or ISO 8601 text")
+        return _local_clock(time, f"TIMESTAMP_{kind.unit}" if pa.types.is_timestamp(kind) else "DATE")
+    if is_text(kind):
+        return _text_clock(time)
+    what = "a number with a unit, a timestamp, a date or ISO 8601 text"
+    raise _wrong_type(rows, time.column, f"{role} must be {what}")
+
+
+def _zoned_clock(time: TimeColumn) -> Clock:
+    column = quoted(time.column)
+    micros = f"epoch_us(CAST({column} AS TIMESTAMPTZ))"
+    # The cast rounds nanoseconds, hence the slack.
+    return Clock(column, micros, _presence(time.column, micros), raw=lambda us: f"make_timestamptz({us})", slack=1)
+
+
+def _local_clock(time: TimeColumn, kind: str) -> Clock:
+    column = quoted(time.column)
+    micros = _local_micros(f"CAST({column} AS TIMESTAMP)", time.zone)
+    presence = _presence(time.column, micros)
+    return Clock(column, micros, presence, raw=lambda us: f"CAST(make_timestamp({us}) AS {kind})", slack=2 * _DAY)
+
+
+def _text_clock(time: TimeColumn) -> Clock:
+    column = quoted(time.column)
     local = _local_micros(f"TRY_CAST({column} AS TIMESTAMP)", time.zone)
     zoned = f"epoch_us(TRY_CAST({column} AS TIMESTAMPTZ))"
     micros = f"CASE WHEN regexp_matches({column}, {literal(_WITH_OFFSET)}) THEN {zoned} ELSE {local} END"
-    bad = f"{column} IS NOT NULL AND {micros} IS NULL"
-    form = Check(name, bad, "is no time", lambda _: "write 2022-04-25T18:00:00+08:00")
-    return Clock(column, micros, _presence(name, micros), (form,))
+    unread = f"{column} IS NOT NULL AND {micros} IS NULL"
+    form = Check(time.column, unread, "is no time", lambda _: "write 2022-04-25T18:00:00+08:00")
+    return Clock(column, micros, _presence(time.column, micros), (form,))
 
 
 def _number_clock(rows: Rows, time: TimeColumn, kind: Any) -> Clock:
@@ -316,7 +329,7 @@ def _double(rows: Rows, name: str, role: str) -> str:
         ColumnError: the column holds something else.
         RowError: some values of a CSV file are no numbers.
     """
-    column, kind = quoted(name), rows.type(name, role)
+    column, kind = quoted(name), rows.type_of(name, role)
     if _counts(kind):
         return _number(column, kind)
     if not (rows.is_csv and is_text(kind)):

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 
 from acclimate.artifacts import Events
 from acclimate.config import Schema
-from acclimate.errors import DataError, OutputExistsError, SourceError
+from acclimate.errors import ConfigError, DataError, OutputExistsError, SourceError
 from acclimate.events.download import Progress, checksum, download, is_url, unpack, verify
 from acclimate.storage import check_free, replacing_folder
 
@@ -58,27 +58,48 @@ def making(
 
     Raises:
         SourceError: there is no such source, it cannot be fetched or unpacked, or a checksum differs.
-        OutputExistsError: ``out`` is taken.
+        ConfigError: a checksum is given for a folder.
+        OutputExistsError: ``out`` is taken, or holds the source.
         OutputError: it cannot be written.
     """
     check_free(out, overwrite=overwrite)
     downloads = Path(f"{out}.download")
-    local = Path(source)
     if is_url(source):
         local = download(str(source), downloads, sha256=sha256, md5=md5, on_progress=on_progress)
-    if not local.exists():
-        raise SourceError(f"{source}: no such file or folder")
-    if local.resolve().is_relative_to(Path(out).resolve()):
-        raise OutputExistsError(f"{out} holds the data themselves", hint="choose another place for the project")
+    else:
+        local = _local(Path(source), Path(out), sha256=sha256, md5=md5)
     with replacing_folder(out, overwrite=overwrite) as folder:
         if local.is_dir():
-            yield Making(local.resolve(), folder, f"Made from {local.resolve()}", None)
+            made = Making(local.resolve(), folder, f"Made from {local.resolve()}", None)
         else:
-            verify(local, sha256=sha256, md5=md5)
             found = checksum(local, "sha256")
-            yield Making(unpack(local, folder / "data"), folder, f"Made from {source}\nsha256 {found}", found)
+            made = Making(folder / "data", folder, f"Made from {source}\nsha256 {found}", found)
+            _unpack(local, made.data, keep=not is_url(source))
+        yield made
     if is_url(source):
         shutil.rmtree(downloads, ignore_errors=True)
+
+
+def _local(source: Path, out: Path, *, sha256: str | None, md5: str | None) -> Path:
+    if not source.exists():
+        raise SourceError(f"{source}: no such file or folder")
+    if source.resolve().is_relative_to(out.resolve()):
+        raise OutputExistsError(f"{out} holds the data themselves", hint="choose another place for the project")
+    if source.is_file():
+        verify(source, sha256=sha256, md5=md5)
+    elif sha256 or md5:
+        raise ConfigError(f"{source} is a folder; a checksum is of an archive")
+    return source
+
+
+def _unpack(archive: Path, folder: Path, *, keep: bool) -> None:
+    """Unpack; a damaged archive that is not to be kept goes, so that the next call fetches it anew."""
+    try:
+        unpack(archive, folder)
+    except SourceError:
+        if not keep:
+            archive.unlink()
+        raise
 
 
 def folder_of(root: Path, pattern: str) -> Path | None:

@@ -90,8 +90,8 @@ def checksum(path: Path, kind: Literal["sha256", "md5"]) -> str:
         return hashlib.file_digest(file, kind).hexdigest()
 
 
-def unpack(archive: Path, folder: Path) -> Path:
-    """Unpack a zip or tar archive (compressed or not) into a folder, and return the folder.
+def unpack(archive: Path, folder: Path) -> None:
+    """Unpack a zip or tar archive, compressed or not, into a folder.
 
     What was unpacked before an error stays: give a folder that goes when this fails.
 
@@ -110,7 +110,6 @@ def unpack(archive: Path, folder: Path) -> Path:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # of the folder; those of gzip and bz2 carry no number
         raise SourceError(f"{archive}: cannot be unpacked: {error}", hint="fetch it again") from error
-    return folder
 
 
 # --- one download --------------------------------------------------------------------------------------------

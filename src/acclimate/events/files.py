@@ -29,10 +29,11 @@ FILE, ROW = f"{POSITION} // {_SPAN}", f"{POSITION} % {_SPAN}"
 _PARQUET = re.compile(r"\.(parquet|pq)$", re.IGNORECASE)
 _CSV = re.compile(r"\.[ct]sv(\.gz)?$", re.IGNORECASE)
 _NAMES = "names end in .parquet, .csv or .csv.gz"
-_DIALECT = "quote = '\"', escape = '\"', comment = ''"
+_DIALECT = "quote = '\"', escape = '\"', comment = '', hive_partitioning = false"
 # Types are guessed from all rows, lest a late value not fit. Dates stay text: their formats are not guessed.
 _GUESS = "sample_size = -1, ignore_errors = true, auto_type_candidates = ['BIGINT', 'DOUBLE', 'VARCHAR']"
 _EVERY_VALUE = "bit_xor(hash(COLUMNS(*)))"  # a count would not look at them
+_BY_NAME = "union_by_name = true, hive_partitioning = false"
 _VIRTUAL = {"file_index", "file_row_number"}  # what DuckDB calls a Parquet row's place; real columns would hide it
 
 
@@ -73,11 +74,11 @@ class Database:
 
     def _threads(self) -> int:
         """As many as there are, but no more than the memory feeds: a sort holds some 50 MB in each."""
-        threads, limit = self._root.execute(
-            "SELECT current_setting('threads'), current_setting('memory_limit')"
-        ).fetchall()[0]
-        size, unit = limit.split()
-        return max(1, min(int(threads), round(float(size) * 1024.0 ** (" KMGT".find(unit[0]) - 2)) // 64))
+        settings = "SELECT current_setting('threads'), current_setting('memory_limit')"
+        threads, limit = self._root.execute(settings).fetchall()[0]
+        size, unit = limit.split()  # such as 953.6 MiB
+        megabytes = float(size) * 1024.0 ** ("KMGT".find(unit[0]) - 1)
+        return max(1, min(int(threads), int(megabytes / 64)))
 
     def connection(self) -> "DuckDBPyConnection":
         """A new connection that sees all frames."""
@@ -122,7 +123,7 @@ class Rows:
         """Whether types were guessed from text."""
         return any(_CSV.search(file) for file in self.files)
 
-    def type(self, column: str, role: str) -> Any:
+    def type_of(self, column: str, role: str) -> Any:
         """The Arrow type of a column that is needed for ``role``.
 
         Raises:
@@ -156,7 +157,7 @@ def open_rows(database: Database, source: Any, name: str) -> Rows:
     """
     import duckdb
 
-    items = _items(source, name)
+    items = list(dict.fromkeys(_items(source, name)))  # a file that several globs match is read once
     if not items:
         raise SourceError(f"{name}: the list of sources is empty")
     parts: list[str] = []
@@ -190,8 +191,7 @@ def _items(source: Any, name: str) -> list[_Item]:
     """Paths of files, and frames."""
     if isinstance(source, (list, tuple)):
         many = len(source) > 1
-        found = [_items(part, f"{name} {i}" if many else name) for i, part in enumerate(source, 1)]
-        return list(dict.fromkeys(item for items in found for item in items))
+        return [x for i, part in enumerate(source, 1) for x in _items(part, f"{name} {i}" if many else name)]
     if isinstance(source, (str, os.PathLike)):
         return [*_located(os.fspath(source))]
     if hasattr(source, "__arrow_c_stream__") or hasattr(source, "__arrow_c_array__"):
@@ -234,7 +234,7 @@ def _as_table(frame: Any, name: str) -> pa.Table:
         table = pa.table(frame)
         table = table.select([c for c in table.column_names if not re.fullmatch(r"__index_level_\d+__", c)])
         return table.cast(pa.schema([field.with_type(_plain(field.type)) for field in table.schema]))
-    except (pa.ArrowException, TypeError) as error:
+    except (pa.ArrowException, TypeError, KeyError) as error:
         raise ColumnError(f"{name}: does not fit into Arrow: {': '.join(map(str, error.args))}") from error
 
 
@@ -273,14 +273,13 @@ def _open_frames(database: Database, frames: list[_Frame], first: int) -> _Opene
     return [f"SELECT * FROM {name}" for name in names], names
 
 
-def _open_parquet(database: Database, paths: list[str], first: int) -> _Opened:
-    del database
+def _open_parquet(_: Database, paths: list[str], first: int) -> _Opened:
     vectors = _vectors([_parquet_types(path) for path in paths])
     casts = ", ".join(f"CAST({quoted(name)} AS {kind}) AS {quoted(name)}" for name, kind in vectors.items())
     names = [literal(glob.escape(path)) for path in paths]
     part = (
         f"SELECT CAST((file_index + {first}) * {_SPAN} + file_row_number AS BIGINT) AS {POSITION}, *"
-        f"{f' REPLACE ({casts})' if casts else ''} FROM read_parquet([{', '.join(names)}], union_by_name = true)"
+        f"{f' REPLACE ({casts})' if casts else ''} FROM read_parquet([{', '.join(names)}], {_BY_NAME})"
     )
     return [part], [f"read_parquet({name})" for name in names]
 

@@ -2,7 +2,6 @@
 
 import datetime as dt
 import glob
-import math
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -167,7 +166,7 @@ def _encoding(path: Path) -> str:
     """Latin-1 if it is not UTF-8: the older data sets are."""
     try:
         with path.open(encoding="utf-8") as file:
-            for _ in file:
+            while file.read(1 << 20):
                 pass
     except UnicodeDecodeError:
         return "latin-1"
@@ -215,4 +214,5 @@ def _schedule(ratings: Path) -> tuple[dt.date, str]:
     start, last = Database("1GB").query(query).fetchall()[0]
     if last is None:
         raise SourceError("the data set has no ratings")
-    return dt.datetime.fromtimestamp(start, dt.UTC).date(), f"{math.ceil((last - start + 1) / 86_400 / _WINDOWS)}d"
+    days = max(1, round((last - start) / 86_400 / _WINDOWS))
+    return dt.datetime.fromtimestamp(start, dt.UTC).date(), f"{days}d"

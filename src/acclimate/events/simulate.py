@@ -143,7 +143,7 @@ def _midnight(day: str | dt.date) -> int:
         date = dt.date.fromisoformat(day) if isinstance(day, str) else day
     except ValueError as error:
         raise ConfigError(f"'start' is '{day}', and that is no day", hint="write 2024-01-01") from error
-    return (date - dt.date(1970, 1, 1)).days * _DAY
+    return (date.toordinal() - dt.date(1970, 1, 1).toordinal()) * _DAY
 
 
 # --- how the world moves ------------------------------------------------------------------------------------

@@ -3,7 +3,8 @@
 import datetime as dt
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
@@ -13,11 +14,12 @@ from acclimate.artifacts import Events, Summary
 from acclimate.config import Schema, TimeColumn
 from acclimate.errors import ColumnError, ConfigError, RowError, nearest
 from acclimate.events import checks
-from acclimate.events.checks import Check, Column, Scan, explained
+from acclimate.events.checks import Check, Clock, Column, Scan, explained
 from acclimate.events.files import POSITION, Database, Rows, open_rows, quoted
 
 _BATCH = 122_880  # rows, as in a row group of DuckDB
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_KEY, _SINCE = "acclimate.key", "acclimate.since"  # columns that only joins see
 
 
 def read_events(source: Any, schema: Schema, *, memory_limit: str = "1GB") -> Events:
@@ -44,7 +46,9 @@ def read_events(source: Any, schema: Schema, *, memory_limit: str = "1GB") -> Ev
     database = Database(memory_limit)
     log = open_rows(database, source, "frame")
     tables = {name: _open_table(log, schema, name) for name in schema.tables}
-    return Events(schema, _LogSource(schema, log, tables))
+    time = checks.clock(log, schema.time, "the time")
+    _verify(Scan(log, time.required.checks))
+    return Events(schema, _LogSource(schema, log, tables, time, _catalog(schema, log, tables, time)))
 
 
 def _check_zone(time: TimeColumn) -> None:
@@ -75,9 +79,6 @@ class _Table:
         return f"LEFT JOIN {rows} ON {match}", scan
 
 
-_KEY, _SINCE = "acclimate.key", "acclimate.since"
-
-
 def _open_table(log: Rows, schema: Schema, name: str) -> _Table:
     """An entity table with one row per key, or per key and time.
 
@@ -86,18 +87,17 @@ def _open_table(log: Rows, schema: Schema, name: str) -> _Table:
     """
     table = schema.tables[name]
     rows = open_rows(log.database, table.source, f"table '{name}'")
-    role = f"the key of table '{name}'"
-    event_key = schema.entities.get(name, table.key)
-    key, of_events = checks.ids(rows, table.key, role), checks.ids(log, event_key, role)
-    if checks.is_text(rows.type(table.key, role)) != checks.is_text(log.type(event_key, role)):
+    role, of_events = f"the key of table '{name}'", schema.entities.get(name, table.key)
+    key, event_key = checks.ids(rows, table.key, role), checks.ids(log, of_events, role)
+    kind, event_kind = rows.type_of(table.key, role), log.type_of(of_events, role)
+    if checks.is_text(kind) != checks.is_text(event_kind):
         raise ColumnError(
-            f"{rows.name}: {role}, '{table.key}', is {rows.type(table.key, role)}, "
-            f"but '{event_key}' of the events is {log.type(event_key, role)}",
+            f"{rows.name}: {role}, '{table.key}', is {kind}, but '{of_events}' of the events is {event_kind}",
             hint="convert one of them",
         )
     since = checks.clock(rows, table.time, f"the time of table '{name}'").required if table.time else None
     # An event may be without such an entity, unless the entity is one of the schema's own.
-    opened = _Table(rows, key, Column(of_events.sql, of_events.checks[1:]), since)
+    opened = _Table(rows, key, Column(event_key.sql, event_key.checks[1:]), since)
     _verify(Scan(rows, (*key.checks, *(since.checks if since else ()))))
     _check_unique(opened, table.key)
     return opened
@@ -118,38 +118,92 @@ def _check_unique(table: _Table, key: str) -> None:
         )
 
 
+@dataclass(frozen=True)
+class _Home:
+    """Where a column lives: under which name in which rows, those of a table or (``table`` empty) of the log."""
+
+    table: str
+    rows: Rows
+    name: str
+    column: Column
+
+
+def _catalog(schema: Schema, log: Rows, tables: dict[str, _Table], time: Clock) -> dict[str, _Home]:
+    """All columns there are, read according to the part they play.
+
+    Raises:
+        DataError: one that the schema names is absent or cannot play its part.
+    """
+    catalog = {name: _Home("", log, name, checks.plain(log, name)) for name in log.columns.names}
+    for table, opened in tables.items():
+        for name in opened.rows.columns.names:
+            if f"{table}.{name}" in catalog:
+                raise ColumnError(f"{log.name}: column '{table}.{name}' has the name of one of table '{table}'")
+            catalog[f"{table}.{name}"] = _Home(table, opened.rows, name, checks.plain(opened.rows, name))
+    for name, declared in schema.features.items():
+        for column in schema.feature_columns(name):
+            home = _home(catalog, column, log, f" for feature '{name}'")
+            if column != schema.time.column:
+                read = checks.feature(home.rows, home.name, declared, f"feature '{name}'", zone=schema.time.zone)
+                catalog[column] = replace(home, column=read)
+    return catalog | {name: _Home("", log, name, column) for name, column in _parts(schema, log, time).items()}
+
+
+def _parts(schema: Schema, log: Rows, time: Clock) -> dict[str, Column]:
+    """The columns that play a part of their own in the schema."""
+    parts = {name: checks.label(log, name) for name in schema.labels}
+    if schema.weight:
+        parts[schema.weight] = checks.weight(log, schema.weight)
+    if schema.offset:
+        parts[schema.offset] = checks.offset(log, schema.offset)
+    if schema.truth:
+        parts[schema.truth] = checks.truth(log, schema.truth)
+    ids = {name: checks.ids(log, name, f"entity '{role}'") for role, name in schema.entities.items()}
+    return parts | ids | {schema.time.column: time.required}
+
+
+def _home(catalog: dict[str, _Home], column: str, log: Rows, role: str = "") -> _Home:
+    if column not in catalog:
+        raise ColumnError(f"{log.name}: no column '{column}'{role}", hint=nearest(column, catalog))
+    return catalog[column]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class _LogSource:
     """A log and its entity tables; see :class:`acclimate.artifacts.Source`."""
 
-    def __init__(self, schema: Schema, log: Rows, tables: dict[str, _Table]) -> None:
-        self._schema = schema
-        self._log = log
-        self._tables = tables
-        self._clock = checks.clock(log, schema.time, "the time")
-        self._keys = tuple(dict.fromkeys([schema.time.column, *schema.entities.values()]))
-        self._homes = self._found_homes()
-        self._columns = {name: checks.plain(self._rows(home), own) for name, (home, own) in self._homes.items()}
-        self._columns |= self._features() | self._parts()
-        _verify(Scan(log, self._clock.required.checks))
-        sql, scans = self._select(list(self._homes), None, None)
-        with _explaining(scans):
-            self._types = log.database.query(f"{sql} LIMIT 0").to_arrow_table().schema
+    schema: Schema
+    log: Rows
+    tables: dict[str, _Table]
+    time: Clock
+    catalog: dict[str, _Home]
 
     def columns(self) -> pa.Schema:
         """Names and types of the columns."""
         return self._types
+
+    @cached_property
+    def _types(self) -> pa.Schema:
+        sql, scans = self._select(list(self.catalog), None, None)
+        with _explaining(scans):
+            return self.log.database.query(f"{sql} LIMIT 0").to_arrow_table().schema
+
+    @property
+    def _keys(self) -> tuple[str, ...]:
+        """The columns to sort by."""
+        return tuple(dict.fromkeys([self.schema.time.column, *self.schema.entities.values()]))
 
     def scan(self, columns: Sequence[str], start: int | None, end: int | None) -> pa.RecordBatchReader:
         """The rows in ``[start, end)``; all of them are checked before the first is handed out."""
         sql, scans = self._select(columns, start, end)
         order = ", ".join(f"log.{column}" for column in (*map(quoted, self._keys), POSITION))
         with _explaining(scans):
-            reader = self._log.database.query(f"{sql} ORDER BY {order}").to_arrow_reader(_BATCH)
+            reader = self.log.database.query(f"{sql} ORDER BY {order}").to_arrow_reader(_BATCH)
         return pa.RecordBatchReader.from_batches(reader.schema, _batches(reader, scans))
 
     def describe(self, start: int | None, end: int | None) -> Summary:
         """See :meth:`Events.describe`."""
-        (time, *entities), labels = self._keys, self._schema.labels
+        (time, *entities), labels = self._keys, self.schema.labels
         sql, scans = self._select([*self._keys, *labels], start, end)
         wanted = [
             "count(*)",
@@ -158,82 +212,37 @@ class _LogSource:
             *(f"avg({quoted(name)})" for name in labels),
         ]
         with _explaining(scans):
-            row = self._log.database.query(f"SELECT {', '.join(wanted)} FROM ({sql})").fetchall()[0]
+            row = self.log.database.query(f"SELECT {', '.join(wanted)} FROM ({sql})").fetchall()[0]
         first, last = (None if us is None else _EPOCH + dt.timedelta(microseconds=us) for us in row[1:3])
         counts, rates = row[3 : 3 + len(entities)], row[3 + len(entities) :]
         return Summary(
             row[0], first, last, dict(zip(entities, counts, strict=True)), dict(zip(labels, rates, strict=True))
         )
 
-    def _found_homes(self) -> dict[str, tuple[str, str]]:
-        """Of each column its table (none for the log) and its name there."""
-        homes = {name: ("", name) for name in self._log.columns.names}
-        for table, opened in self._tables.items():
-            joined = {f"{table}.{name}": (table, name) for name in opened.rows.columns.names}
-            if taken := sorted(set(homes) & set(joined)):
-                raise ColumnError(f"{self._log.name}: column '{taken[0]}' has the name of one of table '{table}'")
-            homes |= joined
-        return homes
-
-    def _rows(self, home: str) -> Rows:
-        return self._tables[home].rows if home else self._log
-
-    def _parts(self) -> dict[str, Column]:
-        """The columns that play a part of their own in the schema."""
-        schema, log = self._schema, self._log
-        found = {name: checks.label(log, name) for name in schema.labels}
-        for name, part in (
-            (schema.weight, checks.weight),
-            (schema.offset, checks.offset),
-            (schema.truth, checks.truth),
-        ):
-            found |= {name: part(log, name)} if name else {}
-        found |= {name: checks.ids(log, name, f"entity '{role}'") for role, name in schema.entities.items()}
-        return found | {schema.time.column: self._clock.required}
-
-    def _features(self) -> dict[str, Column]:
-        """The columns of declared features, by the kind they are declared to be."""
-        found: dict[str, Column] = {}
-        for name, feature in self._schema.features.items():
-            for column in self._schema.feature_columns(name):
-                role = f"feature '{name}'"
-                home, own = self._home(column, role)
-                if column != self._schema.time.column:
-                    found[column] = checks.feature(
-                        self._rows(home), own, feature, role, zone=self._schema.time.zone
-                    )
-        return found
-
-    def _home(self, column: str, role: str = "") -> tuple[str, str]:
-        if column not in self._homes:
-            wanted = f" for {role}" if role else ""
-            raise ColumnError(f"{self._log.name}: no column '{column}'{wanted}", hint=nearest(column, self._homes))
-        return self._homes[column]
-
     def _select(self, columns: Sequence[str], start: int | None, end: int | None) -> tuple[str, list[Scan]]:
         """SQL of the columns, in no order, and what it reads."""
         if not columns:
             raise ConfigError("no columns were asked for")
-        wanted = {name: self._columns[name] for name in self._keys}
+        wanted = {name: self.catalog[name].column for name in self._keys}
         joined: dict[str, dict[str, Column]] = {}
         for name in columns:
-            home, _ = self._home(name)
-            (joined.setdefault(home, {}) if home else wanted)[name] = self._columns[name]
-        keys = {_KEY + name: self._tables[name].event_key for name in joined}
-        scan = Scan(self._log, _checks(wanted | keys), self._clock.within(start, end))
+            home = _home(self.catalog, name, self.log)
+            (joined.setdefault(home.table, {}) if home.table else wanted)[name] = home.column
+        keys = {_KEY + name: self.tables[name].event_key for name in joined}
+        scan = Scan(self.log, _checks(wanted | keys), self.time.within(start, end))
         log = f"SELECT {_listed(wanted | keys)}, {POSITION} FROM {self._distinct()} WHERE {scan.where()}"
-        time = quoted(self._schema.time.column)
-        joins = [self._tables[name].join(name, table, time) for name, table in joined.items()]
+        time = quoted(self.schema.time.column)
+        joins = [self.tables[name].join(name, table, time) for name, table in joined.items()]
         tables = " ".join(sql for sql, _ in joins)
         sql = f"SELECT {', '.join(map(quoted, columns))} FROM ({log}) AS log {tables}"
         return sql, [scan, *(scan for _, scan in joins)]
 
     def _distinct(self) -> str:
         """SQL of the log, without duplicates if so asked: of equal rows the first."""
-        if self._schema.duplicates == "keep":
-            return self._log.sql
-        names = ", ".join(map(quoted, self._log.columns.names))
-        return f"(SELECT {names}, min({POSITION}) AS {POSITION} FROM {self._log.sql} GROUP BY {names})"
+        if self.schema.duplicates == "keep":
+            return self.log.sql
+        names = ", ".join(map(quoted, self.log.columns.names))
+        return f"(SELECT {names}, min({POSITION}) AS {POSITION} FROM {self.log.sql} GROUP BY {names})"
 
 
 def _listed(columns: dict[str, Column]) -> str:

@@ -24,14 +24,14 @@ from acclimate.models.scoring import Term, expected_probability, margins, varian
 
 Mode: TypeAlias = Literal["point", "integrated", "thompson"]
 
-_ROUNDS = 8
-"""Rounds of fit and population at most; the variances settle in three or four."""
+_ROUNDS = 5
+"""Rounds of fit and population at most; one variance settles in three, a large covariance comes close."""
 
 _LOOSE = 0.03
 """Decrement per square root of an entity at which a round of learning the population is close enough."""
 
-_SETTLED = 0.05
-"""Relative change of the population's variances that no longer moves a prediction: they are known less well."""
+_SETTLED = 1.0
+"""Log-likelihood, in nats, that a round of learning the population has to gain for another one to follow."""
 
 
 @dataclass(frozen=True)
@@ -209,10 +209,10 @@ def _learn(
         steps, products = steps + solution.steps, products + solution.products
         if not learning:
             break
-        effects, change = _repopulated(effects, free, solution)
+        effects, gain = _repopulated(effects, free, solution)
         means, information = [posterior.mean for posterior in solution.posteriors], solution.information
         rounds += 1
-        learning = change > _SETTLED and rounds < _ROUNDS
+        learning = gain > _SETTLED and rounds < _ROUNDS
     unsettled: dict[str, ArrowArray] = {}
     for i, posterior, settled in zip(free, solution.posteriors, solution.settled, strict=True):
         share, name = shares[i], parameters.names[i]
@@ -320,8 +320,8 @@ def _outside(effects: list[EffectState], batch: Batch, shares: list[_Share]) -> 
 def _repopulated(
     effects: list[EffectState], free: list[int], solution: Solution
 ) -> tuple[list[EffectState], float]:
-    """The random effects at populations learned from the solution, and the largest change of a variance."""
-    changed, change = list(effects), 0.0
+    """The random effects at populations learned from the solution, and the log-likelihood that it gains."""
+    changed, gained = list(effects), 0.0
     fixed_names = set(effects[0].index.names)
     for i, posterior in zip(free, solution.posteriors, strict=True):
         if i == 0:
@@ -329,11 +329,9 @@ def _repopulated(
         effect = effects[i]
         # A coefficient that the fixed effect has too would share its mean with it: only their sum is known.
         own = np.array([name not in fixed_names for name in effect.index.names])
-        base = learn_population(posterior, effect.base, effect.ridge, free_mean=own)
-        changed[i] = effect.at_population(base)
-        ratio = (base.standard_deviation() / effect.base.standard_deviation()) ** 2
-        change = max(change, float(np.abs(ratio - 1.0).max()))
-    return changed, change
+        base, gain = learn_population(posterior, effect.base, effect.ridge, free_mean=own)
+        changed[i], gained = effect.at_population(base), gained + gain
+    return changed, gained
 
 
 def _means_before(before: EffectState, effect: EffectState, share: _Share) -> FloatArray:

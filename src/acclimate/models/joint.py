@@ -23,6 +23,9 @@ from acclimate.models.scaling import Scaling
 _FORCING = 0.05
 """Each Newton system is solved to this fraction of its right-hand side; the next step mends the rest."""
 
+_PATIENCE = 30
+"""Products that a Newton system may take before the next one gets a preconditioner of its own curvature."""
+
 _GRAM_CELLS = 2_000_000
 """Cells of the dense strips that a Gram matrix is summed over: 16 MB."""
 
@@ -132,18 +135,21 @@ def solve_joint(
         own = problem.own(problem.information(problem.derivatives(w, z)[1]))
     else:
         own = problem.own([s.precision_in(i) for s, i in zip(scalings, information, strict=True)])
-    steps = products = 0
+    steps = products = taken = 0
     while True:
         gradient, curvature = problem.derivatives(w, z)
-        if _norm(own.decrements(gradient)) <= tolerance or steps == max_steps:
-            # Near the end: the curvature of an earlier step will not do any more.
+        if taken > _PATIENCE:
             own = problem.own(problem.information(curvature))
         direction, taken = problem.newton_direction(gradient, curvature, own)
         products += taken
-        # Not the norm of the entities' own decrements: where effects overlap that is many times too small.
         decrement = float(np.sqrt(np.abs(gradient @ direction)))
         if decrement <= tolerance or steps == max_steps:
-            break
+            # The step was preconditioned by an earlier curvature: the present one has to agree. Alone it would
+            # not do, since where effects overlap the entities' own decrements are many times too small.
+            own = problem.own(problem.information(curvature))
+            decrement = max(decrement, _norm(own.decrements(gradient)))
+            if decrement <= tolerance or steps == max_steps:
+                break
         change = problem.margin(direction)
         length = problem.step_length(w, z, direction, change, gradient)
         w, z = w + length * direction, z + length * change

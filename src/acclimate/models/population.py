@@ -16,34 +16,34 @@ def learn_population(
     ridge: Posterior,
     *,
     free_mean: NDArray[np.bool_],
-    tolerance: float = 1e-3,
+    tolerance: float = 1e-2,
     max_rounds: int = 100,
-) -> Posterior:
+) -> tuple[Posterior, float]:
     """Maximise the marginal likelihood of the entities' evidence over the population's mean and precision.
 
-    With every entity's likelihood replaced by its Gaussian approximation (information ``A = H - B``, linear term
-    ``Hm - Bb``), alternate between the entities' posteriors and the population's moments (EM: Dempster, Laird and
-    Rubin 1977; Laplace's approximation makes it that of a generalised linear mixed model).
+    Every entity's likelihood is replaced by its Gaussian approximation (information ``A = H - B``, linear term
+    ``Hm - Bb``), as Laplace's approximation of a generalised linear mixed model does.
 
     Args:
         effects: the entities' posteriors under ``prior``: mean ``(e, d)``, precision ``(e, d, d)`` or ``(e, d)``.
         prior: the population that they were fitted with, mean ``(d,)``.
         ridge: where the population starts before any data; it counts as two entities.
         free_mean: ``(d,)``; where false the mean stays at ``ridge.mean``, since another effect carries it.
-        tolerance: relative change of the variances at which to stop.
+        tolerance: log-likelihood gained by a round at which to stop, in nats.
         max_rounds: rounds at most.
 
     Returns:
-        The population, in the form of ``prior``.
+        The population, in the form of ``prior``, and the log-likelihood gained over ``prior`` (to first order). A
+        gain below one nat is less than what chance decides.
     """
     linear, information = _evidence(effects, prior)
-    population = prior
+    population, total = prior, 0.0
     for _ in range(max_rounds):
-        before = _variances(population)
-        population = _refined(linear, information, population, ridge, free_mean)
-        if np.all(np.abs(_variances(population) - before) <= tolerance * before):
+        population, gain = _refined(linear, information, population, ridge, free_mean)
+        total += gain
+        if gain <= tolerance:
             break
-    return population
+    return population, total
 
 
 def _evidence(effects: Posterior, prior: Posterior) -> tuple[FloatArray, FloatArray]:
@@ -61,30 +61,45 @@ def _refined(
     population: Posterior,
     ridge: Posterior,
     free_mean: NDArray[np.bool_],
-) -> Posterior:
-    """One round: the entities' posteriors under the population, then the population's moments from them."""
-    full = population.is_full
-    count = len(linear)
-    covariance = inverse(information + population.precision) if full else 1 / (information + population.precision)
-    pulled = linear + (population.precision @ population.mean if full else population.precision * population.mean)
+) -> tuple[Posterior, float]:
+    """One round: a Newton step of the mean, then the covariance that fits the entities' means as they are.
+
+    With ``S`` the entities' posterior covariances and ``G = sum(B - B S B)`` the precision that they lend, the
+    optimum has ``C G C = sum (m-b)(m-b)'`` for the population's covariance ``C = B^-1``; solving that for C with
+    ``G`` and ``m`` held is the MM algorithm of Zhou, Hu, Qiao and Lange (2019), and ``C_mm B C_mm`` twice its
+    step, which takes half as many rounds: the step's own error shrinks by a factor between 1/2 and 1 each time.
+    Unlike EM it does not stall where entities say little about a coefficient.
+    """
+    B = population.precision
+    full, count = population.is_full, len(linear)
+    covariance = inverse(information + B) if full else 1.0 / (information + B)
+    pulled = linear + (B @ population.mean if full else B * population.mean)
     mean = np.matvec(covariance, pulled) if full else covariance * pulled
-    total = _PSEUDO_ENTITIES + count
-    centre = (mean.sum(axis=0) + _PSEUDO_ENTITIES * ridge.mean) / total
-    held = ~free_mean
-    if full and held.any():
-        # Means held back take with them the free ones that are correlated with them.
-        spread = inverse(population.precision)
-        centre -= spread[:, held] @ np.linalg.solve(spread[np.ix_(held, held)], (centre - ridge.mean)[held])
-    centre = np.where(free_mean, centre, ridge.mean)
+    lent = count * B - (B @ covariance.sum(axis=0) @ B if full else B**2 * covariance.sum(axis=0))
+    weight = lent + _PSEUDO_ENTITIES * B
+    pull = (mean - population.mean).sum(axis=0) + _PSEUDO_ENTITIES * (ridge.mean - population.mean)
+    centre = np.where(free_mean, population.mean, ridge.mean)
+    if full:
+        centre[free_mean] += np.linalg.solve(weight[np.ix_(free_mean, free_mean)], (B @ pull)[free_mean])
+    else:
+        centre[free_mean] += (B * pull / weight)[free_mean]
     away, apart = mean - centre, ridge.mean - centre
-    if not full:
-        spread = (covariance + away**2).sum(axis=0) + _PSEUDO_ENTITIES * (1.0 / ridge.precision + apart**2)
-        return Posterior(centre, total / spread)
-    pseudo = inverse(ridge.precision) + np.outer(apart, apart)
-    spread = covariance.sum(axis=0) + away.T @ away + _PSEUDO_ENTITIES * pseudo
-    return Posterior(centre, inverse(spread / total))
+    if full:
+        spread = away.T @ away + _PSEUDO_ENTITIES * (inverse(ridge.precision) + np.outer(apart, apart))
+        slope = B @ spread @ B - weight
+        step = inverse(_balanced(weight, spread))
+        found = Posterior(centre, step @ inverse(B) @ step)
+    else:
+        spread = (away**2).sum(axis=0) + _PSEUDO_ENTITIES * (1.0 / ridge.precision + apart**2)
+        slope = B**2 * spread - weight
+        found = Posterior(centre, weight / spread / B)
+    moved = (B @ pull if full else B * pull) @ (centre - population.mean)
+    return found, float(moved + 0.5 * np.sum(slope * (found.covariance() - population.covariance())))
 
 
-def _variances(population: Posterior) -> FloatArray:
-    covariance = population.covariance()
-    return np.diagonal(covariance) if population.is_full else covariance
+def _balanced(weight: FloatArray, spread: FloatArray) -> FloatArray:
+    """The covariance ``C`` with ``C weight C = spread``, all ``(d, d)`` and positive definite."""
+    lower = np.linalg.cholesky(weight)
+    values, vectors = np.linalg.eigh(lower.T @ spread @ lower)
+    half = np.linalg.solve(lower.T, vectors) * np.maximum(values, 0.0) ** 0.25
+    return half @ half.T

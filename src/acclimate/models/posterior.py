@@ -196,7 +196,7 @@ class _Rows:
 
 def _csr(X: Any) -> "sparse.csr_array[Any]":
     """The rows with one cell a place, which the scaling counts on; the caller's stay as they are."""
-    rows: sparse.csr_array[Any] = sparse.csr_array(X, dtype=np.float64)
+    rows: Any = sparse.csr_array(X, dtype=np.float64)
     if not rows.has_canonical_format:
         rows = rows.copy()
         rows.sum_duplicates()

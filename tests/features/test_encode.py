@@ -1,0 +1,533 @@
+"""Columns to design matrices: every kind of feature, its names, and an index that grows without renumbering."""
+
+import datetime as dt
+import decimal
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
+
+import acclimate as ac
+from acclimate.errors import ColumnError
+from acclimate.features import INTERCEPT, FeatureIndex, encode, positions
+
+Rows = list[dict[str, float]]
+
+
+def schema_of(zone: str = "UTC", **features: ac.Feature) -> ac.Schema:
+    return ac.Schema(
+        time=ac.TimeColumn("time", zone=zone), entities=["user_id"], labels="click", features=features
+    )
+
+
+def cells(
+    column: Any,
+    feature: ac.Feature | None = None,
+    *,
+    index: FeatureIndex | None = None,
+    grow: bool = True,
+) -> tuple[Rows, FeatureIndex]:
+    """Each row of one feature ``f`` as names and values, without the intercept, and the index as it is then."""
+    schema = schema_of(**({"f": feature} if feature else {}))
+    return encoded(["f"], {"f": column}, schema, index=index, grow=grow)
+
+
+def encoded(
+    features: list[str],
+    columns: dict[str, Any],
+    schema: ac.Schema,
+    *,
+    index: FeatureIndex | None = None,
+    grow: bool = True,
+) -> tuple[Rows, FeatureIndex]:
+    X, index = encode(features, pa.table(columns), schema, index or FeatureIndex(), grow=grow)
+    assert X.shape[1] == len(index)
+    assert index.names[0] == INTERCEPT
+    rows: Rows = []
+    for row in range(X.shape[0]):
+        one = X[row : row + 1].tocoo()
+        assert len(set(one.col)) == len(one.col)
+        values = {index.names[c]: v for c, v in zip(one.col.tolist(), one.data.tolist(), strict=True)}
+        assert values.pop(INTERCEPT) == 1.0
+        rows.append(values)
+    return rows, index
+
+
+# --- numeric ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [
+        (pa.array([1.5, -2.0]), [1.5, -2.0]),
+        (pa.array([1, -2], pa.int16()), [1.0, -2.0]),
+        (pa.array([True, False]), [1.0, 0.0]),
+        (pa.array([2**60 + 1, 0]), [2.0**60, 0.0]),
+        (pa.array([decimal.Decimal("1.25"), decimal.Decimal(3)]), [1.25, 3.0]),
+        (pa.array([0.5, 2.0], pa.float32()), [0.5, 2.0]),
+    ],
+    ids=["float", "integer", "boolean", "large integer", "decimal", "small float"],
+)
+def test_a_number_is_its_value(column, values):
+    rows, index = cells(column, ac.Feature(kind="numeric"))
+    assert rows == [{"f": value} for value in values]
+    assert index.names == (INTERCEPT, "f")
+
+
+def test_a_missing_number_is_the_mean_and_says_so():
+    rows, index = cells([1.0, None, 4.0, float("nan")])
+    assert rows == [{"f": 1.0}, {"f": 2.5, "f is missing": 1.0}, {"f": 4.0}, {"f": 2.5, "f is missing": 1.0}]
+    assert index.fill == {"f": 2.5}
+
+
+def test_what_stands_in_for_a_missing_number_never_changes():
+    _, index = cells([1.0, 3.0])
+    assert index.names == (INTERCEPT, "f")
+    for batch in ([100.0, None], [None], [7.0, 8.0]):
+        rows, index = cells(pa.array(batch, pa.float64()), index=index)
+        assert index.fill == {"f": 2.0}
+        assert rows[-1]["f"] == (2.0 if batch[-1] is None else 8.0)
+    assert index.names == (INTERCEPT, "f", "f is missing")
+
+
+def test_rows_that_are_not_there_say_nothing_about_the_mean():
+    _, index = cells(pa.array([], pa.float64()))
+    assert index.fill == {}
+    rows, index = cells([4.0, None], index=index)
+    assert rows[1]["f"] == 4.0
+
+
+def test_a_mean_of_nothing_is_zero_and_stays():
+    rows, index = cells(pa.array([None, None], pa.float64()))
+    assert rows == [{"f": 0.0, "f is missing": 1.0}] * 2
+    rows, _ = cells([8.0, None], index=index)
+    assert rows == [{"f": 8.0}, {"f": 0.0, "f is missing": 1.0}]
+
+
+def test_the_mean_does_not_depend_on_the_order_of_rows():
+    values = np.random.default_rng(0).normal(size=1000) * 10.0 ** np.arange(-10, 10).repeat(50)
+    fills = {cells(np.random.default_rng(seed).permutation(values))[1].fill["f"] for seed in range(10)}
+    assert len(fills) == 1
+
+
+def test_a_prediction_learns_no_mean():
+    _, index = cells([5.0, None], grow=False)
+    assert index == FeatureIndex()
+
+
+@pytest.mark.parametrize("column", [[0.0, 3.0, None], pa.array([0, 3, None])])
+def test_a_transform_makes_a_feature_numeric(column):
+    rows, _ = cells(column, ac.Feature(transform="log1p"))
+    assert_allclose([row["f"] for row in rows], [0.0, np.log(4.0), np.log(4.0) / 2], rtol=1e-15)
+    assert "f is missing" in rows[2]
+
+
+def test_log1p_of_what_has_none():
+    with pytest.raises(ColumnError, match=r"'f' cannot take log1p of 2 values at or below -1, such as -3\.0"):
+        cells([1.0, -1.0, -3.0, None], ac.Feature(transform="log1p"))
+
+
+# --- categorical --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("column", "levels"),
+    [
+        (pa.array([7, 3, 7]), ["7", "3", "7"]),
+        (pa.array(["a", "b c", "a"]), ["a", "b c", "a"]),
+        (pa.array(["a", "b", "a"], pa.large_string()), ["a", "b", "a"]),
+        (pa.array([True, False, True]), ["True", "False", "True"]),
+        (pa.array([dt.date(2022, 4, 25), dt.date(2022, 5, 1)]), ["2022-04-25", "2022-05-01"]),
+    ],
+    ids=["integers", "text", "large text", "booleans", "dates"],
+)
+def test_a_category_is_a_column_of_its_own(column, levels):
+    rows, index = cells(column)
+    assert rows == [{f"f={level}": 1.0} for level in levels]
+    assert index.names == (INTERCEPT, *dict.fromkeys(f"f={level}" for level in levels))
+    assert index.fill == {}
+
+
+def test_codes_that_were_read_as_floats_keep_their_names():
+    """Integers with gaps come as floats from many readers."""
+    column = pa.array([1.0, None, 2.5, float("nan"), 3.0])
+    rows, _ = cells(column, ac.Feature(kind="categorical"))
+    assert rows == [{name: 1.0} for name in ("f=1", "f is missing", "f=2.5", "f is missing", "f=3")]
+    of_integers, _ = cells(pa.array([1, None, 3]))
+    assert of_integers == [rows[0], rows[1], rows[4]]
+
+
+def test_no_text_is_a_level_and_null_is_not():
+    assert cells(["", None, " "])[0] == [{"f=": 1.0}, {"f is missing": 1.0}, {"f= ": 1.0}]
+
+
+def test_buckets_hash_levels_into_so_many_columns():
+    words = [f"word {i}" for i in range(200)]
+    rows, index = cells([*words, None], ac.Feature(buckets=8))
+    names = [next(iter(row)) for row in rows]
+    assert set(names) == {*(f"f#{b}" for b in range(8)), "f is missing"}
+    assert names[-1] == "f is missing"
+    assert all(list(row.values()) == [1.0] for row in rows)
+    # The bucket of a level is a matter of the level alone.
+    again, _ = cells(words[::-1], ac.Feature(buckets=8), index=index, grow=False)
+    assert again[::-1] == rows[:-1]
+    counts = np.unique(names[:-1], return_counts=True)[1]
+    assert counts.min() > 10
+
+
+@pytest.mark.parametrize(
+    ("column", "names"), [([1.0, 2.0], 1), (pa.array([[1.0, 2.0]], pa.list_(pa.float64(), 2)), 2)]
+)
+def test_buckets_make_levels_of_numbers(column, names):
+    rows, _ = cells(column, ac.Feature(buckets=1000))
+    assert all(name.startswith("f#") for row in rows for name in row)
+    assert {len(row) for row in rows} == {names}
+
+
+# --- multi-valued -------------------------------------------------------------------------------------------
+
+LISTS = [["a", "b"], [], None, ["b", None, "b"], ["c"]]
+AS_CELLS = [
+    {"f=a": 1.0, "f=b": 1.0},
+    {},
+    {"f is missing": 1.0},
+    {"f=b": 1.0, "f is missing": 1.0},
+    {"f=c": 1.0},
+]
+
+
+@pytest.mark.parametrize("kind", [pa.list_(pa.string()), pa.large_list(pa.string())], ids=str)
+def test_a_list_is_the_set_of_its_levels(kind):
+    column = pa.array(LISTS, kind)
+    assert cells(column)[0] == AS_CELLS
+    assert cells(column, ac.Feature(kind="multi"))[0] == AS_CELLS
+    assert set(cells(column)[1].names) == {INTERCEPT, "f=a", "f=b", "f=c", "f is missing"}
+
+
+def test_lists_that_are_a_part_of_a_larger_column():
+    column = pa.array(LISTS)
+    assert cells(column.slice(1, 3))[0] == AS_CELLS[1:4]
+    assert cells(pa.chunked_array([column, column.slice(3)]).slice(2))[0] == [*AS_CELLS[2:], *AS_CELLS[3:]]
+
+
+def test_what_a_missing_list_hides_stays_hidden():
+    offsets, mask = pa.array([0, 1, 3, 4]), pa.array([False, True, False])
+    column = pa.ListArray.from_arrays(offsets, pa.array(["a", "hidden", "hidden", "b"]), mask=mask)
+    assert column.to_pylist() == [["a"], None, ["b"]]
+    assert cells(column)[0] == [{"f=a": 1.0}, {"f is missing": 1.0}, {"f=b": 1.0}]
+
+
+def test_lists_of_numbers_and_of_one_size():
+    column = pa.array([[1, 2], None, [2, 2]], pa.list_(pa.int64(), 2))
+    rows, _ = cells(column, ac.Feature(kind="multi"))
+    assert rows == [{"f=1": 1.0, "f=2": 1.0}, {"f is missing": 1.0}, {"f=2": 1.0}]
+    assert cells(pa.array([[1, 2], [3]]))[0] == [{"f=1": 1.0, "f=2": 1.0}, {"f=3": 1.0}]
+
+
+@pytest.mark.parametrize("feature", [ac.Feature(kind="multi", separator="|"), ac.Feature(separator="|")])
+def test_text_is_cut_at_the_separator(feature):
+    column = ["a|b", " a |b c| a ", "", "||", None, "b c", " "]
+    rows, index = cells(column, feature)
+    both = {"f=a": 1.0, "f=b c": 1.0}
+    assert rows == [{"f=a": 1.0, "f=b": 1.0}, both, {}, {}, {"f is missing": 1.0}, {"f=b c": 1.0}, {}]
+    assert index.names == (INTERCEPT, "f=a", "f=b", "f=b c", "f is missing")
+
+
+def test_numbers_are_cut_as_the_text_they_are():
+    assert cells(pa.array([12, None]), ac.Feature(separator=","))[0] == [{"f=12": 1.0}, {"f is missing": 1.0}]
+
+
+def test_buckets_of_lists():
+    """Two levels of a row that fall into one bucket are one."""
+    rows, _ = cells([["a", "b", "c"], ["a"]], ac.Feature(buckets=2))
+    assert set(rows[0]) <= {"f#0", "f#1"}
+    assert set(rows[0].values()) == {1.0}
+    assert set(rows[1]) <= set(rows[0])
+
+
+# --- embeddings ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "feature"),
+    [
+        (pa.list_(pa.float64(), 2), None),
+        (pa.list_(pa.float32(), 2), None),
+        (pa.list_(pa.float64()), ac.Feature(kind="embedding")),
+        (pa.list_(pa.int64(), 2), None),
+    ],
+    ids=str,
+)
+def test_an_embedding_has_a_column_for_each_position(kind, feature):
+    column = pa.array([[1, 2], None, [0, 4]], kind)
+    rows, index = cells(column, feature)
+    assert rows == [{"f[0]": 1.0, "f[1]": 2.0}, {"f is missing": 1.0}, {"f[0]": 0.0, "f[1]": 4.0}]
+    assert index.names == (INTERCEPT, "f[0]", "f[1]", "f is missing")
+    assert cells(column.slice(2), feature)[0] == rows[2:]
+    assert cells(column.slice(1, 1), feature)[0] == rows[1:2]
+
+
+def test_ragged_vectors_are_no_embedding():
+    column = pa.array([[1.0, 2.0], [1.0], None, [1.0, 2.0, 3.0]])
+    with pytest.raises(ColumnError, match=r"embedding 'f' has vectors of 3 lengths: \[1, 2, 3\]"):
+        cells(column, ac.Feature(kind="embedding"))
+
+
+def test_a_vector_with_gaps_is_no_embedding():
+    column = pa.array([[1.0, None], [float("nan"), 2.0], None], pa.list_(pa.float64(), 2))
+    with pytest.raises(ColumnError, match="embedding 'f' has 2 missing values inside vectors"):
+        cells(column)
+
+
+# --- time of day, day of week -------------------------------------------------------------------------------
+
+
+def moments(*texts: str) -> pa.Array:
+    return pa.array([dt.datetime.fromisoformat(text) for text in texts], pa.timestamp("us", "UTC"))
+
+
+@pytest.mark.parametrize(
+    ("zone", "hours", "days"),
+    [
+        ("UTC", [0, 1, 17], ["Sunday", "Sunday", "Sunday"]),
+        ("Asia/Shanghai", [8, 9, 1], ["Sunday", "Sunday", "Monday"]),
+        ("America/New_York", [20, 21, 13], ["Saturday", "Saturday", "Sunday"]),
+        ("Europe/Berlin", [1, 3, 19], ["Sunday", "Sunday", "Sunday"]),  # the clock goes from 2 to 3
+        ("Asia/Kolkata", [6, 7, 23], ["Sunday", "Sunday", "Sunday"]),  # 5:30 ahead, and 30 minutes past
+    ],
+)
+def test_hours_and_weekdays_are_those_of_the_zone(zone, hours, days):
+    time = moments("2022-03-27T00:30Z", "2022-03-27T01:30Z", "2022-03-27T17:30Z")
+    rows, _ = encoded(["hour", "weekday"], {"time": time}, schema_of(zone))
+    assert rows == [{f"hour={h}": 1.0, f"weekday={d}": 1.0} for h, d in zip(hours, days, strict=True)]
+
+
+@pytest.mark.parametrize("zone", ["Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Asia/Shanghai"])
+def test_hours_across_a_change_of_clocks_are_those_that_clocks_show(zone):
+    """Every half hour of the two weeks in which clocks change, against the standard library."""
+    start = dt.datetime(2022, 3, 25, tzinfo=dt.UTC), dt.datetime(2022, 10, 28, tzinfo=dt.UTC)
+    times = [day + dt.timedelta(minutes=30 * i) for day in start for i in range(2 * 24 * 14)]
+    rows, _ = encoded(["hour", "weekday"], {"time": pa.array(times, pa.timestamp("us", "UTC"))}, schema_of(zone))
+    local = [time.astimezone(ZoneInfo(zone)) for time in times]
+    assert rows == [{f"hour={t.hour}": 1.0, f"weekday={t:%A}": 1.0} for t in local]
+
+
+def test_hours_of_another_column():
+    schema = schema_of("Asia/Shanghai", start=ac.Feature(kind="hour", column="began"))
+    began = pa.array([dt.datetime(2022, 3, 27, 20, 5, tzinfo=dt.UTC), None], pa.timestamp("us", "UTC"))
+    rows, _ = encoded(["start"], {"began": began}, schema)
+    assert rows == [{"start=4": 1.0}, {"start is missing": 1.0}]
+    naive = pa.array([dt.datetime(2022, 3, 27, 20, 5)], pa.timestamp("us"))
+    assert encoded(["start"], {"began": naive}, schema)[0] == [{"start=20": 1.0}]
+
+
+# --- crosses ------------------------------------------------------------------------------------------------
+
+
+def test_a_cross_of_categories():
+    schema = schema_of(both=ac.Feature(kind="cross", of=["tab", "genre"]))
+    columns = {"tab": [1, 2, 1, None], "genre": ["a", "a", "b", "b"]}
+    rows, index = encoded(["both"], columns, schema)
+    names = ["tab=1 x genre=a", "tab=2 x genre=a", "tab=1 x genre=b", "tab is missing x genre=b"]
+    assert rows == [{name: 1.0} for name in names]
+    assert set(index.names) == {INTERCEPT, *names}  # pairs that were never seen have no column
+
+
+def test_a_cross_of_levels_and_a_number():
+    schema = schema_of(both=ac.Feature(kind="cross", of=["tags", "price"]))
+    columns = {"tags": [["a", "b"], ["b"], [], None], "price": [2.0, None, 3.0, 4.0]}
+    rows, index = encoded(["both", "price"], columns, schema)
+    assert rows == [
+        {"tags=a x price": 2.0, "tags=b x price": 2.0, "price": 2.0},
+        {"tags=b x price": 3.0, "tags=b x price is missing": 1.0, "price": 3.0, "price is missing": 1.0},
+        {"price": 3.0},
+        {"tags is missing x price": 4.0, "price": 4.0},
+    ]
+    assert index.fill == {"price": 3.0}
+
+
+def test_a_cross_of_three_and_of_a_cross():
+    three = ac.Feature(kind="cross", of=["a", "b", "c"])
+    nested = ac.Feature(kind="cross", of=["ab", "c"])
+    schema = schema_of(three=three, ab=ac.Feature(kind="cross", of=["a", "b"]), nested=nested)
+    columns = {"a": [1, 2], "b": [[3, 4], [3]], "c": [0.5, 2.0]}
+    rows, _ = encoded(["three"], columns, schema)
+    assert rows == [{"a=1 x b=3 x c": 0.5, "a=1 x b=4 x c": 0.5}, {"a=2 x b=3 x c": 2.0}]
+    assert encoded(["nested"], columns, schema)[0] == rows
+
+
+def test_a_cross_of_embeddings_is_their_outer_product():
+    vectors = pa.list_(pa.float64(), 2)
+    schema = schema_of(both=ac.Feature(kind="cross", of=["v", "w"]))
+    columns = {"v": pa.array([[1.0, 2.0]], vectors), "w": pa.array([[3.0, 5.0]], vectors)}
+    rows, _ = encoded(["both"], columns, schema)
+    assert rows == [{"v[0] x w[0]": 3.0, "v[0] x w[1]": 5.0, "v[1] x w[0]": 6.0, "v[1] x w[1]": 10.0}]
+
+
+# --- no rows, no values, no such type -----------------------------------------------------------------------
+
+ALL = {
+    "number": ac.Feature(kind="numeric"),
+    "level": ac.Feature(kind="categorical"),
+    "tags": ac.Feature(kind="multi"),
+    "text": ac.Feature(kind="multi", separator=","),
+    "vector": ac.Feature(kind="embedding"),
+    "hour": ac.Feature(kind="hour"),
+    "both": ac.Feature(kind="cross", of=["level", "tags"]),
+    "scaled": ac.Feature(kind="cross", of=["tags", "number"]),
+}
+TYPES = {
+    "time": pa.timestamp("us", "UTC"),
+    "number": pa.float64(),
+    "level": pa.string(),
+    "tags": pa.list_(pa.string()),
+    "text": pa.string(),
+    "vector": pa.list_(pa.float64(), 3),
+}
+
+
+def test_a_table_without_rows_has_no_cells():
+    rows, index = encoded(list(ALL), {n: pa.array([], t) for n, t in TYPES.items()}, schema_of(**ALL))
+    assert rows == []
+    assert index == FeatureIndex()
+
+
+def test_no_features_leave_the_intercept():
+    rows, index = encoded([], {"time": moments("2022-03-27T00:30Z")}, schema_of())
+    assert rows == [{}]
+    assert len(index) == 1
+
+
+@pytest.mark.parametrize("name", ["number", "level", "tags", "text", "vector"])
+def test_a_column_of_nothing_but_nulls_is_missing(name):
+    """Without a type, as a frame of objects that are all None is read."""
+    rows, _ = encoded([name], {name: pa.nulls(2)}, schema_of(**ALL))
+    assert rows == [{f"{name} is missing": 1.0} | ({"number": 0.0} if name == "number" else {})] * 2
+
+
+@pytest.mark.parametrize(
+    ("column", "feature", "message"),
+    [
+        (["a"], ac.Feature(kind="numeric"), "'f' is numeric, but column 'f' holds string"),
+        ([[1.0]], ac.Feature(kind="numeric"), "'f' is numeric, but column 'f' holds list<"),
+        (["a"], ac.Feature(kind="multi"), "'f' is multi, but column 'f' holds string .*a separator"),
+        ([[["a"]]], ac.Feature(kind="multi"), "'f' is multi, but column 'f' holds list<"),
+        ([1.0], ac.Feature(kind="embedding"), "'f' is embedding, but column 'f' holds double"),
+        ([["a"]], ac.Feature(kind="embedding"), "'f' is embedding, but column 'f' holds list<"),
+        ([["a"]], ac.Feature(kind="categorical"), "'f' is categorical, but column 'f' holds list<"),
+        ([{"a": 1}], None, "'f' is categorical, but column 'f' holds struct<"),
+        ([3], ac.Feature(kind="hour", column="f"), "'f' is hour, but column 'f' holds int64 .*time"),
+        (["x"], ac.Feature(kind="weekday", column="f"), "'f' is weekday, but column 'f' holds string"),
+    ],
+)
+def test_a_wrong_type_is_named(column, feature, message):
+    with pytest.raises(ColumnError, match=message):
+        cells(column, feature)
+
+
+# --- the index ----------------------------------------------------------------------------------------------
+
+
+def test_an_unseen_level_leaves_no_cell():
+    _, index = cells(["a", "b"])
+    rows, same = cells(["a", "new", None], index=index, grow=False)
+    assert rows == [{"f=a": 1.0}, {}, {}]
+    assert same is index
+
+
+def test_an_index_that_learns_nothing_is_itself():
+    _, index = cells(["a", "b"])
+    assert cells(["b", "a"], index=index)[1] is index
+
+
+def test_numbers_of_names():
+    index = FeatureIndex().grown(["b", "a", "b", INTERCEPT], {"x": 1.0})
+    assert index.names == (INTERCEPT, "b", "a")
+    assert_array_equal(index.numbers(["a", "nobody", "b", INTERCEPT]), [2, -1, 1, 0])
+    assert index.grown(["c"], {"x": 9.0, "y": 2.0}).fill == {"x": 1.0, "y": 2.0}
+    assert len(index) == 3
+
+
+def test_positions_of_ids():
+    known = pa.array(["b", "a"])
+    assert_array_equal(positions(pa.array(["a", "c", "b", "a"]), known), [1, -1, 0, 1])
+    assert_array_equal(positions(pa.array([], pa.string()), known), [])
+    assert_array_equal(positions(pa.array([5]), pa.array([], pa.int64())), [-1])
+
+
+letter = st.sampled_from("abcde") | st.none()
+row = st.fixed_dictionaries(
+    {
+        "number": st.floats(-5, 5).map(lambda x: round(x, 2)) | st.none(),
+        "level": letter,
+        "tags": st.lists(letter, max_size=3) | st.none(),
+        "text": st.lists(st.sampled_from(["a", " b", "c ", ""]), max_size=3).map(",".join) | st.none(),
+        "vector": st.lists(st.sampled_from([0.0, 1.0, -2.0]), min_size=3, max_size=3) | st.none(),
+        "time": st.datetimes(dt.datetime(2022, 3, 1), dt.datetime(2022, 4, 1)),
+    }
+)
+
+
+def columns_of(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    return {name: pa.array([row[name] for row in rows], kind) for name, kind in TYPES.items()}
+
+
+@settings(max_examples=50)
+@given(batches=st.lists(st.lists(row, max_size=5), min_size=1, max_size=4))
+def test_an_index_grows_and_never_renumbers(batches):
+    """After any batches: old columns keep their numbers, and every row seen before has the cells it had."""
+    schema, index = schema_of(**ALL), FeatureIndex()
+    seen: list[tuple[dict[str, Any], Rows]] = []
+    for batch in batches:
+        old = index
+        rows, index = encoded(list(ALL), columns_of(batch), schema, index=old)
+        assert index.names[: len(old)] == old.names
+        assert len(set(index.names)) == len(index)
+        assert old.fill.items() <= index.fill.items()
+        seen.append((columns_of(batch), rows))
+        for columns, before in seen:
+            assert encoded(list(ALL), columns, schema, index=index, grow=False)[0] == before
+            assert encoded(list(ALL), columns, schema, index=index)[1] is index
+
+
+@settings(max_examples=50)
+@given(rows=st.lists(row, min_size=1, max_size=6), seed=st.integers(0, 100))
+def test_rows_are_encoded_one_by_one(rows, seed):
+    """With an index that knows them, a row's cells depend on that row alone, wherever it stands."""
+    schema = schema_of(**ALL)
+    together, index = encoded(list(ALL), columns_of(rows), schema)
+    order = np.random.default_rng(seed).permutation(len(rows))
+    moved, _ = encoded(list(ALL), columns_of([rows[i] for i in order]), schema, index=index, grow=False)
+    assert moved == [together[i] for i in order]
+    alone = [encoded(list(ALL), columns_of([r]), schema, index=index, grow=False)[0][0] for r in rows]
+    assert alone == together
+
+
+@given(rows=st.lists(row, min_size=1, max_size=6))
+def test_all_kinds_at_once_equal_a_plain_reading_of_the_rows(rows):
+    """The reference reads the rows with ordinary Python."""
+    numbers = [r["number"] for r in rows if r["number"] is not None]
+    mean = sum(map(decimal.Decimal, numbers)) / max(len(numbers), 1)
+    found, _ = encoded(list(ALL), columns_of(rows), schema_of(**ALL))
+    for r, actual in zip(rows, found, strict=True):
+        number = {"number": float(mean) if r["number"] is None else r["number"]}
+        number |= {"number is missing": 1.0} if r["number"] is None else {}
+        level = {name("level", r["level"]): 1.0}
+        tags = {name("tags", tag): 1.0 for tag in ([None] if r["tags"] is None else r["tags"])}
+        parts = [None] if r["text"] is None else [p.strip() for p in r["text"].split(",") if p.strip()]
+        vector = {"vector is missing": 1.0} if r["vector"] is None else {}
+        vector |= {f"vector[{i}]": v for i, v in enumerate(r["vector"] or [])}
+        expected = number | level | tags | vector | {name("text", part): 1.0 for part in parts}
+        expected |= {f"hour={r['time'].hour}": 1.0}
+        expected |= {f"{a} x {b}": 1.0 for a in level for b in tags}
+        expected |= {f"{a} x {b}": v for a in tags for b, v in number.items()}
+        assert actual == pytest.approx(expected, rel=1e-12)
+
+
+def name(feature: str, level: str | None) -> str:
+    return f"{feature} is missing" if level is None else f"{feature}={level}"

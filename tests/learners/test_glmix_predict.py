@@ -1,0 +1,240 @@
+"""What a GLMix says: at the mean, over the posterior, by a draw; and what it tells of itself."""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from sample_events import HOUR, START, events_of
+from scipy import integrate
+from scipy.special import expit, logit
+from scipy.stats import norm
+
+import acclimate as ac
+from acclimate.errors import ConfigError, NotFittedError
+
+SCHEMA = ac.Schema(time="time", entities={"user": "user_id", "video": "video_id"}, labels="click")
+FORMS = ("full", "diagonal", "marginal")
+
+
+def log(*, rows: int = 120, seed: int = 0) -> dict[str, Any]:
+    rng = np.random.default_rng(seed)
+    user, x = rng.integers(0, 8, rows), rng.normal(1.0, 1.0, rows)
+    return {
+        "user_id": user,
+        "video_id": rng.integers(0, 5, rows),
+        "x": x,
+        "click": (rng.random(rows) < expit(np.sin(user) + x * np.cos(user))).astype(int),
+    }
+
+
+def model_of(precision: str = "full", **kwargs: Any) -> ac.GLMix:
+    of = {"precision": precision}
+    model = ac.GLMix(
+        fixed=ac.FixedEffect("x", **of),
+        random=[ac.RandomEffect("user", "x", **of), ac.RandomEffect("video", **of)],
+        learn_population=False,
+        **kwargs,
+    )
+    return model.fit(events_of(SCHEMA, log()))
+
+
+@pytest.fixture(scope="module", params=FORMS)
+def model(request) -> ac.GLMix:
+    return model_of(request.param)
+
+
+@pytest.fixture(scope="module")
+def asked() -> ac.Events:
+    """Rows of users and videos seen and unseen."""
+    data = log(rows=200, seed=1)
+    return events_of(SCHEMA, {**data, "user_id": data["user_id"] * 2, "video_id": data["video_id"] + 2})
+
+
+def moments(model: ac.GLMix, events: ac.Events) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and variance of each row's margin, one row at a time from what the model tells of its posteriors."""
+    fixed = model.state.effects[0].states.posterior
+    mean, variance = [], []
+    for row in events.table().to_pylist():
+        x = np.array([1.0, row["x"]])
+        of_user = model.entity_posterior("user", row["user_id"])[1]
+        of_video = model.entity_posterior("video", row["video_id"])[1]
+        parts = [(x, ac.Posterior(fixed.mean[0], fixed.precision[0])), (x, of_user), (x[:1], of_video)]
+        mean.append(sum(v @ p.mean for v, p in parts))
+        covariances = [p.covariance() if p.is_full else np.diag(p.covariance()) for _, p in parts]
+        variance.append(sum(v @ S @ v for (v, _), S in zip(parts, covariances, strict=True)))
+    return np.array(mean), np.array(variance)
+
+
+# --- point and integrated -----------------------------------------------------------------------------------
+
+
+def test_a_point_prediction_is_at_the_means(model, asked):
+    mean, _ = moments(model, asked)
+    assert_allclose(model.predict(asked), expit(mean), rtol=1e-12)
+    assert_array_equal(model.predict(asked), model.predict(asked, mode="point"))
+
+
+def expectation(mean: float, sd: float) -> float:
+    def density(z: float) -> float:
+        return expit(z) * norm.pdf(z, mean, sd)
+
+    return integrate.quad(density, mean - 12.0 * sd, mean + 12.0 * sd, epsabs=1e-12)[0]
+
+
+def test_an_integrated_prediction_is_the_expectation(model, asked):
+    mean, variance = moments(model, asked)
+    expected = [expectation(mean[i], np.sqrt(variance[i])) for i in range(40)]
+    assert_allclose(model.predict(asked, mode="integrated")[:40], expected, rtol=0, atol=1e-6)
+
+
+def test_an_integrated_prediction_is_the_less_sure_one(model, asked):
+    point, integrated = model.predict(asked), model.predict(asked, mode="integrated")
+    assert np.all(np.abs(integrated - 0.5) < np.abs(point - 0.5))
+    assert np.all((integrated > 0.5) == (point > 0.5))
+    # Strangers are where little is known.
+    known = np.isin(asked.table()["user_id"].to_numpy(), np.arange(8))
+    shrunk = np.abs(logit(integrated)) / np.abs(logit(point))
+    assert 0 < np.sum(known) < 200
+    assert shrunk[known].mean() > shrunk[~known].mean() + 0.02
+
+
+# --- Thompson draws -----------------------------------------------------------------------------------------
+
+
+def test_a_draw_goes_by_its_seed(model, asked):
+    first = model.predict(asked, mode="thompson", seed=1)
+    assert_array_equal(model.predict(asked, mode="thompson", seed=1), first)
+    assert np.all(model.predict(asked, mode="thompson", seed=2) != first)
+    assert_array_equal(model.predict(asked, mode="thompson"), model.predict(asked, mode="thompson", seed=0))
+
+
+def test_rows_of_one_entity_share_a_draw(model):
+    """Their margins lie on one line in x."""
+    users = np.repeat([1, 3, 77], 4)
+    x = np.tile([0.0, 1.0, 2.0, 5.0], 3)
+    data = {"user_id": users, "video_id": np.zeros(12, int), "x": x, "click": np.zeros(12, int)}
+    z = logit(model.predict(events_of(SCHEMA, data), mode="thompson", seed=4)).reshape(3, 4)
+    slope = z[:, 1] - z[:, 0]
+    assert_allclose(z, z[:, :1] + slope[:, None] * [0.0, 1.0, 2.0, 5.0], atol=1e-9)
+    assert len(set(np.round(slope, 6))) == 3
+
+
+def test_a_draw_does_not_depend_on_the_order_of_rows(model):
+    data = {**log(rows=90, seed=2), "time": START + HOUR * np.arange(90)}
+    order = np.random.default_rng(0).permutation(90)
+    moved = {name: values[order] for name, values in data.items()} | {"time": data["time"]}
+    p = model.predict(events_of(SCHEMA, data), mode="thompson", seed=9)
+    q = model.predict(events_of(SCHEMA, moved), mode="thompson", seed=9)
+    assert_allclose(q, p[order], rtol=1e-12)
+
+
+def test_many_draws_have_the_moments_of_the_posterior(model):
+    """Of a seen user and a stranger: mean and covariance of the margin at two values of x, over 600 seeds."""
+    data = {"user_id": [1, 1, 77, 77], "video_id": [0] * 4, "x": [0.0, 2.0] * 2, "click": [0] * 4}
+    events = events_of(SCHEMA, data).cached()
+    mean, variance = moments(model, events)
+    draws = logit([model.predict(events, mode="thompson", seed=seed) for seed in range(600)])
+    sd = np.sqrt(variance)
+    assert np.abs((draws.mean(axis=0) - mean) / sd).max() < 4.0 / np.sqrt(600)
+    assert_allclose(draws.var(axis=0) / variance, 1.0, atol=4.0 * np.sqrt(2.0 / 600))
+    # Two rows of one user are correlated by all three effects.
+    fixed = model.state.effects[0].states.posterior
+    x = np.array([[1.0, 0.0], [1.0, 2.0]])
+    for columns, user in (([0, 1], 1), ([2, 3], 77)):
+        own = model.entity_posterior("user", user)[1]
+        parts = [own, ac.Posterior(fixed.mean[0], fixed.precision[0])]
+        S = sum(p.covariance() if p.is_full else np.diag(p.covariance()) for p in parts)
+        video = model.entity_posterior("video", 0)[1].covariance().item()
+        expected = (x @ S @ x.T + video)[0, 1] / np.prod(sd[columns])
+        assert_allclose(np.corrcoef(draws[:, columns].T)[0, 1], expected, atol=4.0 / np.sqrt(600))
+
+
+def test_strangers_are_drawn_from_the_population():
+    """4000 of them in one call: the spread of their margins is that of the population."""
+    model = model_of()
+    base = model.state.effects[1].base
+    users = np.repeat(np.arange(1000, 5000), 2)
+    data = {"user_id": users, "video_id": np.zeros(8000, int), "x": np.tile([0.0, 1.5], 4000)}
+    events = events_of(SCHEMA, {**data, "click": np.zeros(8000, int), "time": np.full(8000, START)})
+    z = logit(model.predict(events, mode="thompson", seed=3)).reshape(4000, 2)
+    x = np.array([[1.0, 0.0], [1.0, 1.5]])
+    assert events.table()["x"].to_numpy()[:2].tolist() == [0.0, 1.5]
+    expected = x @ base.covariance() @ x.T
+    assert_allclose(np.cov(z.T), expected, atol=5.0 * np.diag(expected).max() * np.sqrt(2.0 / 4000))
+
+
+# --- what it tells of itself --------------------------------------------------------------------------------
+
+
+def test_weights_are_those_of_the_fixed_effect():
+    model = model_of()
+    posterior = model.state.effects[0].states.posterior
+    names, mean, sd = zip(*model.weights(), strict=True)
+    assert names == ("(intercept)", "x")
+    assert_array_equal(mean, posterior.mean[0])
+    assert_allclose(sd, np.sqrt(np.diag(np.linalg.inv(posterior.precision[0]))), rtol=1e-12)
+
+
+def test_an_entity_is_found_by_role_and_by_column():
+    model = model_of()
+    names, posterior, rows = model.entity_posterior("user", 3)
+    assert names == ("(intercept)", "x")
+    assert rows == np.sum(log()["user_id"] == 3)
+    states = model.state.effects[1].states
+    place = states.ids.to_pylist().index(3)
+    assert_array_equal(posterior.mean, states.posterior.mean[place])
+    assert_array_equal(posterior.precision, states.posterior.precision[place])
+    assert_array_equal(model.entity_posterior("user_id", 3)[1].mean, posterior.mean)
+    with pytest.raises(ConfigError, match="no random effect of 'genre'"):
+        model.entity_posterior("genre", 3)
+
+
+def test_columns_are_counted_without_learning():
+    model = ac.GLMix(fixed=ac.FixedEffect(["x", "video_id"]), random=[ac.RandomEffect("user", "x")])
+    assert model.columns(events_of(SCHEMA, log())) == {"fixed": 7, "user": 2}
+    assert model.state is None
+
+
+def test_the_state_is_as_large_as_its_arrays():
+    model = model_of()
+    arrays = [
+        array
+        for effect in model.state.effects
+        for array in (effect.states.posterior.mean, effect.states.posterior.precision)
+    ]
+    assert model.nbytes > sum(array.nbytes for array in arrays) > 0
+    before = model.nbytes
+    model.update(events_of(SCHEMA, {**log(rows=10), "user_id": np.arange(100, 110)}))
+    assert model.nbytes == before + 10 * 8 * (2 + 4 + 1 + 2)  # mean, precision, id, time and rows
+
+
+def test_a_model_comes_back_with_its_parameters(tmp_path):
+    model = ac.GLMix(
+        fixed=ac.FixedEffect(["x"], half_life="7d", ridge=0.5),
+        random=[ac.RandomEffect("user", ["x"], min_rows=2, max_rows=30, forgetting=0.9, precision="marginal")],
+        label="click",
+        tolerance=1e-4,
+        max_steps=20,
+    ).fit(events_of(SCHEMA, log()))
+    model.save(tmp_path / "model")
+    loaded = ac.GLMix.load(tmp_path / "model")
+    assert loaded.parameters == model.parameters
+    assert loaded.info is None
+    assert loaded.cut == model.cut == START + 119 * HOUR
+    assert loaded.weights() == model.weights()
+    assert loaded.state.effects[1].index == model.state.effects[1].index
+    assert loaded.state.effects[1].states.ids.type == pa.int64()
+
+
+def test_there_is_no_other_mode(asked):
+    with pytest.raises(ConfigError, match="did you mean 'thompson'"):
+        model_of().predict(asked, mode="tompson")
+
+
+def test_nothing_is_told_before_a_fit(tmp_path):
+    model = ac.GLMix()
+    for ask in (model.weights, lambda: model.cut, lambda: model.nbytes, lambda: model.save(tmp_path / "model")):
+        with pytest.raises(NotFittedError, match="fit it, or load a saved one"):
+            ask()

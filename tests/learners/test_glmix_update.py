@@ -1,0 +1,400 @@
+"""Updating a GLMix: the sequential step, forgetting by batch and by time, what grows and what is left alone."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
+from sample_events import DAY, HOUR, START, events_of
+from scipy import optimize
+from scipy.special import expit, logit
+
+import acclimate as ac
+from acclimate.errors import MismatchError, NotFittedError
+
+SCHEMA = ac.Schema(time="time", entities={"user": "user_id"}, labels="click")
+WEIGHTED = dataclasses.replace(SCHEMA, weight="w", offset="o")
+
+
+def log(*, rows: int = 200, seed: int = 0, users: int = 6, start: int = START) -> dict[str, Any]:
+    rng = np.random.default_rng(seed)
+    user, x = rng.integers(0, users, rows), rng.normal(3.0, 1.5, rows)
+    z = 0.4 + np.sin(user) + 0.5 * (x - 3.0) * np.cos(user)
+    return {
+        "time": start + HOUR * np.arange(rows),
+        "user_id": user,
+        "x": x,
+        "genre": np.array(["drama", "news"])[rng.integers(0, 2, rows)],
+        "click": (rng.random(rows) < expit(z)).astype(int),
+        "w": rng.uniform(0.5, 2.0, rows),
+        "o": rng.normal(0.0, 0.5, rows),
+    }
+
+
+def taken(data: dict[str, Any], rows: Any) -> dict[str, Any]:
+    return {name: np.asarray(values)[rows] for name, values in data.items()}
+
+
+def mixed(**user: Any) -> ac.GLMix:
+    effect = ac.RandomEffect("user", ["x", "genre"], **user)
+    return ac.GLMix(fixed=ac.FixedEffect(["x", "genre"]), random=[effect], learn_population=False, tolerance=1e-9)
+
+
+def of_user(model: ac.GLMix, user: int) -> ac.Posterior:
+    return model.entity_posterior("user", user)[1]
+
+
+def fixed(model: ac.GLMix) -> ac.Posterior:
+    assert model.state is not None
+    posterior = model.state.effects[0].states.posterior
+    return ac.Posterior(posterior.mean[0], posterior.precision[0])
+
+
+def base(model: ac.GLMix, effect: int) -> ac.Posterior:
+    assert model.state is not None
+    return model.state.effects[effect].base
+
+
+# --- the step -----------------------------------------------------------------------------------------------
+
+
+def step(
+    posterior: ac.Posterior, base: ac.Posterior, d: float, X: np.ndarray, y: np.ndarray, o: Any = 0.0, s: Any = 1.0
+) -> ac.Posterior:
+    """The sequential update of design.md, written out: full precision, scipy for the minimum."""
+    H, B = posterior.precision, base.precision
+    P0 = d * H + (1.0 - d) * B
+    m0 = np.linalg.solve(P0, d * H @ posterior.mean + (1.0 - d) * B @ base.mean)
+    s = np.broadcast_to(s, y.shape)
+
+    def gradient(w: np.ndarray) -> np.ndarray:
+        return X.T @ (s * (expit(X @ w + o) - y)) + P0 @ (w - m0)
+
+    def hessian(w: np.ndarray) -> np.ndarray:
+        p = expit(X @ w + o)
+        return P0 + (X.T * (s * p * (1.0 - p))) @ X
+
+    w = optimize.root(gradient, m0, jac=hessian, tol=1e-13).x
+    assert np.abs(gradient(w)).max() < 1e-8
+    return ac.Posterior(w, hessian(w))
+
+
+def assert_same(actual: ac.Posterior, expected: ac.Posterior) -> None:
+    """Means to 1e-8 posterior standard deviations."""
+    sd = expected.standard_deviation()
+    assert_allclose((actual.mean - expected.mean) / sd, np.zeros_like(sd), rtol=0, atol=1e-8)
+    assert_allclose(actual.precision, expected.precision, rtol=1e-8, atol=1e-8 * np.abs(expected.precision).max())
+
+
+def design(data: dict[str, Any], names: tuple[str, ...]) -> np.ndarray:
+    columns = {"(intercept)": np.ones(len(data["x"])), "x": data["x"]}
+    columns |= {f"genre={g}": (np.asarray(data["genre"]) == g).astype(float) for g in ("drama", "news")}
+    return np.column_stack([columns[name] for name in names])
+
+
+@pytest.mark.parametrize("forgetting", [1.0, 0.9, 0.5])
+def test_a_fixed_effect_alone_follows_the_formula(forgetting):
+    effect = ac.FixedEffect(["x", "genre"], forgetting=forgetting)
+    model = ac.GLMix(fixed=effect, tolerance=1e-10).fit(events_of(WEIGHTED, log()))
+    names = model.state.effects[0].index.names
+    for seed in (1, 2):
+        data = log(seed=seed, rows=50)
+        X = design(data, names)
+        expected = step(fixed(model), base(model, 0), forgetting, X, data["click"], data["o"], data["w"])
+        model.update(events_of(WEIGHTED, data))
+        assert_same(fixed(model), expected)
+
+
+@pytest.mark.parametrize("forgetting", [1.0, 0.9, 0.5])
+def test_random_effects_alone_follow_the_formula(forgetting):
+    """With the fixed effect locked, entities are problems of their own."""
+    model = mixed(forgetting=forgetting).fit(events_of(WEIGHTED, log()))
+    names, before = model.state.effects[1].index.names, fixed(model)
+    data = log(seed=1, rows=90)
+    z = data["o"] + design(data, model.state.effects[0].index.names) @ before.mean
+    expected = {}
+    for user in range(6):
+        rows = data["user_id"] == user
+        X, y, s = design(data, names)[rows], data["click"][rows], data["w"][rows]
+        expected[user] = step(of_user(model, user), base(model, 1), forgetting, X, y, z[rows], s)
+    model.update(events_of(WEIGHTED, data), locked=["fixed"])
+    for user in range(6):
+        assert_same(of_user(model, user), expected[user])
+    assert_array_equal(fixed(model).mean, before.mean)
+    assert_array_equal(fixed(model).precision, before.precision)
+
+
+def test_a_locked_random_effect_stays_bit_for_bit_and_is_an_offset():
+    model = mixed().fit(events_of(WEIGHTED, log()))
+    users, data = model.state.effects[1], log(seed=1, rows=60)
+    rows = design(data, users.index.names)
+    own = np.array([of_user(model, u).mean for u in data["user_id"].tolist()])
+    X, o = design(data, model.state.effects[0].index.names), data["o"] + np.vecdot(rows, own)
+    expected = step(fixed(model), base(model, 0), 1.0, X, data["click"], o, data["w"])
+    model.update(events_of(WEIGHTED, data), locked=["user"])
+    assert_same(fixed(model), expected)
+    after = model.state.effects[1]
+    assert after.index == users.index
+    assert after.states.ids.equals(users.states.ids)
+    for name in ("touched", "rows"):
+        assert_array_equal(getattr(after.states, name), getattr(users.states, name))
+    assert_array_equal(after.states.posterior.mean, users.states.posterior.mean)
+    assert_array_equal(after.states.posterior.precision, users.states.posterior.precision)
+
+
+@settings(max_examples=15)
+@given(seed=st.integers(0, 10**6))
+def test_the_order_of_rows_and_entities_in_a_batch_does_not_matter(seed):
+    """All rows are of one instant and, for half of the entities, renamed: they come in another order."""
+    rng = np.random.default_rng(seed)
+    data = {**log(rows=80), "time": np.full(80, START)}
+    first, second = taken(data, slice(0, 50)), taken(data, slice(50, 80))
+    name = rng.permutation(100)
+    plain, other = mixed(), mixed()
+    for verb, batch in (("fit", first), ("update", second)):
+        order = rng.permutation(len(batch["x"]))
+        getattr(plain, verb)(events_of(SCHEMA, batch))
+        getattr(other, verb)(events_of(SCHEMA, taken({**batch, "user_id": name[batch["user_id"]]}, order)))
+    assert {n: m for n, m, _ in plain.weights()} == pytest.approx({n: m for n, m, _ in other.weights()}, abs=1e-8)
+    for user in range(6):
+        names, expected, rows = plain.entity_posterior("user", user)
+        renamed, posterior, as_many = other.entity_posterior("user", int(name[user]))
+        order = [renamed.index(n) for n in names]
+        assert rows == as_many
+        assert_allclose(posterior.mean[order], expected.mean, rtol=0, atol=1e-8)
+        assert_allclose(posterior.precision[np.ix_(order, order)], expected.precision, rtol=0, atol=1e-7)
+
+
+def test_a_batch_of_independent_entities_equals_one_entity_at_a_time():
+    one, other = (mixed().fit(events_of(SCHEMA, log())) for _ in range(2))
+    data = log(seed=1, rows=60)
+    one.update(events_of(SCHEMA, data), locked=["fixed"])
+    for user in range(6):
+        other.update(events_of(SCHEMA, taken(data, data["user_id"] == user)), locked=["fixed"])
+    for user in range(6):
+        assert_same(other.entity_posterior("user", user)[1], of_user(one, user))
+
+
+# --- forgetting ---------------------------------------------------------------------------------------------
+
+
+def test_what_is_forgotten_returns_to_the_population():
+    """Rows of no weight teach nothing; what is left is the forgetting, batch by batch."""
+    model = mixed(forgetting=0.5).fit(events_of(WEIGHTED, log()))
+    before, population = of_user(model, 0), base(model, 1)
+    silent = {**log(rows=20), "user_id": np.zeros(20, int), "w": np.zeros(20)}
+    expected = before.precision
+    for _ in range(3):
+        model.update(events_of(WEIGHTED, silent))
+        expected = 0.5 * expected + 0.5 * population.precision
+    assert_allclose(of_user(model, 0).precision, expected, rtol=1e-9)
+    for _ in range(40):
+        model.update(events_of(WEIGHTED, silent))
+    assert_allclose(of_user(model, 0).precision, population.precision, rtol=1e-6, atol=1e-6)
+    assert_allclose(of_user(model, 0).mean, population.mean, atol=1e-6)
+
+
+def test_nothing_is_forgotten_without_asking():
+    model = mixed().fit(events_of(WEIGHTED, log()))
+    before = of_user(model, 0)
+    model.update(events_of(WEIGHTED, {**log(rows=20), "user_id": np.zeros(20, int), "w": np.zeros(20)}))
+    assert_same(of_user(model, 0), before)
+
+
+def at(user: int, days: list[float], **columns: Any) -> dict[str, Any]:
+    rows = len(days)
+    data = taken(log(rows=rows, seed=5), slice(None))
+    return (
+        data | {"time": START + (DAY * np.array(days)).astype(np.int64), "user_id": np.full(rows, user)} | columns
+    )
+
+
+@pytest.mark.parametrize(("days", "kept"), [([20.0], 2 ** -(10 / 7)), ([11.0, 24.0], 0.25), ([10.0], 1.0)])
+def test_the_past_halves_in_a_half_life(days, kept):
+    """Elapsed time is from the last event learned to the last one of the batch, per entity."""
+    model = mixed(half_life="7d").fit(events_of(WEIGHTED, at(0, [0, 1, 2, 3, 5, 10])))
+    data = at(0, days)
+    rows = design(data, model.state.effects[1].index.names)
+    o = data["o"] + design(data, model.state.effects[0].index.names) @ fixed(model).mean
+    expected = step(of_user(model, 0), base(model, 1), kept, rows, data["click"], o, data["w"])
+    model.update(events_of(WEIGHTED, data), locked=["fixed"])
+    assert_same(of_user(model, 0), expected)
+    assert model.state.effects[1].states.touched.tolist() == [START + round(max(days)) * DAY]
+
+
+def test_late_events_make_nothing_be_forgotten_and_do_not_turn_back_the_clock():
+    model = mixed(half_life="7d").fit(events_of(WEIGHTED, at(0, [8, 9, 10])))
+    data = at(0, [2.0, 4.0])
+    rows = design(data, model.state.effects[1].index.names)
+    o = data["o"] + design(data, model.state.effects[0].index.names) @ fixed(model).mean
+    expected = step(of_user(model, 0), base(model, 1), 1.0, rows, data["click"], o, data["w"])
+    model.update(events_of(WEIGHTED, data), locked=["fixed"])
+    assert_same(of_user(model, 0), expected)
+    assert model.state.effects[1].states.touched.tolist() == [START + 10 * DAY]
+    assert model.cut == START + 10 * DAY
+    # One late event and one new one: the time is that of the new one.
+    model.update(events_of(WEIGHTED, at(0, [1.0, 17.0])))
+    assert model.state.effects[1].states.touched.tolist() == [START + 17 * DAY]
+
+
+def test_a_fixed_effect_forgets_by_time_too():
+    effect = ac.FixedEffect("x", half_life="2d")
+    model = ac.GLMix(fixed=effect, tolerance=1e-10).fit(events_of(WEIGHTED, at(0, [0, 1, 2, 3])))
+    data = at(1, [4.0, 7.0])
+    expected = step(
+        fixed(model), base(model, 0), 0.25, design(data, ("(intercept)", "x")), data["click"], data["o"], data["w"]
+    )
+    assert_same(fixed(model.update(events_of(WEIGHTED, data))), expected)
+
+
+def test_a_new_entity_has_nothing_to_forget():
+    model = mixed(half_life="1h").fit(events_of(WEIGHTED, at(0, [0, 1])))
+    model.update(events_of(WEIGHTED, {**at(7, [300.0, 400.0]), "w": np.zeros(2)}))
+    assert_array_equal(of_user(model, 7).mean, base(model, 1).mean)
+    assert_allclose(of_user(model, 7).precision, base(model, 1).precision, rtol=1e-12, atol=1e-12)
+
+
+def test_an_entity_without_rows_is_untouched_bit_for_bit():
+    model = mixed(half_life="1d").fit(events_of(SCHEMA, log()))
+    old = model.state.effects[1].states
+    data = log(seed=1, rows=50, start=START + 60 * DAY)
+    data["user_id"] = np.where(data["user_id"] < 3, 1, 9)  # users 0, 2, 3, 4 and 5 stay away; 9 is new
+    model.update(events_of(SCHEMA, data))
+    new = model.state.effects[1].states
+    ids = old.ids.to_pylist()
+    away = [ids.index(user) for user in (0, 2, 3, 4, 5)]
+    assert new.ids.to_pylist() == [*ids, 9]
+    for name in ("touched", "rows"):
+        assert_array_equal(getattr(new, name)[away], getattr(old, name)[away])
+    assert_array_equal(new.posterior.mean[away], old.posterior.mean[away])
+    assert_array_equal(new.posterior.precision[away], old.posterior.precision[away])
+    assert np.any(new.posterior.mean[ids.index(1)] != old.posterior.mean[ids.index(1)])
+
+
+def test_rows_and_times_are_counted():
+    model = mixed().fit(events_of(SCHEMA, {**log(rows=10), "user_id": [0] * 4 + [1] * 6}))
+    assert model.cut == START + 9 * HOUR
+    data = {**log(rows=5, start=START + DAY), "user_id": [1, 1, 2, 1, 2], "click": [0, None, 1, 1, None]}
+    model.update(events_of(SCHEMA, data))
+    assert [model.entity_posterior("user", user)[2] for user in (0, 1, 2)] == [4, 8, 1]
+    assert model.cut == START + DAY + 3 * HOUR
+    assert model.info.rows == 3
+
+
+# --- features and entities come and go ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("precision", ["full", "diagonal", "marginal"])
+def test_a_new_feature_joins_at_the_prior_and_leaves_the_old_ones_alone(precision):
+    model = mixed(precision=precision).fit(events_of(SCHEMA, log()))
+    old, names = of_user(model, 0), model.state.effects[1].index.names
+    data = {**log(rows=30, seed=1), "genre": ["opera"] * 30, "user_id": np.ones(30, int)}
+    model.update(events_of(SCHEMA, data))
+    grown, posterior, _ = model.entity_posterior("user", 0)  # has no rows in the batch
+    assert grown == (*names, "genre=opera")
+    assert_array_equal(posterior.mean, [*old.mean, 0.0])
+    d = len(names)
+    if precision == "full":
+        assert_array_equal(posterior.precision[:d, :d], old.precision)
+        assert_array_equal(posterior.precision[d], [0.0] * d + [1.0])
+        assert_array_equal(posterior.precision[:, d], [0.0] * d + [1.0])
+    else:
+        assert_array_equal(posterior.precision, [*old.precision, 1.0])
+    assert base(model, 1).mean[d] == 0.0
+    assert of_user(model, 1).mean[d] != 0.0  # has, and learned
+    assert_array_equal(of_user(model, 99).mean, base(model, 1).mean)
+
+
+def test_a_new_number_joins_at_a_ridge_in_its_own_unit():
+    """The prior of a new coefficient is 1 where the column is divided by its standard deviation."""
+    model = ac.GLMix(fixed=ac.FixedEffect("tags", precision="diagonal"))
+    schema = dataclasses.replace(SCHEMA, features={"tags": ac.Feature(kind="cross", of=["genre", "x"])})
+    data = log(rows=200)
+    model.fit(events_of(schema, data))
+    model.update(events_of(schema, {**data, "genre": ["opera"] * 200, "click": [0, 1] * 100}))
+    names = model.state.effects[0].index.names
+    assert names[-1] == "genre=opera x x"
+    assert_allclose(base(model, 0).precision[-1], np.var(data["x"]), rtol=1e-9)
+
+
+def test_a_feature_that_vanishes_is_kept():
+    model = ac.GLMix(fixed=ac.FixedEffect("genre", precision="diagonal")).fit(events_of(SCHEMA, log()))
+    before = {name: (mean, sd) for name, mean, sd in model.weights()}
+    data = {**log(seed=1), "genre": ["news"] * 200}
+    model.update(events_of(SCHEMA, data))
+    after = {name: (mean, sd) for name, mean, sd in model.weights()}
+    assert after.keys() == before.keys()
+    assert after["genre=drama"] == before["genre=drama"]
+    assert after["genre=news"][1] < before["genre=news"][1]
+
+
+def test_a_new_entity_learns_from_its_first_batch():
+    model = mixed().fit(events_of(SCHEMA, log()))
+    data = {**log(rows=20, seed=1), "user_id": np.full(20, 50), "click": np.ones(20, int)}
+    before = model.predict(events_of(SCHEMA, data))
+    assert model.entity_posterior("user", 50)[2] == 0
+    after = model.update(events_of(SCHEMA, data)).predict(events_of(SCHEMA, data))
+    assert np.all(after > before)
+    assert model.entity_posterior("user", 50)[2] == 20
+
+
+def test_ids_of_another_type_are_refused_if_they_cannot_be_the_same_ids():
+    model = mixed().fit(events_of(SCHEMA, log()))
+    before = of_user(model, 1)
+    text = {**log(rows=20), "user_id": ["anna"] * 20}
+    for verb in (model.update, model.predict, lambda events: model.fit(events, warm_start=True)):
+        with pytest.raises(MismatchError, match="ids of 'user' are string, those learned before are int64"):
+            verb(events_of(SCHEMA, text))
+    with pytest.raises(MismatchError, match="ids of 'user' are string"):
+        model.entity_posterior("user", "anna")
+    assert_array_equal(of_user(model, 1).mean, before.mean)
+    numbers = events_of(SCHEMA, log(seed=3))
+    digits = events_of(SCHEMA, {**log(seed=3), "user_id": log(seed=3)["user_id"].astype(str)})
+    assert_array_equal(model.predict(digits), model.predict(numbers))
+    # Learned anew, they may be of any type.
+    model.fit(events_of(SCHEMA, text))
+    assert model.entity_posterior("user", "anna")[2] == 20
+
+
+def test_an_update_needs_a_fit():
+    with pytest.raises(NotFittedError):
+        mixed().update(events_of(SCHEMA, log()))
+
+
+# --- against a fit on everything ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("precision", "bound"), [("full", 0.05), ("marginal", 0.08), ("diagonal", 0.08)])
+def test_day_by_day_stays_near_the_fit_on_all_days(precision, bound):
+    """Logistic loss is no quadratic, so the two differ; how much is measured here, not assumed to be nothing."""
+    rng = np.random.default_rng(11)
+    rows, users, d = 3000, 20, 6
+    truth = rng.normal(0.0, 0.7, d)
+    X = rng.normal(size=(rows, d)) + 0.7 * rng.normal(size=(rows, 1))  # correlated
+    user = rng.integers(0, users, rows)
+    label = (rng.random(rows) < expit(X @ truth + 0.7 * rng.standard_normal(users)[user])).astype(int)
+    data = {"time": START + HOUR * np.arange(rows), "user_id": user, "click": label}
+    events = events_of(SCHEMA, data | {f"x{i}": X[:, i] for i in range(d)})
+    of = {"precision": precision}
+    names = [f"x{i}" for i in range(d)]
+
+    def model() -> ac.GLMix:
+        return ac.GLMix(
+            fixed=ac.FixedEffect(names, **of), random=[ac.RandomEffect("user", **of)], learn_population=False
+        )
+
+    pooled = model().fit(events)
+    days = list(events.windows(f"{rows // 10}h"))
+    sequential = model().fit(days[0])
+    for day in days[1:]:
+        sequential.update(day)
+    w, v = (np.array([mean for _, mean, _ in m.weights()]) for m in (pooled, sequential))
+    distance = float(np.linalg.norm(v - w) / np.linalg.norm(w))
+    assert len(days) == 10
+    assert 1e-6 < distance < bound, f"relative distance of the coefficients: {distance:.4f}"
+    p, q = pooled.predict(events), sequential.predict(events)
+    gap = float(np.abs(logit(p) - logit(q)).mean())
+    assert gap < bound, f"mean distance of the margins: {gap:.4f}"

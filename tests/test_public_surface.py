@@ -1,0 +1,95 @@
+"""What others may rely on: the names, that each says what it is, and that importing them costs next to nothing."""
+
+import inspect
+import subprocess
+import sys
+
+import pytest
+
+import acclimate as ac
+
+NAMES = [
+    "TimeColumn",
+    "Feature",
+    "EntityTable",
+    "Schema",
+    "read_events",
+    "simulate",
+    "Events",
+    "FixedEffect",
+    "RandomEffect",
+    "GLMix",
+    "GlobalRate",
+    "Rate",
+    "Posterior",
+    "EntityStates",
+    "update_posterior",
+    "update_posteriors",
+    "replay",
+    "Report",
+    "AcclimateError",
+    "__version__",
+]
+HEAVY = {
+    "duckdb",
+    "fastapi",
+    "lmdb",
+    "numba",
+    "pandas",
+    "plotly",
+    "polars",
+    "pyarrow",
+    "ray",
+    "rich",
+    "scipy",
+    "torch",
+}
+
+
+def test_the_public_names_in_the_order_of_the_flow():
+    assert ac.__all__ == NAMES
+    assert dir(ac) == sorted(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_name_is_there_and_says_what_it_is(name):
+    thing = getattr(ac, name)
+    if name == "__version__":
+        assert thing.count(".") == 2
+        return
+    assert thing.__name__ == name
+    assert not any(part.startswith("_") for part in thing.__module__.split("."))
+    own = [thing, *(member for key, member in vars(thing).items() if not key.startswith("_"))]
+    callables = [member for member in own if inspect.isroutine(member) or inspect.isclass(member)]
+    assert callables[0] is thing
+    for member in callables:
+        assert len(inspect.getdoc(member) or "") > 20, member
+        # A dataclass without a docstring shows its signature.
+        assert not (inspect.getdoc(member) or "").startswith(f"{name}("), member
+
+
+def test_a_name_that_is_not_there():
+    with pytest.raises(AttributeError, match="module 'acclimate' has no attribute 'GLMax'"):
+        ac.GLMax  # noqa: B018
+
+
+def test_a_star_import_brings_all_of_them():
+    brought: dict[str, object] = {}
+    exec("from acclimate import *", brought)
+    assert set(NAMES) <= brought.keys()
+
+
+def test_import_loads_nothing_heavy():
+    """In a fresh interpreter; then one heavy name, to see that the question can be answered with yes."""
+    code = (
+        "import sys, acclimate\n"
+        "print(*sorted({m.partition('.')[0] for m in sys.modules}))\n"
+        "acclimate.Posterior\n"
+        "print(*sorted({m.partition('.')[0] for m in sys.modules}))\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    before, after = (set(line.split()) for line in ran.stdout.splitlines())
+    assert "acclimate" in before
+    assert not before & HEAVY
+    assert "pyarrow" in after
+    assert not after & {"torch", "numba", "ray", "fastapi", "duckdb", "plotly"}
