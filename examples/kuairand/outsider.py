@@ -1,7 +1,7 @@
 """The strong outsider: gradient-boosted trees on strictly-past statistics, trained anew every day.
 
-What many teams run: smoothed rates and counts of the user, the video, its author, its tags and the user's with these
-tags, as they were before each row, beside the context of the row. It needs ``lightgbm`` (the extra ``bench``).
+What many teams run: smoothed rates and counts of the user, the video, its author, its tags and the user's with
+these tags, as they were before each row, beside the context of the row. It needs ``lightgbm`` (the extra ``bench``).
 """
 
 from collections.abc import Iterator
@@ -50,10 +50,12 @@ class Totals:
 
     @staticmethod
     def of(keys: NDArray[np.int64], label: NDArray[np.float64]) -> "Totals":
+        """Count ``label`` by key; both ``(n,)``."""
         distinct, code = np.unique(keys, return_inverse=True)
         return Totals(distinct, np.bincount(code).astype(float), np.bincount(code, label))
 
     def at(self, keys: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Rows and positives of each key, 0 for unknown ones."""
         place = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
         known = self.keys[place] == keys
         return np.where(known, self.rows[place], 0.0), np.where(known, self.positives[place], 0.0)
@@ -73,7 +75,7 @@ def before(keys: NDArray[np.int64], label: NDArray[np.float64]) -> tuple[NDArray
 
 @dataclass(frozen=True)
 class Frame:
-    """The columns of a batch as numbers; ``tag`` and ``tagged`` are (row, tag) pairs, one for each tag of a row."""
+    """The columns of a batch as numbers; ``tagged`` and ``tag`` are the rows and tags of all (row, tag) pairs."""
 
     context: NDArray[np.float64]
     keys: dict[str, NDArray[np.int64]]
@@ -82,6 +84,7 @@ class Frame:
 
     @staticmethod
     def of(table: pa.Table) -> "Frame":
+        """The numbers of a table with :data:`COLUMNS`."""
         hour = pc.hour(table["time_ms"].cast(pa.timestamp("us", "Asia/Shanghai")))
         numbers = [table["tab"], table["video.video_duration"], hour]
         tags = pc.split_pattern(pc.fill_null(table["video.tag"], "-1"), ",").combine_chunks()

@@ -151,5 +151,23 @@ def read_artifact(path: str | Path, *, kind: str) -> Stored:
             f"{path} is absent or incomplete: {error.filename or error}", hint="give the folder that a save made"
         ) from error
     except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise FormatError(f"{path} is damaged: {error}", hint="restore it from a copy, or fit anew") from error
+        raise _damaged(path, error) from error
     return Stored(manifest, arrays, tables)
+
+
+@contextmanager
+def unpacking(path: str | Path) -> Generator[None]:
+    """Take an artefact apart in the block; what it lacks there is damage.
+
+    Raises:
+        FormatError: a part is absent, or not what it should be.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, ValueError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: str | Path, error: Exception) -> FormatError:
+    what = f"no part {error}" if isinstance(error, KeyError) else str(error).splitlines()[0]
+    return FormatError(f"{path} is damaged: {what}", hint="restore it from a copy, or fit anew")

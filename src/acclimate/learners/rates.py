@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from acclimate.artifacts import Events, FloatArray
 from acclimate.errors import ConfigError, MismatchError, NotFittedError, nearest
 from acclimate.features import positions
-from acclimate.storage import read_artifact, write_artifact
+from acclimate.storage import read_artifact, unpacking, write_artifact
 
 
 @dataclass(frozen=True)
@@ -96,10 +96,11 @@ class _Counting:
             MismatchError: it is another kind of learner.
         """
         stored = read_artifact(path, kind=cls.kind)
-        learner = cls(**stored.manifest["parameters"])
-        ids = stored.tables["ids"]["id"].combine_chunks()
-        learner._state = RateState(ids, stored.arrays["rows"], stored.arrays["positives"])
-        learner._fingerprint = stored.manifest["schema"]
+        with unpacking(path):
+            learner = cls(**stored.manifest["parameters"])
+            ids = stored.tables["ids"]["id"].combine_chunks()
+            learner._state = RateState(ids, stored.arrays["rows"], stored.arrays["positives"])
+            learner._fingerprint = stored.manifest["schema"]
         return learner
 
     @property

@@ -5,14 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from acclimate.artifacts import EntityStates, Posterior
-from acclimate.errors import FormatError
 from acclimate.features import FeatureIndex
 from acclimate.learners.effects import EffectState
 from acclimate.learners.mixed import Parameters, State
-from acclimate.storage import Stored, read_artifact, write_artifact
+from acclimate.storage import Stored, read_artifact, unpacking, write_artifact
 
 KIND = "glmix"
 
@@ -54,12 +53,10 @@ def load_glmix(path: str | Path) -> tuple[Parameters, State]:
     """
     stored = read_artifact(path, kind=KIND)
     manifest = stored.manifest
-    try:
+    with unpacking(path):
         parameters = TypeAdapter(Parameters).validate_python(manifest["parameters"])
         effects = tuple(_effect(stored, i, record) for i, record in enumerate(manifest["effects"]))
         return parameters, State(effects, manifest["label"], manifest["schema"], manifest["cut"])
-    except (KeyError, ValidationError) as error:
-        raise FormatError(f"{path} is damaged: {error}", hint="restore it from a copy, or fit anew") from error
 
 
 def _effect(stored: Stored, i: int, record: dict[str, Any]) -> EffectState:
