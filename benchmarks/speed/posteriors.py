@@ -113,7 +113,7 @@ def effect(
 
 def timed(work: Callable[[], Any]) -> tuple[Any, float, float]:
     """What the work returns, its CPU seconds and its wall seconds: the best of two runs."""
-    best = np.inf, np.inf
+    best, result = (np.inf, np.inf), None
     for _ in range(2):
         cpu, wall = time.process_time(), time.perf_counter()
         result = work()

@@ -1,7 +1,8 @@
 """The strong outsider: gradient-boosted trees on strictly-past statistics, trained anew every day.
 
 What many teams run: smoothed rates and counts of the user, the video, its author, its tags and the user's with
-these tags, as they were before each row, beside the context of the row. It needs ``lightgbm`` (the extra ``bench``).
+these tags, as they were before each row, beside the context of the row. It needs ``lightgbm``, of the extra
+``bench``.
 """
 
 from collections.abc import Iterator

@@ -29,7 +29,7 @@ def _as_mapping(value: Any) -> Any:
     """``["user_id"]`` is short for ``{"user_id": "user_id"}``."""
     if isinstance(value, str):
         return {value: value}
-    return value if isinstance(value, Mapping) else {name: name for name in value}
+    return {name: name for name in value} if isinstance(value, list | tuple) else value
 
 
 Names = Annotated[Sequence[str], BeforeValidator(_as_tuple)]

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import importlib.util
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace as changed
 from pathlib import Path
@@ -127,6 +128,7 @@ def replay_project(
         raise ConfigError(
             "the project file has no section 'replay'", hint="say at least when it starts: replay.start"
         )
+    check_free(out, overwrite=overwrite)
     events = open_events(project)
     options = {
         name: getattr(section, name)
@@ -218,13 +220,14 @@ def _arm(section: ArmSection, project: Project, learners: dict[str, GLMix], main
         case "stale" | "incremental" | "retrain":
             return Arm(name, learners[main], name, section.window)
         case "fixed":
-            return Arm(name, make_learner(changed(project.learners[main], random={})))
+            learner = make_learner(changed(project.learners[main], random={}))
         case "global-rate":
-            return Arm(name, GlobalRate(label))
+            learner = GlobalRate(label)
         case "item-rate":
-            return Arm(name, Rate(item, label))
+            learner = Rate(item, label)
         case _:
-            return Arm(name, Rate(user, label))
+            learner = Rate(user, label)
+    return Arm(name, learner, section.regime, section.window)
 
 
 def _user_and_item(project: Project) -> tuple[str, str]:
@@ -235,14 +238,24 @@ def _user_and_item(project: Project) -> tuple[str, str]:
 
 def _from_python(reference: str, folder: Path) -> Learner:
     """The object that ``file.py:Name`` makes."""
-    file, _, name = reference.partition(":")
+    file, _, name = reference.rpartition(":")
     path = folder / file
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if not name or spec is None or spec.loader is None or not path.exists():
+    spec = importlib.util.spec_from_file_location(str(path), path)
+    if not name or spec is None or spec.loader is None or not path.is_file():
         raise ConfigError(f"'{reference}' names no object in a file", hint=f"write file.py:Name, under {folder}")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    sys.modules[spec.name] = module  # where dataclasses look their module up
+    try:
+        spec.loader.exec_module(module)
+    except (ImportError, SyntaxError) as error:
+        raise ConfigError(
+            f"{path} cannot be imported: {error}", hint="install what it needs, or mend it"
+        ) from error
     made: Any = getattr(module, name, None)
     if made is None:
-        raise ConfigError(f"{path} has no '{name}'", hint=nearest(name, dir(module)))
-    return made() if isinstance(made, type) else made
+        public = [known for known in vars(module) if not known.startswith("_")]
+        raise ConfigError(f"{path} has no '{name}'", hint=nearest(name, public))
+    learner = made() if isinstance(made, type) else made
+    if absent := [verb for verb in ("fit", "update", "predict") if not callable(getattr(learner, verb, None))]:
+        raise ConfigError(f"'{reference}' has no {absent[0]}()", hint="an arm has fit, update and predict")
+    return learner

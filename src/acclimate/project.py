@@ -4,17 +4,36 @@ Environment variables (``${NAME}``, ``${NAME:-default}``) expand in every text, 
 folder, and ``key=value`` overrides go on top.
 """
 
+import datetime as dt
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 from pydantic.dataclasses import dataclass
 
-from acclimate.config import EntityTable, Feature, FixedEffect, Names, RandomEffect, Schema, TimeColumn
+from acclimate.config import (
+    EntityTable,
+    Feature,
+    FixedEffect,
+    Names,
+    RandomEffect,
+    Schema,
+    TimeColumn,
+    duration_us,
+)
 from acclimate.errors import ConfigError, nearest
 
 _STRICT = ConfigDict(extra="forbid")
@@ -27,31 +46,67 @@ def _as_fixed(value: Any) -> Any:
 
 
 def _as_random(value: Any) -> Any:
+    if isinstance(value, str | None | list):
+        value = dict.fromkeys([value] if isinstance(value, str) else value or ())
     if not isinstance(value, Mapping):
         return value
-    return {entity: {"entity": entity, **(effect or {})} for entity, effect in value.items()}
+    return {entity: {"entity": entity, **_as_fixed(effect)} for entity, effect in value.items()}
 
 
 def _as_arm(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
+def _placed(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+    """Our own errors as pydantic's kind, which knows the place."""
+    try:
+        return check(value)
+    except ConfigError as error:
+        raise ValueError(str(error)) from error
+
+
+def _check_duration(text: str) -> str:
+    duration_us(text)
+    return text
+
+
+def _as_time(value: Any) -> Any:
+    """YAML reads some times as dates; the rest must be ISO 8601."""
+    if isinstance(value, dt.date):
+        return value.isoformat()
+    try:
+        dt.datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"'{value}' is no time; write 2022-04-25 or 2022-04-25T18:00") from None
+    return value
+
+
+_Duration = Annotated[str, AfterValidator(_check_duration), WrapValidator(_placed)]
+_Time = Annotated[str, BeforeValidator(_as_time)]
+
+
 @dataclass(frozen=True, config=_STRICT)
 class EventsSection:
     """Where the events lie (a path, a glob, a folder, or several), and what they mean."""
 
-    path: Names
+    path: Annotated[Names, Field(min_length=1)]
     schema: Schema
 
 
 @dataclass(frozen=True, config=_STRICT)
 class GLMixSection:
-    """A :class:`acclimate.GLMix`: ``fixed`` is a list of features or a FixedEffect, ``random`` maps entities."""
+    """A :class:`acclimate.GLMix`.
+
+    ``fixed`` is a :class:`FixedEffect`, or just its features; ``random`` maps entities to a :class:`RandomEffect`,
+    or just its features, or lists entities that have an intercept alone.
+    """
 
     kind: Literal["glmix"]
-    fixed: Annotated[FixedEffect, BeforeValidator(_as_fixed)] = Field(default_factory=FixedEffect)
-    random: Annotated[dict[str, RandomEffect], BeforeValidator(_as_random)] = Field(
-        default_factory=dict[str, RandomEffect]
+    fixed: Annotated[FixedEffect, BeforeValidator(_as_fixed), WrapValidator(_placed)] = Field(
+        default_factory=FixedEffect
+    )
+    random: Annotated[dict[str, Annotated[RandomEffect, WrapValidator(_placed)]], BeforeValidator(_as_random)] = (
+        Field(default_factory=dict[str, RandomEffect])
     )
     label: str | None = None
     learn_population: bool = True
@@ -68,7 +123,7 @@ class ArmSection:
 
     name: str
     regime: Literal["incremental", "stale", "retrain"] = "incremental"
-    window: str | None = None
+    window: _Duration | None = None
     python: str | None = None
     learner: str | None = None
 
@@ -86,14 +141,14 @@ class ArmSection:
 class ReplaySection:
     """What :func:`acclimate.replay` is asked for; ``learner`` is the one behind the built-in arms."""
 
-    start: Annotated[str, BeforeValidator(str)]
-    every: str = "1d"
-    end: Annotated[str, BeforeValidator(str)] | None = None
+    start: _Time
+    every: _Duration = "1d"
+    end: _Time | None = None
     arms: list[Annotated[ArmSection, BeforeValidator(_as_arm)]] = Field(
         default_factory=lambda: [ArmSection(name) for name in BUILT_IN_ARMS]
     )
     learner: str | None = None
-    label_delay: str | None = None
+    label_delay: _Duration | None = None
     ndcg_at: Annotated[int, Field(ge=1)] = 10
     within: Names = ()
     follow: str | int | None = None
@@ -138,12 +193,12 @@ def load_project(path: str | Path, overrides: Sequence[str] = ()) -> Project:
     """
     path = Path(path)
     try:
-        content: Any = yaml.safe_load(path.read_text())
+        content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         hint = "give its path, or make one with 'acclimate data'"
         raise ConfigError(f"{path}: {error.strerror}", hint=hint) from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is no YAML: {_one_line(error)}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path} holds no sections", hint="see the project file in the guide")
     for override in overrides:
@@ -152,6 +207,12 @@ def load_project(path: str | Path, overrides: Sequence[str] = ()) -> Project:
         return TypeAdapter(Project).validate_python(_assembled(_expanded(content), path.parent))
     except ValidationError as error:
         raise ConfigError(f"{path}: {_first_error(error)}", hint=_hint(error)) from error
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error.message}", hint=error.hint) from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _override(content: dict[str, Any], override: str) -> None:
@@ -161,29 +222,39 @@ def _override(content: dict[str, Any], override: str) -> None:
     *parents, last = key.split(".")
     section = content
     for parent in parents:
-        section = section.setdefault(parent, {})
+        if section.get(parent) is None:
+            section[parent] = {}
+        section = section[parent]
         if not isinstance(section, dict):
-            raise ConfigError(f"'{parent}' in '{key}' is a value, not a section")
-    section[last] = yaml.safe_load(value)
+            hint = "override the whole of it"
+            raise ConfigError(f"'{parent}' in '{key}' is a value, not a section", hint=hint)
+    try:
+        section[last] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"'{override}': the value is no YAML: {_one_line(error)}") from error
 
 
 _VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 
 
-def _expanded(value: Any) -> Any:
-    """The value with the variables in all of its texts expanded."""
+def _expanded(value: Any, *place: str) -> Any:
+    """The value, found at that place, with the variables in all of its texts expanded."""
     if isinstance(value, dict):
-        return {key: _expanded(item) for key, item in value.items()}
+        return {key: _expanded(item, *place, str(key)) for key, item in value.items()}
     if isinstance(value, list):
-        return [_expanded(item) for item in value]
-    return _VARIABLE.sub(_variable, value) if isinstance(value, str) else value
+        return [_expanded(item, *place, str(i)) for i, item in enumerate(value)]
+    return _VARIABLE.sub(lambda match: _variable(match, place), value) if isinstance(value, str) else value
 
 
-def _variable(match: re.Match[str]) -> str:
-    default: str | None = match[2]
-    value = os.environ.get(match[1], default)
+def _variable(match: re.Match[str], place: Sequence[str]) -> str:
+    """As in a shell: the default also stands for an empty value."""
+    name, default = match[1], match[2]
+    value = os.environ.get(name) or default
     if value is None:
-        raise ConfigError(f"the environment variable {match[1]} is not set", hint=f"export {match[1]}=...")
+        state = "empty" if name in os.environ else "not set"
+        raise ConfigError(
+            f"{'.'.join(place)}: the environment variable {name} is {state}", hint=f"export {name}=..."
+        )
     return value
 
 
@@ -192,14 +263,18 @@ def _assembled(content: dict[str, Any], folder: Path) -> dict[str, Any]:
     content = dict(content)
     features = content.pop("features", None) or {}
     events = content.get("events")
+    if "folder" in content:
+        raise ConfigError("folder: unknown key", hint="it is where the project file lies")
     if isinstance(events, dict):
+        if "features" in events:
+            raise ConfigError("events.features: unknown key", hint="'features' is a section of its own")
         schema: dict[str, Any] = {key: value for key, value in events.items() if key != "path"}
         schema["features"] = features
         if isinstance(schema.get("tables"), dict):
             schema["tables"] = {name: _located(table, folder) for name, table in schema["tables"].items()}
-        paths = events.get("path", ())
-        paths = [paths] if isinstance(paths, str) else paths
-        content["events"] = {"path": [_under(folder, path) for path in paths], "schema": schema}
+        content["events"] = {"schema": schema}
+        if "path" in events:
+            content["events"]["path"] = _under(folder, events["path"])
     return {**content, "folder": folder}
 
 
@@ -210,34 +285,60 @@ def _located(table: Any, folder: Path) -> Any:
 
 
 def _under(folder: Path, path: Any) -> Any:
+    """A path or a list of them from the project's folder; what is neither is left to the check."""
+    if isinstance(path, list):
+        return [_under(folder, part) for part in path]
     return str(folder / path) if isinstance(path, str) else path
 
 
 def _first_error(error: ValidationError) -> str:
     first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"] if part != "schema").replace("events.features", "features")
     more = f", and {error.error_count() - 1} more" if error.error_count() > 1 else ""
-    what = (
-        "is not known"
-        if first["type"] == "unexpected_keyword_argument"
-        else first["msg"].removeprefix("Value error, ")
-    )
-    return f"'{where}' {what}{more}" if what.startswith("is ") else f"'{where}': {what}{more}"
+    what = _WORDS.get(first["type"], first["msg"].removeprefix("Value error, "))
+    return f"{_place(first['loc'])}: {what.replace('Input should', 'should')}{more}"
 
 
 def _hint(error: ValidationError) -> str:
     first = error.errors()[0]
     if first["type"] != "unexpected_keyword_argument":
         return ""
-    return nearest(str(first["loc"][-1]), _known_keys())
+    section, _, key = _place(first["loc"]).rpartition(".")
+    return nearest(key, next(keys for pattern, keys in _KEYS.items() if re.fullmatch(pattern, section)))
 
 
-_RECORDS = (
-    *(Project, EventsSection, Schema, TimeColumn, EntityTable, Feature),
-    *(GLMixSection, FixedEffect, RandomEffect, ReplaySection, ArmSection),
-)
+def _place(loc: Sequence[int | str]) -> str:
+    """Where in the file: the schema's keys are those of ``events``, but for the features."""
+    if tuple(loc[:2]) == ("events", "schema"):
+        loc = loc[2:] if tuple(loc[2:3]) == ("features",) else ("events", *loc[2:])
+    return ".".join(map(str, loc))
 
 
-def _known_keys() -> Iterator[str]:
-    for record in _RECORDS:
-        yield from record.__dataclass_fields__
+_WORDS = {
+    "unexpected_keyword_argument": "unknown key",
+    "missing": "is missing",
+    "dataclass_type": "should be a section of keys",
+    "dict_type": "should be a section of keys",
+    "mapping_type": "should be a section of keys",
+    "list_type": "should be a list",
+    "is_instance_of": "should be a name or a list of names",
+    "too_short": "is empty",
+}
+
+
+def _names(record: Any, *others: str, without: str = "") -> Iterable[str]:
+    return {*record.__dataclass_fields__, *others} - {without}
+
+
+_KEYS = {
+    "": _names(Project, "features", without="folder"),
+    r"events(\.tables\..+)?\.time": _names(TimeColumn),
+    r"events\.tables\..+": _names(EntityTable),
+    "events": _names(Schema, "path", without="features"),
+    r"features\..+": _names(Feature),
+    r"learners\..+\.fixed": _names(FixedEffect),
+    r"learners\..+\.random\..+": _names(RandomEffect),
+    r"learners\..+": _names(GLMixSection),
+    r"replay\.arms\..+": _names(ArmSection),
+    "replay": _names(ReplaySection),
+}
+"""The keys of each section, by a pattern of its place."""

@@ -146,6 +146,22 @@ def test_the_order_of_blocks_and_of_rows_does_not_matter(seed, order, kind):
         assert_allclose(there.precision, here.precision, rtol=1e-7, atol=1e-9)
 
 
+@pytest.mark.parametrize(("kind", "seed"), [("full", 9), ("diagonal", 6), ("marginal", 8)])
+def test_a_weight_counts_a_row_so_often_wherever_the_search_stops(kind, seed):
+    """Not only at the optimum: a row of weight 3 and three rows are searched along one path."""
+    made, times = world(seed, kind=kind), np.arange(300) % 4
+    skewed = [dataclasses.replace(b, X=sparse.csr_array(b.X.toarray() ** 3)) for b in made.blocks]
+    heavy = World(skewed, dataclasses.replace(made.rows, weight=times.astype(float)))
+    rows = np.repeat(np.arange(300), times)
+    many = World(
+        [dataclasses.replace(b, X=b.X[rows], entity=b.entity[rows]) for b in skewed],
+        dataclasses.replace(made.rows, weight=np.ones(300)).taken(rows),
+    )
+    one, other = heavy.solved(tolerance=0.5), many.solved(tolerance=0.5)
+    assert one.decrement > 1e-3
+    assert_allclose(joined(one), joined(other), rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_where_to_start_and_what_to_precondition_with_do_not_change_the_optimum(kind):
     made = world(4, kind=kind, weak=0.1)

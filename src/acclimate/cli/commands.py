@@ -16,7 +16,14 @@ if TYPE_CHECKING:
 
 
 class _Group(TyperGroup):
-    """Commands whose expected errors are one line with a hint, and their exit code that of the error tree."""
+    """Commands whose expected errors are one line with a hint, and their exit code that of the error tree.
+
+    ``--debug`` may stand anywhere: it is what one appends to the line that failed.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        asked = "--debug" in args
+        return super().parse_args(ctx, ["--debug"] * asked + [arg for arg in args if arg != "--debug"])
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -38,20 +45,24 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Recommenders that stay personal and fresh.",
 )
-data = typer.Typer(no_args_is_help=True, help="Turn a public data set into a project that is ready to run.")
+data = typer.Typer(no_args_is_help=True, help="Make a project of a data set, ready to run.")
 app.add_typer(data, name="data")
 
-ProjectFile = Annotated[Path, typer.Argument(metavar="[PROJECT]", help="The project file.")]
+ProjectFile = Annotated[Path, typer.Argument(metavar="PROJECT", help="The project file.")]
 Set = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key, as in replay.every=6h.")
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
-LearnerName = Annotated[str | None, typer.Option("--learner", help="Which learner, where there are several.")]
-Until = Annotated[str | None, typer.Option(metavar="TIME", help="Only events before this time.")]
+LearnerName = Annotated[
+    str | None, typer.Option("--learner", metavar="NAME", help="Which learner, where there are several.")
+]
+Until = Annotated[str | None, typer.Option(metavar="TIME", help="Only events before this, as in 2022-04-25.")]
 DataPath = Annotated[str, typer.Argument(metavar="PATH", help="The official folder, or a URL of its archive.")]
-ProjectFolder = Annotated[Path, typer.Option("--out", help="Folder for the project.")]
-Sha256 = Annotated[str | None, typer.Option("--sha256", help="What the archive's SHA-256 must be.")]
-Md5 = Annotated[str | None, typer.Option("--md5", help="What the archive's MD5 must be.")]
+ProjectFolder = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the project.")]
+Sha256 = Annotated[str | None, typer.Option("--sha256", metavar="HEX", help="What the archive's SHA-256 must be.")]
+Md5 = Annotated[str | None, typer.Option("--md5", metavar="HEX", help="What the archive's MD5 must be.")]
+Users = Annotated[int, typer.Option(min=10, metavar="N", help="Users of the world.")]
+Seed = Annotated[int, typer.Option(min=0, metavar="N", help="Another seed is another world.")]
 DEFAULT_PROJECT = Path("acclimate.yaml")
 
 
@@ -73,13 +84,18 @@ def common(
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for the report.")] = Path("demo"),
-    users: Annotated[int, typer.Option(min=10, help="Users of the world.")] = 2_000,
-    days: Annotated[int, typer.Option(min=12, help="Days of the world; the first ten are the first fit.")] = 40,
-    seed: Annotated[int, typer.Option(help="Another seed is another world.")] = 0,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the report.")] = Path("demo"),
+    users: Users = 2_000,
+    days: Annotated[
+        int, typer.Option(min=12, metavar="N", help="Days of the world; the first ten are the first fit.")
+    ] = 40,
+    seed: Seed = 0,
     overwrite: Overwrite = False,
 ) -> None:
-    """Simulate a drifting world and replay it day by day: the whole system at once, with no data of yours."""
+    """Replay a simulated world, day by day.
+
+    The world drifts and its true probabilities are known: the whole system at once, with no data of yours.
+    """
     from acclimate import pipeline
     from acclimate.cli.terminal import replay_progress, show_report
 
@@ -92,14 +108,14 @@ def demo(
 
 @app.command()
 def fit(
-    out: Annotated[Path, typer.Option(help="Where to save the model.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where to save the model.")],
     project: ProjectFile = DEFAULT_PROJECT,
     learner: LearnerName = None,
     until: Until = None,
     set_: Set = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Fit a learner of the project from scratch and save it."""
+    """Fit a learner from scratch and save it."""
     from acclimate import pipeline
     from acclimate.cli.terminal import show_info, working
 
@@ -111,7 +127,9 @@ def fit(
 
 @app.command()
 def update(
-    model: Annotated[Path, typer.Option(help="The saved model; it is brought up to date in place.")],
+    model: Annotated[
+        Path, typer.Option(metavar="DIR", help="The saved model; it is brought up to date in place.")
+    ],
     project: ProjectFile = DEFAULT_PROJECT,
     since: Annotated[
         str | None, typer.Option(metavar="TIME", help="Start here, not after the last event learned.")
@@ -119,7 +137,10 @@ def update(
     until: Until = None,
     set_: Set = None,
 ) -> None:
-    """Learn the events that are new since the last fit or update, and nothing twice."""
+    """Bring a saved model up to date.
+
+    It learns the events after the last one that it learned, and nothing twice.
+    """
     from acclimate import pipeline
     from acclimate.cli.terminal import show_info, working
 
@@ -130,12 +151,15 @@ def update(
 
 @app.command()
 def replay(
-    out: Annotated[Path, typer.Option(help="Folder for metrics.json and report.html.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for metrics.json and report.html.")],
     project: ProjectFile = DEFAULT_PROJECT,
     set_: Set = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Play the log back window by window: every arm predicts, then learns; report how well and at what cost."""
+    """Play the log back and compare the arms.
+
+    Window by window, every arm predicts first and learns afterwards; the report says how well, and at what cost.
+    """
     from acclimate import pipeline
     from acclimate.cli.terminal import replay_progress, show_report
 
@@ -148,7 +172,10 @@ def replay(
 
 @app.command()
 def check(project: ProjectFile = DEFAULT_PROJECT, set_: Set = None) -> None:
-    """Read the project file and every event that it names, learn nothing, and say what is there."""
+    """Check the project and all of its events.
+
+    Everything that the learners read is read and checked, nothing is learned; says what is there.
+    """
     from acclimate import pipeline
     from acclimate.cli.terminal import show_check, working
 
@@ -162,7 +189,10 @@ def check(project: ProjectFile = DEFAULT_PROJECT, set_: Set = None) -> None:
 def kuairand(
     path: DataPath, out: ProjectFolder, sha256: Sha256 = None, md5: Md5 = None, overwrite: Overwrite = False
 ) -> None:
-    """KuaiRand: impressions of a short-video app, with users and videos. The data stay where they are."""
+    """KuaiRand: a short-video app.
+
+    Impressions with users and videos: KuaiRand-Pure, -1K or -27K. The data stay where they are.
+    """
     from acclimate.events.kuairand import kuairand as make
 
     _make(make, path, out, sha256=sha256, md5=md5, overwrite=overwrite)
@@ -172,10 +202,37 @@ def kuairand(
 def movielens(
     path: DataPath, out: ProjectFolder, sha256: Sha256 = None, md5: Md5 = None, overwrite: Overwrite = False
 ) -> None:
-    """MovieLens: ratings of films, of any size from 100K to 32M, converted to Parquet."""
+    """MovieLens: ratings of films.
+
+    Of any size from 100K to 32M, converted to Parquet.
+    """
     from acclimate.events.movielens import movielens as make
 
     _make(make, path, out, sha256=sha256, md5=md5, overwrite=overwrite)
+
+
+@data.command()
+def world(
+    out: ProjectFolder,
+    users: Users = 2_000,
+    days: Annotated[int, typer.Option(min=2, metavar="N", help="Days of the world.")] = 40,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """A simulated world.
+
+    Users whose tastes drift, and jump half way; the true probability of every click is known.
+    """
+    from acclimate import pipeline
+    from acclimate.cli.terminal import show_dataset, working
+
+    with working("simulating"):
+        made = pipeline.write_world(
+            pipeline.simulated_world(users=users, days=days, jump_day=days // 2, seed=seed),
+            out,
+            overwrite=overwrite,
+        )
+    show_dataset(made)
 
 
 def _make(make: Callable[..., "Dataset"], path: str, out: Path, **options: Any) -> None:

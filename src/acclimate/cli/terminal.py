@@ -25,7 +25,7 @@ from acclimate.learners import GLMix
 from acclimate.project import Project
 
 _ERR = Console(stderr=True)
-_OUT = Console()
+_OUT = Console(markup=False, emoji=False)  # paths may hold what looks like markup
 
 
 @contextmanager
@@ -40,7 +40,7 @@ def replay_progress() -> Generator[Callable[[Step], None]]:
     """A bar over the windows of a replay, with what is being done; the function takes each step as it begins."""
     columns = (
         SpinnerColumn(),
-        TextColumn("{task.description:<34}"),
+        TextColumn("{task.description:<34}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

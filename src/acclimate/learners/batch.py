@@ -121,7 +121,16 @@ def _lots(batch: Batch, names: Sequence[Sequence[str]]) -> NDArray[np.uint64]:
         of_name = np.array([zlib.crc32(name.encode()) for name in columns], np.uint64)
         cells = _hashed(_hashed(of_name)[X.indices] ^ X.data.view(np.uint64))
         lots = _hashed(lots ^ np.add.reduceat(cells, X.indptr[:-1]))  # an intercept is in every row
-    return lots
+    # Rows alike in all are interchangeable, but with one lot they would be drawn all together or not at all.
+    return _hashed(lots ^ _hashed(_alike_before(lots)))
+
+
+def _alike_before(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """How many equal ones come before each."""
+    order = np.argsort(values, kind="stable")
+    before = np.empty(len(values), np.uint64)
+    before[order] = np.arange(len(values)) - np.searchsorted(values[order], values[order])
+    return before
 
 
 def _hashed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:

@@ -4,12 +4,12 @@ Stabilised forgetting after Kulhavy and Zarrop (1993), as used for sequential lo
 Ouyang et al. (arXiv 2108.13299) in the form ``H1 = d H0 + X'DX + (1 - d) lambda I``.
 """
 
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 
 from acclimate.artifacts import FloatArray, Posterior
-from acclimate.errors import ConfigError
+from acclimate.errors import ConfigError, nearest
 
 Diagonal: TypeAlias = Literal["diagonal", "marginal"]
 
@@ -68,6 +68,8 @@ def reduced(precision: FloatArray, diagonal: Diagonal) -> FloatArray:
 
     Photon-ML calls the variances that follow SIMPLE and FULL.
     """
+    if diagonal not in get_args(Diagonal):
+        raise ConfigError(f"no diagonal '{diagonal}'", hint=nearest(diagonal, get_args(Diagonal)))
     if diagonal == "marginal":
         return 1.0 / np.diagonal(inverse(precision), axis1=-2, axis2=-1)
     return np.diagonal(precision, axis1=-2, axis2=-1).copy()

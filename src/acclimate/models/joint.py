@@ -126,7 +126,7 @@ def solve_joint(
         tolerance: joint Newton decrement at which to stop.
         max_steps: Newton steps at most.
     """
-    scalings = [Scaling.of(block.X, centre=block.prior.is_full) for block in blocks]
+    scalings = [Scaling.of(block.X, centre=block.prior.is_full, weight=weight) for block in blocks]
     problem = _Problem([_scaled(s, b) for s, b in zip(scalings, blocks, strict=True)], y, weight, loss)
     means = [b.prior.mean for b in blocks] if start is None else start
     w = problem.joined([s.mean_in(m) for s, m in zip(scalings, means, strict=True)])

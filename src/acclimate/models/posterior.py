@@ -6,14 +6,14 @@ update needs the last posterior and the new rows alone.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
 from acclimate.artifacts import FloatArray, IntArray, Posterior
-from acclimate.errors import ConfigError, RowError
+from acclimate.errors import ConfigError, RowError, nearest
 from acclimate.models.gaussian import Diagonal, embedded, forget, reduced
 from acclimate.models.joint import Block, solve_joint
 from acclimate.models.likelihood import Line, Loss, loss_derivatives
@@ -168,6 +168,8 @@ class _Rows:
     def checked(
         X: Any, y: ArrayLike, offset: ArrayLike | None, weight: ArrayLike | None, *, d: int, loss: Loss
     ) -> "_Rows":
+        if loss not in get_args(Loss):
+            raise ConfigError(f"no loss '{loss}'", hint=nearest(loss, get_args(Loss)))
         labels = np.asarray(y, np.float64)
         design = _csr(X) if sparse.issparse(X) else np.asarray(X, np.float64)
         if labels.ndim != 1 or design.shape != (len(labels), d):
