@@ -140,6 +140,22 @@ def test_an_error_of_any_kind_leaves_nothing(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+def test_what_was_there_comes_back_if_the_new_cannot_take_its_name(tmp_path, monkeypatch):
+    write(tmp_path / "model", note="old")
+    before, rename = content(tmp_path / "model"), Path.rename
+
+    def refused(self: Path, target: Path) -> Path:
+        if self.suffix == ".partial":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", refused)
+    with pytest.raises(OutputError, match=os.strerror(errno.EIO)):
+        write(tmp_path / "model", note="new", overwrite=True)
+    assert content(tmp_path / "model") == before
+    assert os.listdir(tmp_path) == ["model"]
+
+
 def test_the_final_name_appears_only_at_the_end(tmp_path):
     with replacing_folder(tmp_path / "out") as folder:
         (folder / "part").write_text("done")

@@ -20,7 +20,7 @@ import acclimate as ac
 LABEL = "long_view"
 COLUMNS = ["user_id", "video_id", "tab", "time_ms", "video.author_id", "video.video_duration", "video.tag"]
 PRIOR_ROWS = 20.0
-"""A rate is that of this many rows more, at the global rate."""
+"""A rate is that of this many rows more, at the global rate so far."""
 
 TRAIN_ROWS = 300_000
 """The trees see the latest rows; the statistics see all."""
@@ -62,15 +62,23 @@ class Totals:
         return np.where(known, self.rows[place], 0.0), np.where(known, self.positives[place], 0.0)
 
 
-def before(keys: NDArray[np.int64], label: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Rows and positives of the same key before each row; rows are in the order of time."""
+def before(
+    keys: NDArray[np.int64], label: NDArray[np.float64], time: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Rows and positives of the same key at an earlier time than each row's; rows are in the order of time.
+
+    Earlier, not above: of rows logged twice neither may know the label of the other.
+    """
     order = np.argsort(keys, kind="stable")
-    first = np.concatenate([[True], np.diff(keys[order]) != 0])
-    start = np.maximum.accumulate(np.where(first, np.arange(len(keys)), 0))
+    place = np.arange(len(keys))
+    new_key = np.diff(keys[order], prepend=0) != 0
+    new_time = new_key | (np.diff(time[order], prepend=0) != 0)
+    start = np.maximum.accumulate(np.where(new_key, place, 0))
+    now = np.maximum.accumulate(np.where(new_time, place, 0))
     running = np.cumsum(label[order]) - label[order]
     rows, positives = np.empty(len(keys)), np.empty(len(keys))
-    rows[order] = np.arange(len(keys)) - start
-    positives[order] = running - running[start]
+    rows[order] = now - start
+    positives[order] = running[now] - running[start]
     return rows, positives
 
 
@@ -104,6 +112,35 @@ class Frame:
         yield "user x tag", self.tagged, self.keys["user_id"][self.tagged] * 100_003 + self.tag
 
 
+def smoothed(
+    row: NDArray[np.int64] | None,
+    rows: NDArray[np.float64],
+    positives: NDArray[np.float64],
+    rate: NDArray[np.float64],
+) -> list[NDArray[np.float64]]:
+    """Smoothed rate and logarithm of the count, averaged over a row's keys where it has several.
+
+    ``rate`` is the global one, of each row of the batch.
+    """
+    prior = rate if row is None else rate[row]
+    columns = [(positives + PRIOR_ROWS * prior) / (rows + PRIOR_ROWS), np.log1p(rows)]
+    if row is None:
+        return columns
+    keys = np.maximum(np.bincount(row, minlength=len(rate)), 1)
+    return [np.bincount(row, column, len(rate)) / keys for column in columns]
+
+
+def training_design(frame: Frame, label: NDArray[np.float64], time: NDArray[np.int64]) -> NDArray[np.float64]:
+    """What was known before each row, ``(n, features)``; rows are in the order of time."""
+    rows, positives = before(np.zeros(len(label), np.int64), label, time)
+    rate = (positives + 0.5) / (rows + 1)
+    past: list[NDArray[np.float64]] = []
+    for _, row, keys in frame.statistics():
+        of_keys = before(keys, label, time) if row is None else before(keys, label[row], time[row])
+        past += smoothed(row, *of_keys, rate)
+    return np.column_stack([frame.context, *past])
+
+
 class LightGBMOnRates:
     """Trees on what was known before each row; ``fit`` on everything so far is its only way to learn."""
 
@@ -119,12 +156,10 @@ class LightGBMOnRates:
         label = table[LABEL].cast(pa.float64()).to_numpy()
         frame = Frame.of(table)
         self.rate = float(label.mean())
-        past: list[NDArray[np.float64]] = []
-        for name, row, keys in frame.statistics():
-            outcome = label if row is None else label[row]
-            past += self._features(row, *before(keys, outcome), rows=len(label))
-            self.totals[name] = Totals.of(keys, outcome)
-        design = np.column_stack([frame.context, *past])[-TRAIN_ROWS:]
+        self.totals = {
+            name: Totals.of(keys, label if row is None else label[row]) for name, row, keys in frame.statistics()
+        }
+        design = training_design(frame, label, _keys(table["time_ms"]))[-TRAIN_ROWS:]
         self.trees = lgb.train(
             PARAMETERS, lgb.Dataset(design, label[-TRAIN_ROWS:], categorical_feature=[0]), TREES
         )
@@ -138,27 +173,13 @@ class LightGBMOnRates:
         """Probabilities ``(n,)``, from the statistics of the last fit."""
         table = events.table(COLUMNS)
         frame = Frame.of(table)
+        rate = np.full(table.num_rows, self.rate)
         past = [
             column
             for name, row, keys in frame.statistics()
-            for column in self._features(row, *self.totals[name].at(keys), rows=table.num_rows)
+            for column in smoothed(row, *self.totals[name].at(keys), rate)
         ]
         return self.trees.predict(np.column_stack([frame.context, *past]))
-
-    def _features(
-        self,
-        row: NDArray[np.int64] | None,
-        count: NDArray[np.float64],
-        positives: NDArray[np.float64],
-        *,
-        rows: int,
-    ) -> list[NDArray[np.float64]]:
-        """Smoothed rate and logarithm of the count, averaged over a row's keys where it has several."""
-        columns = [(positives + PRIOR_ROWS * self.rate) / (count + PRIOR_ROWS), np.log1p(count)]
-        if row is None:
-            return columns
-        keys = np.maximum(np.bincount(row, minlength=rows), 1)
-        return [np.bincount(row, column, rows) / keys for column in columns]
 
 
 def _keys(column: Any) -> NDArray[np.int64]:

@@ -6,7 +6,7 @@ code and one read from ``acclimate.yaml`` are equal.
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter
@@ -122,6 +122,10 @@ class Schema:
     tables: dict[str, EntityTable] = Field(default_factory=dict)
     duplicates: Literal["keep", "drop"] = "keep"
 
+    def __post_init__(self) -> None:
+        for name in self.features:
+            self._check_cross(name, ())
+
     def entity_column(self, name: str) -> str:
         """The column of an entity given by role or by column.
 
@@ -139,6 +143,12 @@ class Schema:
         if name in self.features:
             return self.features[name]
         return Feature(kind=name) if name in ("hour", "weekday") else Feature()
+
+    def _check_cross(self, name: str, within: tuple[str, ...]) -> None:
+        if name in within:
+            raise ValueError(f"the cross '{name}' is made of itself")
+        for part in self.feature(name).of:
+            self._check_cross(part, (*within, name))
 
     def feature_columns(self, name: str) -> tuple[str, ...]:
         """The event columns that the feature is made of."""
@@ -179,7 +189,7 @@ class FixedEffect:
     precision: PrecisionKind = "auto"
 
     def __post_init__(self) -> None:
-        _check_memory(self.forgetting, self.half_life)
+        _check_effect(self.features, self.forgetting, self.half_life)
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -208,10 +218,12 @@ class RandomEffect:
     precision: PrecisionKind = "auto"
 
     def __post_init__(self) -> None:
-        _check_memory(self.forgetting, self.half_life)
+        _check_effect(self.features, self.forgetting, self.half_life)
 
 
-def _check_memory(forgetting: float, half_life: str | None) -> None:
+def _check_effect(features: Sequence[str], forgetting: float, half_life: str | None) -> None:
+    if len(set(features)) < len(features):
+        raise ValueError(f"a feature is named twice in {', '.join(features)}")
     if half_life is None:
         return
     if forgetting != 1.0:

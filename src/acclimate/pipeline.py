@@ -15,6 +15,7 @@ from acclimate.evaluate import Arm, Progress
 from acclimate.evaluate import replay as measure
 from acclimate.evaluate.report import write_report
 from acclimate.events import read_events, simulate
+from acclimate.events.datasets import Dataset, write_world
 from acclimate.learners import GLMix, GlobalRate, Rate
 from acclimate.project import ArmSection, GLMixSection, Project
 from acclimate.storage import check_free
@@ -163,9 +164,7 @@ def demo(
     The true probabilities are known, so the report shows regret: what each arm loses against the truth.
     """
     check_free(out, overwrite=overwrite)
-    events = simulate(
-        users=users, items=300, events_per_day=2 * users, days=days, jump_day=(10 + days) // 2, seed=seed
-    )
+    events = _world(users, days, (10 + days) // 2, seed)
     context = ["surface", "hour", "position", "topics", "duration"]
     glmix = GLMix(
         fixed=FixedEffect(context),
@@ -188,6 +187,18 @@ def demo(
     return replay(
         arms, events, start=start, out=out, overwrite=overwrite, name="a drifting world", on_progress=on_progress
     )
+
+
+def make_world(
+    out: str | Path, *, users: int = 2_000, days: int = 40, seed: int = 0, overwrite: bool = False
+) -> Dataset:
+    """Write a simulated world, with a jump in tastes half way, as a project at ``out``."""
+    check_free(out, overwrite=overwrite)
+    return write_world(_world(users, days, days // 2, seed), out, overwrite=overwrite)
+
+
+def _world(users: int, days: int, jump_day: int, seed: int) -> Events:
+    return simulate(users=users, items=300, events_per_day=2 * users, days=days, jump_day=jump_day, seed=seed)
 
 
 def _named(arms: Sequence[Learner | Arm] | Mapping[str, Learner]) -> list[Arm]:

@@ -23,6 +23,7 @@ from pydantic import (
     WrapValidator,
 )
 from pydantic.dataclasses import dataclass
+from pydantic_core import ErrorDetails
 
 from acclimate.config import (
     EntityTable,
@@ -50,7 +51,10 @@ def _as_random(value: Any) -> Any:
         value = dict.fromkeys([value] if isinstance(value, str) else value or ())
     if not isinstance(value, Mapping):
         return value
-    return {entity: {"entity": entity, **_as_fixed(effect)} for entity, effect in value.items()}
+    return {
+        entity: effect if isinstance(effect, RandomEffect) else {"entity": entity, **_as_fixed(effect)}
+        for entity, effect in value.items()
+    }
 
 
 def _as_arm(value: Any) -> Any:
@@ -248,7 +252,8 @@ def _expanded(value: Any, *place: str) -> Any:
 
 def _variable(match: re.Match[str], place: Sequence[str]) -> str:
     """As in a shell: the default also stands for an empty value."""
-    name, default = match[1], match[2]
+    name: str = match[1]
+    default: str | None = match[2]
     value = os.environ.get(name) or default
     if value is None:
         state = "empty" if name in os.environ else "not set"
@@ -291,15 +296,20 @@ def _under(folder: Path, path: Any) -> Any:
     return str(folder / path) if isinstance(path, str) else path
 
 
+def _first(error: ValidationError) -> ErrorDetails:
+    """The first error, but an unknown key before a missing one: it is often that one misspelt."""
+    return min(error.errors(), key=lambda found: found["type"] != "unexpected_keyword_argument")
+
+
 def _first_error(error: ValidationError) -> str:
-    first = error.errors()[0]
+    first = _first(error)
     more = f", and {error.error_count() - 1} more" if error.error_count() > 1 else ""
     what = _WORDS.get(first["type"], first["msg"].removeprefix("Value error, "))
     return f"{_place(first['loc'])}: {what.replace('Input should', 'should')}{more}"
 
 
 def _hint(error: ValidationError) -> str:
-    first = error.errors()[0]
+    first = _first(error)
     if first["type"] != "unexpected_keyword_argument":
         return ""
     section, _, key = _place(first["loc"]).rpartition(".")

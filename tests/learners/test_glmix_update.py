@@ -145,7 +145,17 @@ def test_a_locked_random_effect_stays_bit_for_bit_and_is_an_offset():
     assert_array_equal(after.states.posterior.precision, users.states.posterior.precision)
 
 
-@settings(max_examples=15)
+def test_a_locked_effect_gets_no_new_features_or_entities():
+    model = mixed().fit(events_of(SCHEMA, log()))
+    users = model.state.effects[1]
+    data = {**log(seed=1, rows=60), "genre": ["opera"] * 60, "user_id": np.arange(60) // 20 * 50}
+    model.update(events_of(SCHEMA, data), locked=["user"])
+    assert model.state.effects[1].index == users.index
+    assert model.state.effects[1].states.ids.equals(users.states.ids)
+    assert model.state.effects[0].index.names[-1] == "genre=opera"
+
+
+@settings(max_examples=10)
 @given(seed=st.integers(0, 10**6))
 def test_the_order_of_rows_and_entities_in_a_batch_does_not_matter(seed):
     """All rows are of one instant and, for half of the entities, renamed: they come in another order."""
@@ -185,16 +195,29 @@ def test_what_is_forgotten_returns_to_the_population():
     """Rows of no weight teach nothing; what is left is the forgetting, batch by batch."""
     model = mixed(forgetting=0.5).fit(events_of(WEIGHTED, log()))
     before, population = of_user(model, 0), base(model, 1)
-    silent = {**log(rows=20), "user_id": np.zeros(20, int), "w": np.zeros(20)}
+    silent = events_of(WEIGHTED, {**log(rows=20), "user_id": np.zeros(20, int), "w": np.zeros(20)})
     expected = before.precision
     for _ in range(3):
-        model.update(events_of(WEIGHTED, silent))
+        model.update(silent)
         expected = 0.5 * expected + 0.5 * population.precision
     assert_allclose(of_user(model, 0).precision, expected, rtol=1e-9)
     for _ in range(40):
-        model.update(events_of(WEIGHTED, silent))
+        model.update(silent)
     assert_allclose(of_user(model, 0).precision, population.precision, rtol=1e-6, atol=1e-6)
     assert_allclose(of_user(model, 0).mean, population.mean, atol=1e-6)
+
+
+def test_what_is_forgotten_returns_to_the_population_as_it_was_learned():
+    model = ac.GLMix(random=[ac.RandomEffect("user", "x", forgetting=0.25)], tolerance=1e-9)
+    model.fit(events_of(WEIGHTED, log(rows=600)))
+    began = model.state.effects[1].ridge
+    assert np.abs(base(model, 1).precision / began.precision - 1.0).max() > 0.2
+    assert np.any(base(model, 1).mean != began.mean)
+    before, data = of_user(model, 0), at(0, [100.0, 101.0])
+    rows = design(data, ("(intercept)", "x"))
+    o = data["o"] + fixed(model).mean[0]
+    expected = step(before, base(model, 1), 0.25, rows, data["click"], o, data["w"])
+    assert_same(of_user(model.update(events_of(WEIGHTED, data), locked=["fixed"]), 0), expected)
 
 
 def test_nothing_is_forgotten_without_asking():

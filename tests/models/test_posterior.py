@@ -428,6 +428,6 @@ def test_bad_input_says_what_is_wrong_and_where(changed, error, message):
 def test_a_misspelt_loss_or_diagonal_is_an_error() -> None:
     one = ac.Posterior(np.zeros((1, 1)), np.ones((1, 1)))
     with pytest.raises(ConfigError, match="did you mean 'logistic'"):
-        ac.update_posteriors(one, [[1.0]], [1.0], [0, 1], loss="logistc")  # pyright: ignore
+        ac.update_posteriors(one, [[1.0]], [1.0], [0, 1], loss="logistc")
     with pytest.raises(ConfigError, match="did you mean 'marginal'"):
-        ac.update_posteriors(one, [[1.0]], [1.0], [0, 1], diagonal="margnal")  # pyright: ignore
+        ac.update_posteriors(one, [[1.0]], [1.0], [0, 1], diagonal="margnal")

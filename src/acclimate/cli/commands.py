@@ -227,11 +227,7 @@ def world(
     from acclimate.cli.terminal import show_dataset, working
 
     with working("simulating"):
-        made = pipeline.write_world(
-            pipeline.simulated_world(users=users, days=days, jump_day=days // 2, seed=seed),
-            out,
-            overwrite=overwrite,
-        )
+        made = pipeline.make_world(out, users=users, days=days, seed=seed, overwrite=overwrite)
     show_dataset(made)
 
 

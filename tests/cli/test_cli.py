@@ -1,0 +1,291 @@
+"""The command line: what goes to which stream, exit codes by the error tree, and help that reads well."""
+
+import inspect
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from acclimate import errors, pipeline
+from acclimate.cli.commands import app
+from acclimate.errors import AcclimateError
+
+COMMANDS = [
+    *(["demo"], ["fit"], ["update"], ["replay"], ["check"], ["data"]),
+    *(["data", "kuairand"], ["data", "movielens"], ["data", "world"]),
+]
+TREE = [error for _, error in inspect.getmembers(errors, inspect.isclass) if issubclass(error, AcclimateError)]
+
+
+def run(*arguments: Any) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def files(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("cli") / "world"
+    made = run("data", "world", "--out", out, "--users", 20, "--days", 5)
+    assert (made.exit_code, made.stderr) == (0, "")
+    assert (
+        made.stdout == f"project: {out}/acclimate.yaml\nnext: acclimate replay {out}/acclimate.yaml --out report\n"
+    )
+    return out / "acclimate.yaml"
+
+
+# --- every verb ----------------------------------------------------------------------------------------------
+
+
+def test_demo(tmp_path: Path) -> None:
+    done = run("demo", "--out", tmp_path / "out", "--users", 20, "--days", 12)
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert "incremental" in done.stdout
+    assert f"report: {tmp_path}/out/report.html   figures: {tmp_path}/out/metrics.json" in done.stdout
+    assert files(tmp_path / "out") == {"metrics.json", "report.html"}
+
+
+def test_fit_then_update(project: Path, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    fitted = run("fit", project, "--out", model, "--until", "2024-01-04")
+    assert (fitted.exit_code, fitted.stderr) == (0, "")
+    assert fitted.stdout.startswith("learned 120 rows up to 2024-01-03T")
+    assert f"model: {model} (" in fitted.stdout
+    updated = run("update", project, "--model", model, "--until", "2024-01-05")
+    assert updated.stdout.startswith("learned 40 rows up to 2024-01-04T")
+    again = run("update", project, "--model", model, "--since", "2024-01-04", "--until", "2024-01-06")
+    assert again.stdout.startswith("learned 80 rows up to 2024-01-05T")
+
+
+def test_replay(project: Path, tmp_path: Path) -> None:
+    options = ("--set", "replay.arms=[stale, item-rate]", "--set", "replay.resamples=5")
+    done = run("replay", project, "--out", tmp_path / "out", *options)
+    assert (done.exit_code, done.stderr) == (0, "")
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert list(metrics["arms"]) == ["stale", "item-rate"]
+    assert metrics["settings"]["resamples"] == 5
+    assert all(name in done.stdout for name in ("stale", "item-rate", "AUC"))
+    assert max(map(len, done.stdout.splitlines()[:-1])) <= 80
+
+
+def test_check(project: Path) -> None:
+    done = run("check", project)
+    assert (done.exit_code, done.stderr) == (0, "")
+    first, *rest = done.stdout.splitlines()
+    assert first == "simulated-world: 200 events from 2024-01-01 to 2024-01-05"
+    assert {line.split(":")[0].strip() for line in rest} == {
+        *("user_id", "item_id", "click", "like", "long_view"),
+        *("ranker.fixed", "ranker.user", "ranker.item"),
+    }
+
+
+def test_the_project_is_looked_for_here(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project.parent)
+    assert run("check").exit_code == 0
+
+
+def test_data_kuairand(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    for name in (
+        "log_standard_4_08_to_4_21",
+        "log_standard_4_22_to_5_08",
+        "user_features",
+        "video_features_basic",
+    ):
+        (data / f"{name}_pure.csv").write_text("user_id,video_id\n1,1\n")
+    done = run("data", "kuairand", data, "--out", tmp_path / "made [1]")
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert f"project: {tmp_path}/made [1]/acclimate.yaml\n" in done.stdout
+
+
+def test_data_movielens(tmp_path: Path) -> None:
+    data = tmp_path / "ml"
+    data.mkdir()
+    (data / "ratings.csv").write_text("userId,movieId,rating,timestamp\n1,1,4.0,1600000000\n")
+    (data / "movies.csv").write_text("movieId,title,genres\n1,Film (1999),War\n")
+    done = run("data", "movielens", data, "--out", tmp_path / "made")
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert files(tmp_path / "made") == {"acclimate.yaml", "movies.parquet", "ratings.parquet"}
+
+
+# --- errors --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", TREE)
+def test_exit_codes_follow_the_tree(error: type[AcclimateError], monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*_: Any, **__: Any) -> None:
+        raise error("what [red] is wrong", hint="what to do")
+
+    monkeypatch.setattr(pipeline, "demo", failing)
+    done = run("demo")
+    assert done.exit_code == error.exit_code
+    assert (done.stdout, done.stderr) == ("", "error: what [red] is wrong\nhint:  what to do\n")
+    assert isinstance(run("demo", "--debug").exception, error)
+
+
+def test_the_whole_tree_was_tried() -> None:
+    assert len(TREE) == 13
+    assert {error.exit_code for error in TREE} == {1, 3, 4, 5, 6}
+
+
+def fails(code: int, message: str, *arguments: Any) -> None:
+    done = run(*arguments)
+    assert done.exit_code == code, done.output
+    assert done.stdout == ""
+    assert done.stderr.startswith(f"error: {message}")
+    assert len(done.stderr.splitlines()) <= 2
+
+
+def test_mistakes_in_the_project(project: Path, tmp_path: Path) -> None:
+    fails(3, f"{tmp_path}/none.yaml: No such file", "check", tmp_path / "none.yaml")
+    fails(3, f"{project}: replay.evry: unknown key", "check", project, "--set", "replay.evry=1d")
+    fails(3, "'nothing' is no override", "check", project, "--set", "nothing")
+    fails(3, "'soon' is no time", "fit", project, "--out", tmp_path / "m", "--until", "soon")
+    fails(3, "no learner 'rankr'", "fit", project, "--out", tmp_path / "m", "--learner", "rankr")
+    assert files(tmp_path) == set()
+
+
+def test_mistakes_in_the_data(project: Path, tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("time,user_id\n")
+    path = ("--set", f"events.path={tmp_path}/log.csv")
+    fails(4, str(tmp_path / "none"), "check", project, "--set", f"events.path={tmp_path}/none")
+    fails(4, str(tmp_path / "log.csv"), "fit", project, "--out", tmp_path / "m", *path)
+    fails(4, str(tmp_path / "log.csv"), "replay", project, "--out", tmp_path / "r", *path)
+    fails(4, f"{tmp_path}: no KuaiRand log", "data", "kuairand", tmp_path, "--out", tmp_path / "made")
+    fails(4, f"{tmp_path}: no MovieLens", "data", "movielens", tmp_path, "--out", tmp_path / "made")
+    assert files(tmp_path) == {"log.csv"}
+
+
+def test_mistakes_with_models(project: Path, tmp_path: Path) -> None:
+    fails(5, f"{tmp_path}/none is absent", "update", project, "--model", tmp_path / "none")
+    assert run("fit", project, "--out", tmp_path / "model").exit_code == 0
+    other = ("--set", "features.position.kind=numeric")
+    fails(5, "events of another schema", "update", project, "--model", tmp_path / "model", *other)
+    (tmp_path / "model" / "manifest.json").write_text("{")
+    fails(5, f"{tmp_path}/model is damaged", "update", project, "--model", tmp_path / "model")
+
+
+def test_places_that_are_taken(project: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("precious")
+    taken = f"{tmp_path} exists already"
+    absent = ("--set", "events.path=absent")  # would be an error if anything were read
+    fails(6, taken, "fit", project, "--out", tmp_path, *absent)
+    fails(6, taken, "replay", project, "--out", tmp_path, *absent)
+    fails(6, taken, "demo", "--out", tmp_path)
+    fails(6, taken, "data", "world", "--out", tmp_path)
+    fails(6, taken, "data", "kuairand", tmp_path / "absent", "--out", tmp_path)
+    fails(6, taken, "data", "movielens", tmp_path / "absent", "--out", tmp_path)
+    assert (tmp_path / "mine").read_text() == "precious"
+
+
+def test_overwrite(project: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "old").write_text("")
+    assert run("fit", project, "--out", tmp_path / "out", "--overwrite").exit_code == 0
+    assert "old" not in files(tmp_path / "out")
+    small = ("--set", "replay.arms=[global-rate]", "--set", "replay.resamples=0")
+    assert run("replay", project, "--out", tmp_path / "out", "--overwrite", *small).exit_code == 0
+    assert files(tmp_path / "out") == {"metrics.json", "report.html"}
+    assert run("data", "world", "--out", tmp_path / "out", "--days", 2, "--overwrite").exit_code == 0
+    assert files(tmp_path / "out") == {"acclimate.yaml", "events"}
+
+
+def test_a_replay_that_fails_keeps_what_was_there(project: Path, tmp_path: Path) -> None:
+    (tmp_path / "old").write_text("precious")
+    fails(
+        *(4, str(project.parent), "replay", project, "--out", tmp_path, "--overwrite"),
+        *("--set", "events.path=absent"),
+    )
+    assert files(tmp_path) == {"old"}
+
+
+def test_an_interrupt_ends_quietly(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: Any, **__: Any) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("acclimate.evaluate.report.render_page", interrupted)
+    monkeypatch.setattr("acclimate.learners.storing.write_artifact", interrupted)
+    small = ("--set", "replay.arms=[global-rate]", "--set", "replay.resamples=0")
+    assert run("replay", project, "--out", tmp_path / "out", *small).exit_code == 130
+    assert run("fit", project, "--out", tmp_path / "model").exit_code == 130
+    assert files(tmp_path) == set()
+
+
+# --- as a process --------------------------------------------------------------------------------------------
+
+
+def process(*arguments: Any) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from acclimate.cli import main; main()", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_a_process_says_one_line_and_its_code(tmp_path: Path) -> None:
+    done = process("check", tmp_path / "none.yaml")
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr.splitlines() == [
+        f"error: {tmp_path}/none.yaml: No such file or directory",
+        "hint:  give its path, or make one with 'acclimate data'",
+    ]
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    for arguments in (["--debug", "check"], ["check", "--debug"]):
+        done = process(*arguments, tmp_path / "none.yaml")
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.startswith("Traceback (most recent call last)")
+        assert "acclimate.errors.ConfigError" in done.stderr
+
+
+def test_progress_goes_to_standard_error(project: Path, tmp_path: Path) -> None:
+    small = ("--set", "replay.arms=[global-rate]", "--set", "replay.resamples=0")
+    done = process("replay", project, "--out", tmp_path / "out", *small)
+    assert done.returncode == 0
+    assert "global-rate" in done.stdout
+    assert "fitting" not in done.stdout
+    assert not any(mark in done.stdout for mark in ("\x1b", "\r"))
+
+
+# --- help ----------------------------------------------------------------------------------------------------
+
+
+def test_help_lists_every_command() -> None:
+    listed = run("--help").stdout.partition("Commands:")[2]
+    assert [line.split()[0] for line in listed.splitlines() if line.strip()] == [
+        command[0] for command in COMMANDS if len(command) == 1
+    ]
+    assert "..." not in listed
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_help_reads_well(command: list[str]) -> None:
+    done = run(*command, "--help")
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    assert not any(mark in done.stdout for mark in ("[[", "{", "TEXT", "PATH>", "..."))
+    options = [line for line in done.stdout.splitlines() if line.startswith("  --")]
+    assert options
+    assert all(len(line.split("  ")) > 2 for line in options)
+
+
+def test_help_shows_defaults() -> None:
+    text = " ".join(run("demo", "--help").stdout.split())
+    assert all(f"[default: {value}" in text for value in ("demo", "2000", "40", "0"))
+    assert "[default: acclimate.yaml]" in run("check", "--help").stdout
+
+
+def test_the_version() -> None:
+    from acclimate import __version__
+
+    assert run("--version").stdout == f"{__version__}\n"
+
+
+@pytest.mark.parametrize("arguments", [["fit"], ["demo", "--days", "3"], ["nonsense"], ["data", "world"]])
+def test_usage_errors_have_code_2(arguments: list[str]) -> None:
+    assert run(*arguments).exit_code == 2

@@ -1,0 +1,441 @@
+"""The project file: every key arrives, every mistake is one line that names its place."""
+
+import datetime as dt
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from acclimate.config import EntityTable, Feature, FixedEffect, RandomEffect, Schema, TimeColumn
+from acclimate.errors import ConfigError
+from acclimate.project import (
+    _KEYS,
+    BUILT_IN_ARMS,
+    ArmSection,
+    EventsSection,
+    GLMixSection,
+    Project,
+    ReplaySection,
+    load_project,
+)
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "kuairand" / "acclimate.yaml"
+
+SMALL: dict[str, Any] = {
+    "name": "small",
+    "events": {"path": "log.csv", "time": "t", "entities": ["user_id", "item_id"], "labels": "y"},
+    "learners": {"ranker": {"kind": "glmix", "fixed": ["a"], "random": {"user_id": None}}},
+    "replay": {"start": "2024-01-05"},
+}
+
+FULL = """
+name: full
+events:
+  path: [logs, "more/*.csv"]
+  time: {column: at, unit: ms, zone: Asia/Shanghai}
+  entities: {user: user_id, item: item_id}
+  labels: [click, like]
+  weight: w
+  offset: o
+  truth: p
+  duplicates: drop
+  tables:
+    item: {source: items.parquet, key: item_id, time: {column: since, unit: s, zone: Europe/Berlin}}
+features:
+  tags: {column: item.tags, kind: multi, separator: "|", buckets: 64}
+  length: {column: item.length, kind: numeric, transform: log1p}
+  both: {kind: cross, of: [tags, length]}
+learners:
+  ranker:
+    kind: glmix
+    label: like
+    learn_population: false
+    fixed: {features: [tags, length], ridge: 2, half_life: 30d, precision: diagonal}
+    random:
+      user: {features: [tags], min_rows: 2, max_rows: 50, ridge: 3, forgetting: 0.9, precision: full}
+      items: {entity: item, half_life: 7d}
+  other: {kind: glmix}
+replay:
+  start: 2024-01-05
+  every: 6h
+  end: 2024-01-06 12:00:00
+  learner: ranker
+  label_delay: 1h
+  ndcg_at: 5
+  within: surface
+  follow: 17
+  resamples: 20
+  seed: 3
+  arms:
+    - stale
+    - {name: recent, learner: other, regime: retrain, window: 14d}
+    - {name: trees, python: "arms.py:Trees"}
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "acclimate.yaml"
+    path.write_text(yaml.safe_dump(SMALL))
+    return path
+
+
+def failure(file: Path, *overrides: str) -> ConfigError:
+    with pytest.raises(ConfigError) as caught:
+        load_project(file, overrides)
+    assert "\n" not in str(caught.value)
+    return caught.value
+
+
+# --- what arrives --------------------------------------------------------------------------------------------
+
+
+def test_every_key_arrives(tmp_path: Path) -> None:
+    path = tmp_path / "acclimate.yaml"
+    path.write_text(FULL)
+    assert load_project(path) == Project(
+        name="full",
+        folder=tmp_path,
+        events=EventsSection(
+            path=[str(tmp_path / "logs"), str(tmp_path / "more/*.csv")],
+            schema=Schema(
+                time=TimeColumn("at", "ms", "Asia/Shanghai"),
+                entities={"user": "user_id", "item": "item_id"},
+                labels=("click", "like"),
+                weight="w",
+                offset="o",
+                truth="p",
+                duplicates="drop",
+                features={
+                    "tags": Feature("item.tags", "multi", separator="|", buckets=64),
+                    "length": Feature("item.length", "numeric", "log1p"),
+                    "both": Feature(kind="cross", of=("tags", "length")),
+                },
+                tables={
+                    "item": EntityTable(
+                        str(tmp_path / "items.parquet"), "item_id", TimeColumn("since", "s", "Europe/Berlin")
+                    )
+                },
+            ),
+        ),
+        learners={
+            "ranker": GLMixSection(
+                kind="glmix",
+                label="like",
+                learn_population=False,
+                fixed=FixedEffect(("tags", "length"), ridge=2.0, half_life="30d", precision="diagonal"),
+                random={
+                    "user": RandomEffect(
+                        "user", ("tags",), min_rows=2, max_rows=50, ridge=3.0, forgetting=0.9, precision="full"
+                    ),
+                    "items": RandomEffect("item", half_life="7d"),
+                },
+            ),
+            "other": GLMixSection(kind="glmix"),
+        },
+        replay=ReplaySection(
+            start="2024-01-05",
+            every="6h",
+            end="2024-01-06T12:00:00",
+            learner="ranker",
+            label_delay="1h",
+            ndcg_at=5,
+            within=("surface",),
+            follow=17,
+            resamples=20,
+            seed=3,
+            arms=[
+                ArmSection("stale"),
+                ArmSection("recent", "retrain", "14d", learner="other"),
+                ArmSection("trees", python="arms.py:Trees"),
+            ],
+        ),
+    )
+
+
+def test_the_full_file_sets_every_key_that_there_is() -> None:
+    content = yaml.safe_load(FULL)
+    found = {str(key) for section in walk(content) for key in section}
+    records = (Schema, TimeColumn, EntityTable, Feature, GLMixSection, FixedEffect, RandomEffect)
+    known = {f.name for record in (*records, ReplaySection, ArmSection, EventsSection) for f in fields(record)}
+    assert known - {"schema"} - found == set()
+
+
+def walk(value: Any) -> list[dict[str, Any]]:
+    if isinstance(value, dict):
+        return [value, *(part for item in value.values() for part in walk(item))]
+    return [part for item in value for part in walk(item)] if isinstance(value, list) else []
+
+
+def test_what_is_left_out_has_its_default(file: Path) -> None:
+    project = load_project(file)
+    assert project.replay is not None
+    assert [arm.name for arm in project.replay.arms] == list(BUILT_IN_ARMS)
+    assert (project.replay.every, project.replay.resamples) == ("1d", 200)
+    assert project.events.schema.entities == {"user_id": "user_id", "item_id": "item_id"}
+    assert project.events.schema.labels == ("y",)
+
+
+def test_without_a_replay_there_is_none(file: Path) -> None:
+    assert load_project(file, ["replay="]).replay is None
+
+
+def test_the_example_loads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KUAIRAND_DIR", "/data/kuairand")
+    project = load_project(EXAMPLE)
+    assert list(project.events.path) == [
+        "/data/kuairand/log_history_*.parquet",
+        "/data/kuairand/log_standard_*.parquet",
+    ]
+    assert project.events.schema.tables["video"].source == "/data/kuairand/video_features_basic_pure.parquet"
+    assert project.replay is not None
+    assert len(project.replay.arms) == 8
+
+
+@pytest.mark.parametrize(
+    ("text", "effect"),
+    [
+        ("[a, b]", FixedEffect(("a", "b"))),
+        ("a", FixedEffect(("a",))),
+        ("", FixedEffect()),
+        ("{features: a, ridge: 2}", FixedEffect(("a",), ridge=2.0)),
+    ],
+)
+def test_short_forms_of_a_fixed_effect(file: Path, text: str, effect: FixedEffect) -> None:
+    assert load_project(file, [f"learners.ranker.fixed={text}"]).learner().fixed == effect
+
+
+@pytest.mark.parametrize(
+    ("text", "effects"),
+    [
+        ("", []),
+        ("user_id", [RandomEffect("user_id")]),
+        ("[user_id, item_id]", [RandomEffect("user_id"), RandomEffect("item_id")]),
+        ("{user_id: , item_id: {}}", [RandomEffect("user_id"), RandomEffect("item_id")]),
+        ("{user_id: [a, b]}", [RandomEffect("user_id", ("a", "b"))]),
+        ("{user_id: a}", [RandomEffect("user_id", ("a",))]),
+        ("{u: {entity: user_id, min_rows: 3}}", [RandomEffect("user_id", min_rows=3)]),
+    ],
+)
+def test_short_forms_of_random_effects(file: Path, text: str, effects: list[RandomEffect]) -> None:
+    assert list(load_project(file, [f"learners.ranker.random={text}"]).learner().random.values()) == effects
+
+
+def test_paths_start_at_the_folder_of_the_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir("/")
+    assert list(load_project(file).events.path) == [str(file.parent / "log.csv")]
+    assert list(load_project(file, ["events.path=/log.csv"]).events.path) == ["/log.csv"]
+
+
+# --- variables -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("${SET}", "here"),
+        ("a-${SET}/${SET}", "a-here/here"),
+        ("${SET:-other}", "here"),
+        ("${UNSET:-other}", "other"),
+        ("${UNSET:-}", ""),
+        ("${EMPTY:-other}", "other"),
+        ("$SET ${ SET } {SET}", "$SET ${ SET } {SET}"),
+    ],
+)
+def test_variables_expand(file: Path, monkeypatch: pytest.MonkeyPatch, text: str, value: str) -> None:
+    monkeypatch.setenv("SET", "here")
+    monkeypatch.setenv("EMPTY", "")
+    monkeypatch.delenv("UNSET", raising=False)
+    file.write_text(yaml.safe_dump({**SMALL, "name": text}))
+    assert load_project(file).name == value
+
+
+def test_variables_expand_in_lists_and_overrides(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SET", "/here")
+    project = load_project(file, ["events.path=['${SET}/a', '${SET}/b']"])
+    assert list(project.events.path) == ["/here/a", "/here/b"]
+
+
+@pytest.mark.parametrize(("text", "state"), [("${UNSET}/log", "not set"), ("${EMPTY}/log", "empty")])
+def test_a_variable_that_is_not_there(file: Path, monkeypatch: pytest.MonkeyPatch, text: str, state: str) -> None:
+    monkeypatch.setenv("EMPTY", "")
+    monkeypatch.delenv("UNSET", raising=False)
+    error = failure(file, f"events.path=[log.csv, '{text}']")
+    name = text[2 : text.index("}")]
+    assert error.message == f"{file}: events.path.1: the environment variable {name} is {state}"
+    assert error.hint == f"export {name}=..."
+
+
+# --- overrides -----------------------------------------------------------------------------------------------
+
+
+def test_overrides_go_on_top_in_their_order(file: Path) -> None:
+    project = load_project(
+        file,
+        [
+            "replay.every=6h",
+            "replay.every=12h",
+            "replay.arms=[stale, {name: mine, learner: ranker}]",
+            "learners.ranker.random.user_id.half_life=3d",
+            "learners.second.kind=glmix",
+            "features.hours.kind=hour",
+            "name=a=b",
+        ],
+    )
+    assert project.replay is not None
+    assert project.replay.every == "12h"
+    assert project.replay.arms == [ArmSection("stale"), ArmSection("mine", learner="ranker")]
+    assert project.learners["ranker"].random["user_id"].half_life == "3d"
+    assert list(project.learners) == ["ranker", "second"]
+    assert project.events.schema.features["hours"].kind == "hour"
+    assert project.name == "a=b"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("replay.every", "'replay.every' is no override (write key=value"),
+        ("=3", "'=3' is no override"),
+        ("name.x=3", "'name' in 'name.x' is a value, not a section"),
+        ("learners.ranker.fixed.0=b", "'fixed' in 'learners.ranker.fixed.0' is a value, not a section"),
+        ("name=[", "'name=[': the value is no YAML"),
+    ],
+)
+def test_a_wrong_override(file: Path, override: str, message: str) -> None:
+    assert message in str(failure(file, override))
+
+
+# --- mistakes ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("override", "place", "nearest"),
+    [
+        ("nam=x", "nam", "name"),
+        ("events.tiem=t", "events.tiem", "time"),
+        ("events.time={colum: t}", "events.time.colum", "column"),
+        ("events.tables={u: {sorce: a, key: b}}", "events.tables.u.sorce", "source"),
+        (
+            "events.tables={u: {source: a, key: b, time: {column: c, zon: d}}}",
+            "events.tables.u.time.zon",
+            "zone",
+        ),
+        ("features.x={knd: numeric}", "features.x.knd", "kind"),
+        ("learners.ranker.fxied=[a]", "learners.ranker.fxied", "fixed"),
+        ("learners.ranker.fixed={rigde: 3}", "learners.ranker.fixed.rigde", "ridge"),
+        (
+            "learners.ranker.random={user_id: {featurs: [a]}}",
+            "learners.ranker.random.user_id.featurs",
+            "features",
+        ),
+        ("replay.strat=x", "replay.strat", "start"),
+        ("replay.arms=[stale, {nme: x}]", "replay.arms.1.nme", "name"),
+    ],
+)
+def test_an_unknown_key_and_what_was_meant(file: Path, override: str, place: str, nearest: str) -> None:
+    error = failure(file, override)
+    assert error.message.startswith(f"{file}: {place}: unknown key")
+    assert error.hint == f"did you mean '{nearest}'?"
+
+
+def test_nearest_names_are_told_for_every_section() -> None:
+    assert len(_KEYS) == 10
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("name=", "name: should be a valid string"),
+        ("events=3", "events: should be a section of keys"),
+        ("events.path=3", "events.path: should be a name or a list of names"),
+        ("events.path=", "events.path: should be a name or a list of names"),
+        ("events.path=[]", "events.path: is empty"),
+        ("events.time=", "events.time: should be a section of keys"),
+        ("events.time={column: t, unit: m}", "events.time.unit: should be 's', 'ms', 'us' or 'ns'"),
+        ("events.entities=3", "events.entities: should be a section of keys"),
+        ("events.entities=[]", "events.entities: is empty"),
+        ("events.labels=[]", "events.labels: is empty"),
+        ("events.tables={u: {source: a}}", "events.tables.u.key: is missing"),
+        ("events.features={}", "events.features: unknown key ('features' is a section of its own)"),
+        ("folder=/tmp", "folder: unknown key"),
+        ("features=3", "features: should be a section of keys"),
+        ("features.x=numeric", "features.x: should be a section of keys"),
+        ("features.x={kind: numerc}", "features.x.kind: should be 'numeric', 'categorical'"),
+        ("features.x={kind: cross}", "features.x: 'of' names the two or more"),
+        ("learners={}", "learners: is empty"),
+        ("learners.ranker=3", "learners.ranker: should be a section of keys"),
+        ("learners.ranker.kind=glmxi", "learners.ranker.kind: should be 'glmix'"),
+        ("learners.ranker.fixed=3", "learners.ranker.fixed.features: should be a name or a list"),
+        ("learners.ranker.fixed={ridge: -1}", "learners.ranker.fixed.ridge: should be greater than 0"),
+        ("learners.ranker.fixed={half_life: 7x}", "learners.ranker.fixed: '7x' is no duration (write 90s"),
+        ("learners.ranker.random={user_id: 3}", "learners.ranker.random.user_id.features: should be a name"),
+        (
+            "learners.ranker.random={user_id: {half_life: x}}",
+            "learners.ranker.random.user_id: 'x' is no duration",
+        ),
+        ("replay.start=", "replay.start: 'None' is no time"),
+        ("replay.start=soon", "replay.start: 'soon' is no time; write 2022-04-25"),
+        ("replay.end=1650000000", "replay.end: '1650000000' is no time"),
+        ("replay.every=1x", "replay.every: '1x' is no duration"),
+        ("replay.label_delay=5", "replay.label_delay: should be a valid string"),
+        ("replay.ndcg_at=0", "replay.ndcg_at: should be greater than or equal to 1"),
+        ("replay.arms=stale", "replay.arms: should be a list"),
+        ("replay.arms=[3]", "replay.arms.0: should be a section of keys"),
+        ("replay.arms=[stael]", "replay.arms.0: no built-in arm 'stael' (did you mean 'stale'?); one of your own"),
+        ("replay.arms=[{name: x, python: a.py:B, learner: ranker}]", "replay.arms.0: an arm is made of"),
+        ("replay.arms=[{name: x, learner: ranker, window: 3q}]", "replay.arms.0.window: '3q' is no duration"),
+        ("replay.arms=[{name: x, learner: ranker, regime: new}]", "replay.arms.0.regime: should be 'incremental'"),
+    ],
+)
+def test_a_wrong_value_and_its_place(file: Path, override: str, message: str) -> None:
+    assert str(failure(file, override)).startswith(f"{file}: {message}")
+
+
+@pytest.mark.parametrize("section", ["name", "events", "learners"])
+def test_a_missing_section(file: Path, section: str) -> None:
+    file.write_text(yaml.safe_dump({key: value for key, value in SMALL.items() if key != section}))
+    assert failure(file).message == f"{file}: {section}: is missing"
+
+
+def test_further_mistakes_are_counted(file: Path) -> None:
+    file.write_text("name: x\n")
+    assert failure(file).message == f"{file}: events: is missing, and 1 more"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"a: [", "is no YAML: while parsing a flow node"),
+        (b"a: b: c", "is no YAML: mapping values are not allowed here"),
+        (b"\xff\xfe\x00", "is no YAML: 'utf-8' codec can't decode"),
+        (b"", "holds no sections"),
+        (b"- a", "holds no sections"),
+    ],
+)
+def test_what_is_no_project(file: Path, content: bytes, message: str) -> None:
+    file.write_bytes(content)
+    assert failure(file).message.startswith(f"{file} {message}")
+
+
+def test_an_absent_file(tmp_path: Path) -> None:
+    error = failure(tmp_path / "none.yaml")
+    assert error.message == f"{tmp_path / 'none.yaml'}: No such file or directory"
+    assert "acclimate data" in error.hint
+
+
+def test_which_learner(file: Path) -> None:
+    project = load_project(file, ["learners.other.kind=glmix"])
+    assert project.learner("other") == GLMixSection(kind="glmix")
+    with pytest.raises(ConfigError, match="which of the learners ranker, other"):
+        project.learner()
+    with pytest.raises(ConfigError, match=r"no learner 'othr' .*did you mean 'other'"):
+        project.learner("othr")
+
+
+def test_dates_of_yaml_are_times(file: Path) -> None:
+    file.write_text(yaml.safe_dump({**SMALL, "replay": {"start": dt.date(2024, 1, 5)}}))
+    replay = load_project(file).replay
+    assert replay is not None
+    assert replay.start == "2024-01-05"
