@@ -31,7 +31,7 @@ def loaded(code: str) -> set[str]:
     [
         ("import acclimate", [*HEAVY, "numpy", "pyarrow", "pydantic"]),
         (HELP, [*HEAVY, "numpy", "pyarrow", "pydantic", "yaml"]),
-        ("from acclimate import GLMix, Schema, read_events, replay, simulate", [*HEAVY[:5], "plotly", "pandas"]),
+        ("from acclimate import GLMix, Schema, read_events, replay, simulate", [*HEAVY[:5], "plotly"]),
     ],
     ids=["import", "help", "names"],
 )

@@ -1,6 +1,7 @@
 """The verbs over project files, and what they share: models on disk, arms, worlds."""
 
 import datetime as dt
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 import acclimate as ac
 from acclimate import pipeline
 from acclimate.artifacts import Events
-from acclimate.errors import ConfigError, DataError, FormatError, OutputExistsError
+from acclimate.errors import ConfigError, DataError, FormatError, MismatchError, OutputExistsError
 from acclimate.evaluate import Arm
 from acclimate.events.kuairand import kuairand
 from acclimate.events.movielens import movielens
@@ -130,6 +131,45 @@ def test_a_model_that_is_there_is_left_alone(folder: Path, tmp_path: Path) -> No
 def test_an_update_needs_a_model(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(FormatError, match="absent"):
         pipeline.update(project_of(folder), tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("learners.ranker.label=like", r"model was made with other .*: label was click and is like"),
+        ("learners.ranker.learn_population=false", r": learn_population was True and is False"),
+        ("learners.ranker.random={user: {}}", r"random was \['item', 'user'\] and is \['user'\]; .*user.features"),
+        ("learners.ranker.random.user.ridge=7", r": user.ridge was 1.0 and is 7.0 \(name the learner .* fit anew"),
+        ("learners.ranker.fixed={ridge: 2}", r": fixed.features was .*; fixed.ridge was 1.0 and is 2.0"),
+    ],
+)
+def test_an_update_with_other_settings_is_refused(
+    folder: Path, tmp_path: Path, override: str, message: str
+) -> None:
+    fitted = pipeline.fit(project_of(folder), tmp_path / "model", until="2024-01-05")
+    with pytest.raises(MismatchError, match=message):
+        pipeline.update(project_of(folder, override), tmp_path / "model")
+    assert GLMix.load(tmp_path / "model").cut == fitted.cut
+    assert pipeline.update(project_of(folder), tmp_path / "model").cut > fitted.cut
+
+
+def test_an_update_of_the_learner_named(folder: Path, tmp_path: Path) -> None:
+    project = project_of(folder, "learners.other={kind: glmix, label: like}")
+    fitted = pipeline.fit(project, tmp_path / "model", learner="other", until="2024-01-05")
+    with pytest.raises(MismatchError, match="label was like and is click"):
+        pipeline.update(project, tmp_path / "model", learner="ranker")
+    with pytest.raises(ConfigError, match="no learner 'othr'"):
+        pipeline.update(project, tmp_path / "model", learner="othr")
+    assert pipeline.update(project, tmp_path / "model", learner="other").cut > fitted.cut
+
+
+def test_a_model_without_one_of_its_effects_is_damaged(folder: Path, tmp_path: Path) -> None:
+    pipeline.fit(project_of(folder), tmp_path / "model", until="2024-01-05")
+    file = tmp_path / "model" / "manifest.json"
+    manifest = json.loads(file.read_text())
+    file.write_text(json.dumps({**manifest, "effects": manifest["effects"][:-1]}))
+    with pytest.raises(FormatError, match="damaged: 2 effects where the parameters have 3"):
+        pipeline.update(project_of(folder), tmp_path / "model")
 
 
 def test_an_update_of_wrong_rows_leaves_the_model(folder: Path, tmp_path: Path) -> None:

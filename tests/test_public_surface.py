@@ -25,6 +25,7 @@ NAMES = [
     "EntityStates",
     "update_posterior",
     "update_posteriors",
+    "Arm",
     "replay",
     "Report",
     "AcclimateError",

@@ -71,10 +71,94 @@ def test_a_taken_place_is_left_alone_unless_told_otherwise(tmp_path, taken):
     with pytest.raises(OutputExistsError):
         check_free(place)
     assert (place if taken == "file" else place / "note.txt").read_text() == "mine"
-    check_free(place, overwrite=True)
-    write(place, overwrite=True)
-    assert sorted(content(place)) == sorted(PARTS)
+    for attempt in (check_free, write):
+        with pytest.raises(OutputExistsError, match=r"holds something else .* nothing was touched"):
+            attempt(place, overwrite=True)
+    assert (place if taken == "file" else place / "note.txt").read_text() == "mine"
     assert os.listdir(tmp_path) == ["model"]
+
+
+@pytest.mark.parametrize("marker", ["manifest.json", "metrics.json", "acclimate.yaml"])
+def test_what_acclimate_wrote_is_overwritten_when_asked(tmp_path, marker):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / marker).write_text("old")
+    (tmp_path / "out" / "note.txt").write_text("old")
+    with pytest.raises(OutputExistsError, match="exists already"):
+        write(tmp_path / "out")
+    check_free(tmp_path / "out", overwrite=True)
+    write(tmp_path / "out", overwrite=True)
+    assert sorted(content(tmp_path / "out")) == sorted(PARTS)
+    assert os.listdir(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_the_current_folder_is_filled_if_it_is_empty(tmp_path, monkeypatch, overwrite):
+    (tmp_path / "model").mkdir()
+    monkeypatch.chdir(tmp_path / "model")
+    write(".", overwrite=overwrite)
+    assert os.listdir(tmp_path) == ["model"]
+    assert read_artifact(".", kind="thing").manifest["kind"] == "thing"
+    assert sorted(os.listdir()) == sorted(PARTS)
+    for place in (".", ".."):
+        with pytest.raises(OutputExistsError):
+            check_free(place)
+    (tmp_path / "manifest.json").write_text("")
+    for place in (".", ".."):
+        with pytest.raises(OutputExistsError, match="current folder"):
+            write(place, overwrite=True)
+    assert sorted(os.listdir()) == sorted(PARTS)
+
+
+def test_the_current_folder_stays_empty_if_it_cannot_be_filled(tmp_path, monkeypatch):
+    (tmp_path / "model").mkdir()
+    monkeypatch.chdir(tmp_path / "model")
+    rename = Path.rename
+
+    def refused(self: Path, target: Path) -> Path:
+        if target == tmp_path / "model" / "manifest.json":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", refused)
+    with pytest.raises(OutputError, match=os.strerror(errno.EIO)):
+        write(".")
+    assert os.listdir(tmp_path) == ["model"]
+    assert os.listdir() == []
+
+
+def test_what_appears_meanwhile_is_left_alone(tmp_path):
+    def meanwhile() -> None:
+        with replacing_folder(tmp_path / "out"):
+            (tmp_path / "out").write_text("mine")
+
+    with pytest.raises(OutputExistsError, match="exists already"):
+        meanwhile()
+    assert (tmp_path / "out").read_text() == "mine"
+    assert os.listdir(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize("place", ["file/model", "file/below/model"])
+def test_a_place_below_a_file_is_found_early(tmp_path, place):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(OutputError, match=r"model cannot be written: .*file is a file"):
+        check_free(tmp_path / place)
+    with pytest.raises(OutputError, match="cannot be written"):
+        check_free(tmp_path / ("x" * 300))
+
+
+def test_a_place_without_permission_is_found_early(tmp_path, monkeypatch):
+    asked = []
+
+    def access(place: Path, mode: int) -> bool:
+        asked.append((place, mode))
+        return False
+
+    monkeypatch.setattr(os, "access", access)
+    with pytest.raises(OutputError, match="nothing can be written in") as caught:
+        check_free(tmp_path / "new" / "deep" / "model")
+    assert asked == [(tmp_path, os.W_OK | os.X_OK)]
+    assert caught.value.hint == "check the permissions"
+    assert os.listdir(tmp_path) == []
 
 
 def test_an_empty_folder_is_a_free_place(tmp_path):
@@ -140,12 +224,13 @@ def test_an_error_of_any_kind_leaves_nothing(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-def test_what_was_there_comes_back_if_the_new_cannot_take_its_name(tmp_path, monkeypatch):
+@pytest.mark.parametrize("refusing", ["new", "old"])
+def test_what_was_there_comes_back_if_the_new_cannot_take_its_name(tmp_path, monkeypatch, refusing):
     write(tmp_path / "model", note="old")
     before, rename = content(tmp_path / "model"), Path.rename
 
     def refused(self: Path, target: Path) -> Path:
-        if self.suffix == ".partial":
+        if (self.suffix == ".partial") == (refusing == "new"):
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         return rename(self, target)
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from acclimate.artifacts import EntityStates, Events, Posterior, Report
     from acclimate.config import EntityTable, Feature, FixedEffect, RandomEffect, Schema, TimeColumn
     from acclimate.errors import AcclimateError
+    from acclimate.evaluate import Arm
     from acclimate.events import read_events, simulate
     from acclimate.learners import GLMix, GlobalRate, Rate
     from acclimate.models import update_posterior, update_posteriors
@@ -22,6 +23,7 @@ _HOMES = {
     "acclimate.events": ("read_events", "simulate"),
     "acclimate.learners": ("GLMix", "GlobalRate", "Rate"),
     "acclimate.models": ("update_posterior", "update_posteriors"),
+    "acclimate.evaluate": ("Arm",),
     "acclimate.pipeline": ("replay",),
     "acclimate.errors": ("AcclimateError",),
 }
@@ -46,6 +48,7 @@ __all__ = [
     "EntityStates",
     "update_posterior",
     "update_posteriors",
+    "Arm",
     "replay",
     "Report",
     "AcclimateError",

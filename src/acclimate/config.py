@@ -4,15 +4,19 @@ One frozen record per section of the project file. The same records are the Pyth
 code and one read from ``acclimate.yaml`` are equal.
 """
 
+import functools
 import hashlib
+import inspect
 import json
-from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from acclimate.errors import ConfigError, nearest
+
+T = TypeVar("T")
 
 _STRICT = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 
@@ -29,12 +33,47 @@ def _as_mapping(value: Any) -> Any:
     """``["user_id"]`` is short for ``{"user_id": "user_id"}``."""
     if isinstance(value, str):
         return {value: value}
-    return {name: name for name in value} if isinstance(value, list | tuple) else value
+    if isinstance(value, Mapping) or not isinstance(value, Iterable):
+        return value
+    return {name: name for name in value}
 
 
 Names = Annotated[Sequence[str], BeforeValidator(_as_tuple)]
 
 
+def _in_our_words(record: type[T]) -> type[T]:
+    """Let a record built in code raise :class:`ConfigError`.
+
+    Records within records, or within a project, are not built by ``__init__``: their errors keep their place.
+    """
+    build = record.__init__
+
+    @functools.wraps(build)
+    def init(self: T, *values: Any, **named: Any) -> None:
+        try:
+            build(self, *values, **named)
+        except ValidationError as error:
+            raise _told(record, error) from error
+
+    record.__init__ = init
+    return record
+
+
+def _told(record: type, error: ValidationError) -> ConfigError:
+    """The first of the errors, in one line: which record, where in it, what."""
+    first = min(error.errors(), key=lambda found: found["type"] != "unexpected_keyword_argument")
+    names = list(inspect.signature(record).parameters)
+    place = [str(part) for part in first["loc"]]
+    if place and place[0].isdigit() and int(place[0]) < len(names):  # given by position
+        place[0] = names[int(place[0])]
+    if first["type"] == "unexpected_keyword_argument" and len(place) == 1:
+        return ConfigError(f"{record.__name__}: no argument '{place[0]}'", hint=nearest(place[0], names))
+    what = "is missing" if first["type"] == "missing" else first["msg"].removeprefix("Value error, ")
+    where = f"{record.__name__}: {'.'.join(place)}: " if place else f"{record.__name__}: "
+    return ConfigError(where + what.replace("Input should", "should"))
+
+
+@_in_our_words
 @dataclass(frozen=True, config=_STRICT)
 class TimeColumn:
     """The column that says when an event happened.
@@ -49,6 +88,7 @@ class TimeColumn:
     zone: str = "UTC"
 
 
+@_in_our_words
 @dataclass(frozen=True, config=_STRICT)
 class Feature:
     """How one or several columns become numbers.
@@ -88,6 +128,7 @@ class Feature:
             raise ValueError(f"'buckets' is for categorical and multi-valued features, not for {self.kind}")
 
 
+@_in_our_words
 @dataclass(frozen=True, config=_STRICT)
 class EntityTable:
     """What is known of an entity: one row per ``key``, or one per ``key`` and ``time``.
@@ -102,6 +143,7 @@ class EntityTable:
     time: TimeColumn | None = None
 
 
+@_in_our_words
 @dataclass(frozen=True, config=_STRICT)
 class Schema:
     """What the columns of an event log mean.
@@ -123,8 +165,10 @@ class Schema:
     duplicates: Literal["keep", "drop"] = "keep"
 
     def __post_init__(self) -> None:
+        self._check_parts()
         for name in self.features:
             self._check_cross(name, ())
+            self.feature_columns(name)
 
     def entity_column(self, name: str) -> str:
         """The column of an entity given by role or by column.
@@ -150,11 +194,43 @@ class Schema:
         for part in self.feature(name).of:
             self._check_cross(part, (*within, name))
 
+    def _check_parts(self) -> None:
+        """A column plays one part; only entities may share theirs."""
+        parts = [("the time", self.time.column)]
+        parts += [("an entity", column) for column in dict.fromkeys(self.entities.values())]
+        parts += [("a label", column) for column in self.labels]
+        others = {"the weight": self.weight, "the offset": self.offset, "the truth": self.truth}
+        parts += [(part, column) for part, column in others.items() if column is not None]
+        seen: dict[str, str] = {}
+        for part, column in parts:
+            if column in seen:
+                both = f"{part} twice" if part == seen[column] else f"both {seen[column]} and {part}"
+                raise ConfigError(f"schema: column '{column}' is {both}", hint="name it once")
+            seen[column] = part
+
     def feature_columns(self, name: str) -> tuple[str, ...]:
-        """The event columns that the feature is made of."""
+        """The event columns that the feature is made of.
+
+        Raises:
+            ConfigError: one of them is a label, the weight or the truth.
+        """
+        columns = self._columns_of(name)
+        for part, named in (
+            ("a label", self.labels),
+            ("the weight", (self.weight,)),
+            ("the truth", (self.truth,)),
+        ):
+            if leaked := [column for column in columns if column in named]:
+                raise ConfigError(
+                    f"feature '{name}' is made of column '{leaked[0]}', {part} of the schema",
+                    hint="it is not known when a prediction is asked for: take the feature out",
+                )
+        return columns
+
+    def _columns_of(self, name: str) -> tuple[str, ...]:
         feature = self.feature(name)
         if feature.kind == "cross":
-            return tuple(dict.fromkeys(c for part in feature.of for c in self.feature_columns(part)))
+            return tuple(dict.fromkeys(c for part in feature.of for c in self._columns_of(part)))
         if feature.kind in ("hour", "weekday"):
             return (feature.column or self.time.column,)
         return (feature.column or name,)
@@ -168,6 +244,7 @@ class Schema:
         return hashlib.sha256(json.dumps(self.content(), sort_keys=True).encode()).hexdigest()[:16]
 
 
+@_in_our_words
 @dataclass(frozen=True, config=_STRICT)
 class FixedEffect:
     """Coefficients that all rows share; an intercept is always among them.
@@ -192,6 +269,7 @@ class FixedEffect:
         _check_effect(self.features, self.forgetting, self.half_life)
 
 
+@_in_our_words
 @dataclass(frozen=True, config=_STRICT)
 class RandomEffect:
     """Coefficients of each entity's own, shrunk to a population that is learned from all entities.

@@ -105,9 +105,9 @@ class OutputExistsError(OutputError):
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """A hint with the name that was probably meant, or the names there are."""
+    """A hint with the name that was probably meant, or, unless they are many, the names there are."""
     known = sorted(names)
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     if close:
         return f"did you mean '{close[0]}'?"
-    return f"there are: {', '.join(known[:20])}{' ...' if len(known) > 20 else ''}" if known else ""
+    return f"there are: {', '.join(known)}" if 0 < len(known) <= 20 else ""

@@ -4,13 +4,14 @@ import datetime as dt
 import importlib.util
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from dataclasses import replace as changed
 from pathlib import Path
 from typing import Any
 
 from acclimate.artifacts import Events, Instant, Learner, Report, Summary
 from acclimate.config import FixedEffect, RandomEffect
-from acclimate.errors import ConfigError, DataError, nearest
+from acclimate.errors import ConfigError, DataError, MismatchError, nearest
 from acclimate.evaluate import Arm, Progress
 from acclimate.evaluate import replay as measure
 from acclimate.evaluate.report import write_report
@@ -55,18 +56,56 @@ def fit(
 
 
 def update(
-    project: Project, model_path: str | Path, *, since: Instant | None = None, until: Instant | None = None
+    project: Project,
+    model_path: str | Path,
+    *,
+    learner: str | None = None,
+    since: Instant | None = None,
+    until: Instant | None = None,
 ) -> GLMix:
     """Bring a saved model up to date, in place: learn the events after the last one that it learned.
 
-    ``since`` starts elsewhere, for rows that came late: what is learned twice counts twice.
+    Rows that arrive late, with times at or before that one, are learned only with ``since``, which starts
+    elsewhere: what is learned twice counts twice.
+
+    Raises:
+        MismatchError: the model was made with other settings than the project's learner has now.
     """
     model = GLMix.load(model_path)
+    _check_settings(model, make_learner(project.learner(learner)), model_path)
+    check_free(model_path, overwrite=True)
     cut = model.cut + 1 if since is None else since
     events = open_events(project).after(cut)
     model.update(events if until is None else events.before(until))
     model.save(model_path, overwrite=True)
     return model
+
+
+def _check_settings(saved: GLMix, now: GLMix, path: str | Path) -> None:
+    was, wanted = _settings(saved), _settings(now)
+    if different := [
+        f"{name} was {was[name]} and is {wanted[name]}"
+        for name in was
+        if name in wanted and was[name] != wanted[name]
+    ]:
+        raise MismatchError(
+            f"{path} was made with other settings than the project's learner has: {'; '.join(different)}",
+            hint="name the learner it was made from, or fit anew",
+        )
+
+
+def _settings(model: GLMix) -> dict[str, Any]:
+    """What a project file says of a learner, by name; an effect that only one model has shows in ``random``."""
+    parameters = model.parameters
+    return {
+        "label": parameters.label,
+        "learn_population": parameters.learn_population,
+        "random": sorted(effect.entity for effect in parameters.random),
+    } | {
+        f"{name}.{key}": value
+        for name, effect in zip(parameters.names, parameters.effects, strict=True)
+        for key, value in asdict(effect).items()
+    }
 
 
 def check(project: Project) -> tuple[Summary, dict[str, int]]:
@@ -95,8 +134,7 @@ def replay(
     """Play a log back as if it happened again: in each window every arm predicts first and learns afterwards.
 
     Args:
-        arms: learners, named or not, or :class:`acclimate.evaluate.Arm` where one is not to be updated with every
-            window.
+        arms: learners, named or not, or :class:`acclimate.Arm` where one is not to be updated with every window.
         events: the log; what lies before ``start`` is the first fit.
         start: where the first window begins; by default half way through the log, at midnight.
         every: length of a window.

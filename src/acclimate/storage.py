@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from acclimate.errors import FormatError, MismatchError, OutputError, OutputExistsError
+from acclimate.errors import ConfigError, FormatError, MismatchError, OutputError, OutputExistsError
 
 FORMAT = 1
 """Version of the layout below; raised when an older reader could misread a newer artefact."""
@@ -31,6 +31,8 @@ _ADVICE = {
     errno.EROFS: "the file system is read-only; write elsewhere",
 }
 _CLEAN = "nothing was left behind"
+_OURS = ("manifest.json", "metrics.json", "acclimate.yaml")
+"""One of these is in every folder that acclimate writes: an artefact, a report, a project."""
 
 
 @dataclass(frozen=True)
@@ -47,53 +49,105 @@ def replacing_folder(path: str | Path, *, overwrite: bool = False) -> Generator[
     """Yield an empty folder beside ``path`` that takes its name when the block ends well, and goes if it does not.
 
     Raises:
-        OutputExistsError: ``path`` is taken and ``overwrite`` was not asked for.
+        OutputExistsError: ``path`` is taken and ``overwrite`` was not asked for, or it is not ours to replace.
         OutputError: the disk is full, or the place cannot be written.
     """
     path = Path(path)
     aside: Path | None = None
     try:
         check_free(path, overwrite=overwrite)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
-        yield aside
-        aside.chmod(0o755)
-        _swap(aside, path)
-    except OSError as error:
-        raise OutputError(
-            f"{path} cannot be written: {error.strerror or error}",
-            hint=next((advice for number, advice in _ADVICE.items() if os.strerror(number) in str(error)), _CLEAN),
-        ) from error
+        with _telling(path):
+            final = path.resolve()
+            final.parent.mkdir(parents=True, exist_ok=True)
+            aside = Path(tempfile.mkdtemp(prefix=f".{final.name}.", suffix=".partial", dir=final.parent))
+            yield aside
+            aside.chmod(0o755)
+            _check_taken(path, overwrite=overwrite)  # much may have happened since
+            _swap(aside, final)
     finally:
         if aside is not None:
             shutil.rmtree(aside, ignore_errors=True)
 
 
 def check_free(path: str | Path, *, overwrite: bool = False) -> None:
-    """Fail early if a result cannot be put at ``path`` because something is there.
+    """Fail early if a result cannot be put at ``path``; an empty folder is a free place.
+
+    Only what acclimate wrote can be overwritten: a folder with one of its files in it.
 
     Raises:
-        OutputExistsError: ``path`` is taken and ``overwrite`` was not asked for.
+        OutputExistsError: ``path`` is taken and ``overwrite`` was not asked for, or it is not ours to replace.
+        OutputError: there can be no folder, or none can be written.
     """
     path = Path(path)
-    if path.exists() and not overwrite and not (path.is_dir() and not any(path.iterdir())):
+    with _telling(path):
+        _check_taken(path, overwrite=overwrite)
+        place = next((parent for parent in path.resolve().parents if parent.exists()), path)
+        if not place.is_dir():
+            raise OutputError(f"{path} cannot be written: {place} is a file", hint="choose another place")
+        if not os.access(place, os.W_OK | os.X_OK):
+            raise OutputError(
+                f"{path} cannot be written: nothing can be written in {place}", hint=_ADVICE[errno.EACCES]
+            )
+
+
+def _check_taken(path: Path, *, overwrite: bool) -> None:
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        return
+    if not overwrite:
         raise OutputExistsError(f"{path} exists already", hint="choose another place, or ask to overwrite it")
+    if not any((path / name).is_file() for name in _OURS):
+        raise OutputExistsError(
+            f"{path} holds something else than a model, a report or a project of acclimate; nothing was touched",
+            hint="choose another place, or remove it yourself",
+        )
+    if Path.cwd().is_relative_to(path.resolve()):
+        raise OutputExistsError(
+            f"{path} is the current folder or holds it, and is not replaced", hint="start from another folder"
+        )
+
+
+@contextmanager
+def _telling(path: Path) -> Generator[None]:
+    """What the operating system refuses in the block is an error of the tree."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(
+            f"{path} cannot be written: {error.strerror or error}",
+            hint=next((advice for number, advice in _ADVICE.items() if os.strerror(number) in str(error)), _CLEAN),
+        ) from error
 
 
 def _swap(new: Path, path: Path) -> None:
     """Give ``new`` the name ``path``; what was there is moved away first and deleted last."""
+    if path == Path.cwd():
+        _fill(path, new)
+        return
     if not path.exists():
         new.rename(path)
         return
-    old = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".old", dir=path.parent)) / path.name
-    path.rename(old)
+    shelf = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".old", dir=path.parent))
+    old = shelf / path.name
     try:
+        path.rename(old)
         new.rename(path)
-    except OSError:
-        old.rename(path)
-        raise
     finally:
-        shutil.rmtree(old.parent, ignore_errors=True)
+        if not path.exists():
+            old.rename(path)
+        shutil.rmtree(shelf, ignore_errors=True)
+
+
+def _fill(path: Path, new: Path) -> None:
+    """Move what is in ``new`` into the empty current folder, which another one must not replace under our feet."""
+    names = sorted(part.name for part in new.iterdir())
+    try:
+        for name in names:
+            (new / name).rename(path / name)
+    except OSError:
+        for name in names:
+            if (path / name).exists():
+                (path / name).rename(new / name)
+        raise
 
 
 def write_artifact(
@@ -164,7 +218,7 @@ def unpacking(path: str | Path) -> Generator[None]:
     """
     try:
         yield
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, ConfigError) as error:
         raise _damaged(path, error) from error
 
 

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import time
 from collections import Counter
 
 import numpy as np
@@ -153,13 +154,28 @@ def test_arms_of_one_learner_share_its_first_fit_and_leave_it_alone():
     assert shared.fits == 0
 
 
-def test_nobody_can_look_the_label_up():
+def test_nobody_can_look_a_label_or_the_truth_up():
+    """Not that of another task either; learning sees them all, and so does the measuring of regret."""
+    seen = Log()
+
     class Peeking(Score):
+        def update(self, events):
+            seen.append(("update", hidden(events)))
+
         def predict(self, events):
-            assert events.table(["y"])["y"].null_count == events.table(["y"]).num_rows
+            seen.append(("predict", hidden(events)))
             return super().predict(events)
 
-    report = replay([Arm("a", Peeking("truth"))], as_events(draw()), start="2024-01-03", resamples=0)
+    def hidden(events):
+        table = events.table(["y", "z", "truth"])
+        assert table.schema.types == [pa.int8(), pa.int8(), pa.float64()]
+        return [column.null_count / table.num_rows for column in table.columns]
+
+    columns = draw()
+    columns |= {"z": 1 - columns["y"], "score": columns["truth"]}
+    events = as_events(columns, dataclasses.replace(SCHEMA, labels=("y", "z")))
+    report = replay([Arm("a", Peeking())], events, start="2024-01-03", resamples=0)
+    assert seen == 4 * [("predict", [1.0, 1.0, 1.0]), ("update", [0.0, 0.0, 0.0])]
     assert report.arms["a"].regret == pytest.approx(0.0, abs=1e-12)
 
 
@@ -421,6 +437,40 @@ def test_costs_are_by_verb_and_add_up():
     verbs = {w.arm: (w.fit_seconds > 0, w.update_seconds > 0) for w in report.windows}
     assert verbs == {"a": (False, True), "b": (True, False), "c": (False, False)}
     assert Counter((w.arm, w.state_bytes) for w in report.windows) == {("a", 123): 4, ("b", 24): 4, ("c", None): 4}
+
+
+@pytest.mark.parametrize("delay", [None, "12h"])
+def test_reading_the_new_events_counts_for_incremental_arms(delay, monkeypatch):
+    """A clock that only reading whole rows moves, by one second a row."""
+    now = [0]
+
+    @dataclasses.dataclass
+    class Slow:
+        source: TableSource
+
+        def columns(self):
+            return self.source.columns()
+
+        def describe(self, start, end):
+            return self.source.describe(start, end)
+
+        def scan(self, columns, start, end):
+            reader = self.source.scan(columns, start, end)
+            rows = reader.read_all()
+            now[0] += rows.num_rows if len(columns) == len(self.columns()) else 0
+            return rows.to_reader()
+
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    events = as_events(draw())
+    events = dataclasses.replace(events, source=Slow(events.source))
+    arms = [Arm("a", Score()), Arm("b", Score()), Arm("c", Score(), "retrain"), Arm("d", Score(), "stale")]
+    report = replay(arms, events, start="2024-01-03", label_delay=delay, resamples=0)
+    late = DAY // 2 if delay else 0
+    counts = np.bincount((draw()["time"] + late - FIRST) // DAY)[2:6].tolist()
+    for arm in ("a", "b"):
+        assert [w.update_seconds for w in report.windows if w.arm == arm] == counts
+    assert report.arms["a"].seconds == sum(counts)
+    assert report.arms["c"].seconds == report.arms["d"].seconds == 0
 
 
 @pytest.mark.parametrize(

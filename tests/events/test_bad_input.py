@@ -112,7 +112,7 @@ VALUES = [
     ("price", INF, "is infinite", "correct these rows"),
     ("price", -INF, "is infinite", "correct these rows"),
     ("time_ms", None, "is empty", "every event needs a time"),
-    ("time_ms", 0, "is outside the years 2000 to 2100", "the unit looks wrong"),
+    ("time_ms", 0, "is outside the years 1990 to 2100", "the unit looks wrong"),
 ]
 
 
@@ -244,16 +244,28 @@ def test_times_in_another_unit(declared: Any, actual: str, name: str) -> None:
         parquet(columns(time_ms=[float(t) for t in data["time_ms"]])),
     ):
         message = told(RowError, lambda source=source: ac.read_events(source, schema))
-        assert "'time_ms' is outside the years 2000 to 2100 in 1,000 of 1,000 rows" in message
+        assert "'time_ms' is outside the years 1990 to 2100 in 1,000 of 1,000 rows" in message
         assert f"the unit looks wrong: the values look like {name}, unit: {actual}" in message
 
 
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+@pytest.mark.parametrize("day", ["1990-01-01", "1997-09-20", "2100-12-31"])
+def test_old_and_late_times_of_the_right_unit(day: str, unit: str) -> None:
+    at = (
+        np.datetime64(day).astype("datetime64[s]").astype(np.int64)
+        * {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[unit]
+    )
+    schema = ac.Schema(ac.TimeColumn("time_ms", unit=unit), SCHEMA.entities, SCHEMA.labels)
+    found = ac.read_events(parquet(columns(time_ms=[int(at)] * ROWS)), schema).table()["time_ms"]
+    assert {str(time.date()) for time in found.to_pylist()} == {day}
+
+
 def test_timestamps_made_with_the_wrong_unit() -> None:
-    for year in ("1970-01-20", "50000-01-01"):
+    for year in ("1970-01-20", "1989-12-31", "50000-01-01"):
         times = pa.array(np.full(ROWS, np.datetime64(year, "us")))
         schema = ac.Schema(ac.TimeColumn("time_ms"), SCHEMA.entities, SCHEMA.labels)
         message = error_of(parquet(columns(time_ms=times)), schema, RowError)
-        assert "outside the years 2000 to 2100" in message
+        assert "outside the years 1990 to 2100" in message
         assert "the unit looks wrong" in message
 
 

@@ -65,9 +65,13 @@ def test_a_place_that_is_taken_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("precious")
     with pytest.raises(OutputExistsError):
         write_world(world, tmp_path)
+    with pytest.raises(OutputExistsError, match="holds something else"):
+        write_world(world, tmp_path, overwrite=True)
     assert files(tmp_path) == {"mine"}
-    write_world(world, tmp_path, overwrite=True)
-    assert "mine" not in files(tmp_path)
+    made = write_world(world, tmp_path / "world").project.parent
+    (made / "old").write_text("")
+    write_world(world, made, overwrite=True)
+    assert "old" not in files(made)
 
 
 def test_no_events_make_no_world(tmp_path: Path) -> None:
@@ -201,6 +205,8 @@ def test_folders_that_are_not_kuairand(tmp_path: Path) -> None:
 
 def test_a_project_does_not_replace_its_data(tmp_path: Path) -> None:
     data = write(tmp_path / "set" / "data", OFFICIAL, "pure")
+    for out in (data, tmp_path / "set"):
+        (out / "acclimate.yaml").write_text("")
     before = files(tmp_path)
     for out in (data, tmp_path / "set"):
         with pytest.raises(OutputExistsError):
@@ -229,7 +235,7 @@ def test_the_real_kuairand(tmp_path: Path) -> None:
 # --- MovieLens -----------------------------------------------------------------------------------------------
 
 DAY = 86_400
-START = 978_307_200  # 2001-01-01
+START = 875_664_000  # 1997-10-01, about when the first of them begins
 VOTES = [(1, 1, 5.0), (2, 1, 3.0), (1, 2, 4.0), (2, 3, 0.5), (1, 3, 3.5)]
 RATINGS = [(*vote, START + DAY * i) for i, vote in enumerate(VOTES * 20)]
 TITLES = {1: "Léon: The Professional (1994)", 2: 'The "Show", again (2007-2011)', 3: "Untitled"}
@@ -310,7 +316,7 @@ def test_movielens_is_replayed_over_its_last_fifth(tmp_path: Path) -> None:
     made = movielens(laid_out(tmp_path, "ml-1m"), tmp_path / "project")
     project = load_project(made.project)
     assert project.replay is not None
-    assert (project.replay.start, project.replay.every) == ("2001-03-21", "1d")
+    assert (project.replay.start, project.replay.every) == ("1997-12-19", "1d")
     project = load_project(made.project, ["replay.every=7d", "replay.arms=[incremental]"])
     report = pipeline.replay_project(project, tmp_path / "report")
     assert report.arms["incremental"].rows == 21

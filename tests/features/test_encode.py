@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 import acclimate as ac
-from acclimate.errors import ColumnError
-from acclimate.features import INTERCEPT, FeatureIndex, encode, positions
+from acclimate.errors import ColumnError, ConfigError
+from acclimate.features import INTERCEPT, FeatureIndex, Settled, encode, positions
 
 Rows = list[dict[str, float]]
 
@@ -82,7 +82,7 @@ def test_a_number_is_its_value(column, values):
 def test_a_missing_number_is_the_mean_and_says_so():
     rows, index = cells([1.0, None, 4.0, float("nan")])
     assert rows == [{"f": 1.0}, {"f": 2.5, "f is missing": 1.0}, {"f": 4.0}, {"f": 2.5, "f is missing": 1.0}]
-    assert index.fill == {"f": 2.5}
+    assert index.settled.fill == {"f": 2.5}
 
 
 def test_what_stands_in_for_a_missing_number_never_changes():
@@ -90,30 +90,33 @@ def test_what_stands_in_for_a_missing_number_never_changes():
     assert index.names == (INTERCEPT, "f")
     for batch in ([100.0, None], [None], [7.0, 8.0]):
         rows, index = cells(pa.array(batch, pa.float64()), index=index)
-        assert index.fill == {"f": 2.0}
+        assert index.settled.fill == {"f": 2.0}
         assert rows[-1]["f"] == (2.0 if batch[-1] is None else 8.0)
     assert index.names == (INTERCEPT, "f", "f is missing")
 
 
 def test_rows_that_are_not_there_say_nothing_about_the_mean():
     _, index = cells(pa.array([], pa.float64()))
-    assert index.fill == {}
+    assert index.settled.fill == {}
     rows, index = cells([4.0, None], index=index)
     assert rows[1]["f"] == 4.0
 
 
-def test_a_mean_of_nothing_is_zero_and_stays():
-    rows, index = cells(pa.array([None, None], pa.float64()))
+@pytest.mark.parametrize("nothing", [pa.nulls(2, pa.float64()), [float("nan")] * 2], ids=["null", "NaN"])
+def test_a_mean_of_nothing_is_zero_until_a_value_is_known(nothing):
+    rows, index = cells(nothing)
     assert rows == [{"f": 0.0, "f is missing": 1.0}] * 2
-    rows, _ = cells([8.0, None], index=index)
-    assert rows == [{"f": 8.0}, {"f": 0.0, "f is missing": 1.0}]
+    assert index.settled == Settled()
+    rows, index = cells([8.0, None], index=index)
+    assert rows == [{"f": 8.0}, {"f": 8.0, "f is missing": 1.0}]
+    assert cells([5.0, None], index=index)[0][1]["f"] == 8.0
 
 
 def test_the_mean_does_not_depend_on_the_order_of_rows():
     values = np.random.default_rng(0).normal(size=501)
     shuffled = [np.random.default_rng(seed).permutation(values) for seed in range(6)]
     assert len({float(np.mean(one)) for one in shuffled}) > 1  # by the rounding of a plain sum
-    assert len({cells(one)[1].fill["f"] for one in shuffled}) == 1
+    assert len({cells(one)[1].settled.fill["f"] for one in shuffled}) == 1
 
 
 def test_a_prediction_learns_no_mean():
@@ -151,7 +154,7 @@ def test_a_category_is_a_column_of_its_own(column, levels):
     rows, index = cells(column)
     assert rows == [{f"f={level}": 1.0} for level in levels]
     assert index.names == (INTERCEPT, *dict.fromkeys(f"f={level}" for level in levels))
-    assert index.fill == {}
+    assert index.settled.fill == {}
 
 
 def test_codes_that_were_read_as_floats_keep_their_names():
@@ -349,7 +352,7 @@ def test_a_cross_of_levels_and_a_number():
         {"price": 3.0},
         {"tags is missing x price": 4.0, "price": 4.0},
     ]
-    assert index.fill == {"price": 3.0}
+    assert index.settled.fill == {"price": 3.0}
 
 
 def test_a_cross_of_three_and_of_a_cross():
@@ -431,6 +434,64 @@ def test_a_wrong_type_is_named(column, feature, message):
         cells(column, feature)
 
 
+# --- what the first values settle ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "column",
+    [[3.0, 1.0, float("nan")], pa.array([3.0, 1.0, None], pa.float32()), [decimal.Decimal("3.0"), 1, None]],
+    ids=["NaN", "small float", "decimal"],
+)
+def test_categories_that_come_as_floats_keep_their_columns(column):
+    """As a frame turns integers into floats where one is missing."""
+    _, index = cells([1, 3])
+    rows, index = cells(column, index=index)
+    assert rows == [{"f=3": 1.0}, {"f=1": 1.0}, {"f is missing": 1.0}]
+    assert index.names == (INTERCEPT, "f=1", "f=3", "f is missing")
+    assert cells([10**15], index=index)[0] == cells([1e15], index=index)[0] == [{f"f={10**15}": 1.0}]
+
+
+def test_numbers_that_come_as_integers_stay_numbers():
+    _, index = cells([1.5, 2.5])
+    assert cells([3, None], index=index)[0] == [{"f": 3.0}, {"f": 2.0, "f is missing": 1.0}]
+
+
+@pytest.mark.parametrize("first", [[1, 3], [1.5], [["a"]], ["a"]], ids=str)
+def test_a_column_of_nothing_is_missing_whatever_the_kind(first):
+    _, index = cells(first)
+    for nothing in (pa.nulls(1), pa.nulls(1, pa.float64()), [float("nan")], pa.nulls(1, pa.string())):
+        rows, same = cells(nothing, index=index)
+        assert rows[0]["f is missing"] == 1.0
+        assert same.settled == index.settled
+
+
+def test_a_column_of_nothing_settles_no_kind():
+    _, index = cells([float("nan")])
+    assert cells([4], index=index)[0] == [{"f=4": 1.0}]
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "message"),
+    [
+        ([1, 3], [1.5], "'f' was categorical, but its column now holds double that are not whole"),
+        (["a"], [["a"]], "'f' was categorical, but column 'f' holds list<"),
+        ([1.5], ["a"], "'f' was numeric, but column 'f' holds string"),
+        ([["a"]], ["a"], "'f' was multi, but column 'f' holds string"),
+        (pa.array([[1.0]], pa.list_(pa.float64(), 1)), [1.0], "'f' was embedding, but column 'f' holds double"),
+        (
+            pa.array([[1.0]], pa.list_(pa.float64(), 1)),
+            [[1.0, 2.0]],
+            "'f' had vectors of length 1, and now has them of length 2",
+        ),
+    ],
+)
+def test_a_feature_that_changes_its_kind_is_an_error(first, then, message):
+    _, index = cells(first)
+    for grow in (True, False):
+        with pytest.raises(ColumnError, match=message):
+            cells(then, index=index, grow=grow)
+
+
 # --- the index ----------------------------------------------------------------------------------------------
 
 
@@ -447,10 +508,11 @@ def test_an_index_that_learns_nothing_is_itself():
 
 
 def test_numbers_of_names():
-    index = FeatureIndex().grown(["b", "a", "b", INTERCEPT], {"x": 1.0})
+    index = FeatureIndex().grown(["b", "a", "b", INTERCEPT], Settled({"x": 1.0}))
     assert index.names == (INTERCEPT, "b", "a")
     assert_array_equal(index.numbers(["a", "nobody", "b", INTERCEPT]), [2, -1, 1, 0])
-    assert index.grown(["c"], {"x": 9.0, "y": 2.0}).fill == {"x": 1.0, "y": 2.0}
+    assert index.grown(["a"], Settled({"x": 1.0})) is index
+    assert index.grown(["a"], Settled({"x": 1.0, "y": 2.0})).settled.fill == {"x": 1.0, "y": 2.0}
     assert len(index) == 3
 
 
@@ -489,8 +551,9 @@ def test_an_index_grows_and_never_renumbers(batches):
         rows, index = encoded(list(ALL), columns_of(batch), schema, index=old)
         assert index.names[: len(old)] == old.names
         assert len(set(index.names)) == len(index)
-        assert old.fill.items() <= index.fill.items()
-        seen.append((columns_of(batch), rows))
+        assert old.settled.fill.items() <= index.settled.fill.items()
+        if "number" in index.settled.fill:  # until then nothing stands in for a missing one
+            seen.append((columns_of(batch), rows))
         for columns, before in seen:
             assert encoded(list(ALL), columns, schema, index=index, grow=False)[0] == before
             assert encoded(list(ALL), columns, schema, index=index)[1] is index
@@ -536,7 +599,7 @@ def name(feature: str, level: str | None) -> str:
 
 def test_crosses_of_themselves_and_features_named_twice_are_errors() -> None:
     parts = {"time": "time", "entities": ["user"], "labels": ["click"]}
-    with pytest.raises(ValueError, match="the cross 'both' is made of itself"):
+    with pytest.raises(ConfigError, match="the cross 'both' is made of itself"):
         ac.Schema(**parts, features={"both": ac.Feature(kind="cross", of=["both", "tab"])})
-    with pytest.raises(ValueError, match="named twice in tab, hour, tab"):
+    with pytest.raises(ConfigError, match="named twice in tab, hour, tab"):
         ac.FixedEffect(["tab", "hour", "tab"])

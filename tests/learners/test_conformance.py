@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from numpy.testing import assert_allclose
+from safetensors.numpy import load_file, save_file
 from sample_events import DAY, START, events_of
 
 import acclimate as ac
@@ -407,6 +409,27 @@ def a_truncated_file_is_damaged(make, folder):
             type(make()).load(folder / "model")
         (folder / "model" / name).write_bytes(data)
     type(make()).load(folder / "model")
+
+
+@check
+def arrays_that_do_not_belong_together_are_damaged(make, folder):
+    learner = learned(make, FIRST)
+    learner.save(folder / "model")
+    file = folder / "model" / "arrays.safetensors"
+    arrays = load_file(file)
+    for name, array in arrays.items():
+        for wrong in (array[:-1], array[None]):
+            save_file({**arrays, name: np.ascontiguousarray(wrong)}, file)
+            with pytest.raises(FormatError, match="model is damaged"):
+                type(learner).load(folder / "model")
+    save_file(arrays, file)
+    for table in (folder / "model").glob("*.parquet"):
+        rows = pq.read_table(table)
+        pq.write_table(rows.slice(1), table)
+        with pytest.raises(FormatError, match="model is damaged"):
+            type(learner).load(folder / "model")
+        pq.write_table(rows, table)
+    assert type(learner).load(folder / "model").nbytes == learner.nbytes
 
 
 @check

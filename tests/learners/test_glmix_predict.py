@@ -9,10 +9,11 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sample_events import HOUR, START, events_of
 from scipy import integrate
 from scipy.special import expit, logit
-from scipy.stats import norm
+from scipy.stats import kstest, norm
 
 import acclimate as ac
-from acclimate.errors import ConfigError, NotFittedError
+from acclimate.errors import ColumnError, ConfigError, NotFittedError
+from acclimate.learners.draws import draws
 
 SCHEMA = ac.Schema(time="time", entities={"user": "user_id", "video": "video_id"}, labels="click")
 FORMS = ("full", "diagonal", "marginal")
@@ -130,6 +131,23 @@ def test_a_draw_does_not_depend_on_the_order_of_rows(model):
     assert_allclose(q, p[order], rtol=1e-12)
 
 
+def test_a_draw_does_not_depend_on_who_else_is_asked_about(model):
+    data = {**log(rows=90, seed=2), "time": START + HOUR * np.arange(90)}
+    alone = {name: values[data["user_id"] == 5] for name, values in data.items()}
+    p = model.predict(events_of(SCHEMA, data), mode="thompson", seed=9)
+    q = model.predict(events_of(SCHEMA, alone), mode="thompson", seed=9)
+    assert 0 < len(q) < 90
+    assert_allclose(q, p[data["user_id"] == 5], rtol=1e-12)
+
+
+def test_entities_of_one_id_in_two_effects_are_drawn_apart():
+    ids = pa.array(np.arange(4000))
+    standard = ac.Posterior(np.zeros((4000, 3)), np.ones((4000, 3)))
+    noise = np.hstack([draws(standard, ids, [seed, i]) for seed in (0, 1) for i in (1, 2)])
+    assert_allclose(np.corrcoef(noise.T), np.eye(12), atol=5.0 / np.sqrt(4000))
+    assert kstest(noise.ravel(), norm.cdf).pvalue > 1e-3
+
+
 def test_many_draws_have_the_moments_of_the_posterior(model):
     """Of a seen user and a stranger: mean and covariance of the margin at two values of x, over 600 seeds."""
     data = {"user_id": [1, 1, 77, 77], "video_id": [0] * 4, "x": [0.0, 2.0] * 2, "click": [0] * 4}
@@ -238,3 +256,24 @@ def test_nothing_is_told_before_a_fit(tmp_path):
     for ask in (model.weights, lambda: model.cut, lambda: model.nbytes, lambda: model.save(tmp_path / "model")):
         with pytest.raises(NotFittedError, match="fit it, or load a saved one"):
             ask()
+
+
+@pytest.mark.parametrize(
+    "given", [{"tolerance": -0.1}, {"tolerance": float("nan")}, {"tolerance": float("inf")}, {"max_steps": -1}]
+)
+def test_a_search_that_cannot_end_is_refused(given):
+    with pytest.raises(ConfigError, match="0 or more"):
+        ac.GLMix(**given)
+    ac.GLMix(tolerance=0.0, max_steps=0)
+
+
+def test_a_loaded_model_reads_a_category_that_comes_as_floats(tmp_path):
+    model = ac.GLMix(fixed=ac.FixedEffect(["tab"]), random=[ac.RandomEffect("user", ["tab"])])
+    data = {**log(), "tab": log()["video_id"]}
+    model.fit(events_of(SCHEMA, data)).save(tmp_path / "model")
+    loaded = ac.GLMix.load(tmp_path / "model")
+    floats = events_of(SCHEMA, {**data, "tab": data["tab"].astype(float)})
+    assert_array_equal(loaded.predict(floats), model.predict(events_of(SCHEMA, data)))
+    assert len(np.unique(model.predict(floats))) > 8
+    with pytest.raises(ColumnError, match="'tab' was categorical"):
+        loaded.predict(events_of(SCHEMA, {**data, "tab": data["tab"] + 0.5}))

@@ -13,7 +13,7 @@ from scipy import optimize
 from scipy.special import expit, logit
 
 import acclimate as ac
-from acclimate.errors import MismatchError, NotFittedError
+from acclimate.errors import ConfigError, MismatchError, NotFittedError
 
 SCHEMA = ac.Schema(time="time", entities={"user": "user_id"}, labels="click")
 WEIGHTED = dataclasses.replace(SCHEMA, weight="w", offset="o")
@@ -421,3 +421,71 @@ def test_day_by_day_stays_near_the_fit_on_all_days(precision, bound):
     p, q = pooled.predict(events), sequential.predict(events)
     gap = float(np.abs(logit(p) - logit(q)).mean())
     assert gap < bound, f"mean distance of the margins: {gap:.4f}"
+
+
+# --- outgrowing full precisions -----------------------------------------------------------------------------
+
+
+def levels(count: int, *, rows: int = 600) -> ac.Events:
+    return events_of(SCHEMA, {**log(rows=rows), "word": np.arange(rows) % count})
+
+
+@pytest.mark.parametrize("random", [True, False], ids=["random", "fixed"])
+def test_an_effect_that_outgrows_full_precisions_turns_diagonal(random):
+    """At 33 coefficients of an entity, at 513 of the fixed effect; asked for by name, full stays."""
+
+    def of(precision: ac.config.PrecisionKind) -> ac.GLMix:
+        words = {"features": ["word"], "precision": precision}
+        effects = [ac.RandomEffect("user", **words)] if random else []
+        fixed = ac.FixedEffect() if random else ac.FixedEffect(**words)
+        return ac.GLMix(fixed=fixed, random=effects, learn_population=False, tolerance=1e-6)
+
+    i, most = (1, 32) if random else (0, 512)
+    auto, full = of("auto").fit(levels(most - 1)), of("full").fit(levels(most - 1))
+    assert auto.state.effects[i].form == "full"
+    assert len(auto.state.effects[i].index) == most
+    fitted = auto.state.effects[i]
+    auto.update(levels(most, rows=1))
+    assert auto.state.effects[i].form == "full"
+    auto.update(levels(most))
+    full.update(levels(most))
+    assert full.state.effects[i].form == "full"
+    grown = auto.state.effects[i]
+    assert grown.form == "diagonal"
+    for posterior in (grown.ridge, grown.base):
+        assert posterior.precision.shape == (most + 1,)
+    assert grown.states.posterior.precision.shape == (len(fitted.states.ids), most + 1)
+    assert_array_equal(grown.base.precision[:most], np.diag(fitted.base.precision))
+    p = auto.predict(levels(most))
+    assert np.all((p > 0) & (p < 1))
+    auto.update(levels(most + 1))
+    assert auto.state.effects[i].form == "diagonal"
+
+
+# --- ids and locks ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", [{"warm_start": True}, {"locked": ["fixed"]}, {"locked": ["user"]}], ids=str)
+def test_a_fit_that_goes_on_takes_ids_of_the_type_of_before(how):
+    data = log()
+    model = ac.GLMix(random=[ac.RandomEffect("user")]).fit(events_of(SCHEMA, data))
+    small = {**data, "user_id": data["user_id"].astype(np.int16)}
+    model.fit(events_of(SCHEMA, small), **how)
+    assert str(model.state.effects[1].states.ids.type) == "int64"
+    named = {**data, "user_id": [f"u{id}" for id in data["user_id"]]}
+    with pytest.raises(MismatchError, match="ids of 'user' are string, those learned before are int64"):
+        model.fit(events_of(SCHEMA, named), **how)
+
+
+@pytest.mark.parametrize("named", ["user", "user_id"])
+@pytest.mark.parametrize("locked", ["user", "user_id"])
+def test_an_effect_is_locked_by_role_or_by_column(named, locked):
+    model = ac.GLMix(random=[ac.RandomEffect(named)]).fit(events_of(SCHEMA, log()))
+    before, weights = model.state.effects[1], model.weights()
+    model.update(events_of(SCHEMA, log(seed=1)), locked=[locked])
+    assert_array_equal(model.state.effects[1].states.posterior.mean, before.states.posterior.mean)
+    assert model.weights() != weights
+    with pytest.raises(ConfigError, match="every effect is locked"):
+        model.update(events_of(SCHEMA, log(seed=1)), locked=["fixed", locked])
+    with pytest.raises(ConfigError, match="no effect 'usr' to lock"):
+        model.update(events_of(SCHEMA, log(seed=1)), locked=["usr"])

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from model_oracles import random_precision
 from numpy.testing import assert_allclose
-from scipy import optimize
+from scipy import optimize, sparse
 
 from acclimate.artifacts import Posterior
+from acclimate.models.joint import Block, solve_joint
 from acclimate.models.population import learn_population
 
 PSEUDO = 2.0
@@ -25,12 +26,9 @@ def evidence(seed: int, count: int, covariance: np.ndarray, mean: np.ndarray, in
 
 
 def learned(A, linear, prior: Posterior, ridge: Posterior, free_mean, **options) -> tuple[Posterior, float]:
-    """The population and its gain, from the entities' posteriors under ``prior`` as a fit hands them over."""
-    B = prior.precision if prior.is_full else np.diag(prior.precision)
-    H = A + B
-    mean = np.linalg.solve(H, (linear + B @ prior.mean)[..., None])[..., 0]
-    kept = H if prior.is_full else np.diagonal(H, axis1=1, axis2=2)
-    return learn_population(Posterior(mean, kept), prior, ridge, free_mean=np.array(free_mean), **options)
+    """The population and its gain, from evidence in the form that ``prior`` has."""
+    information = A if prior.is_full else np.diagonal(A, axis1=1, axis2=2)
+    return learn_population(linear, information, prior, ridge, free_mean=np.array(free_mean), **options)
 
 
 def log_likelihood(mean, C, A, linear, ridge: Posterior) -> float:
@@ -163,3 +161,30 @@ def test_the_gain_is_that_of_the_likelihood_to_first_order(full):
         actual = highest - log_likelihood(near.mean, factor * best_covariance, A, linear, ridge)
         assert actual > 1
         assert actual < gain < 2.5 * actual
+
+
+def test_a_direction_without_information_stays_at_the_ridge_however_loosely_the_fit_was_solved() -> None:
+    """An intercept beside indicators that add up to it: only their sums are known."""
+    rng = np.random.default_rng(5)
+    count, size = 400, 20
+    level = rng.integers(0, 3, count * size)
+    X = sparse.csr_array(np.column_stack([np.ones(count * size), level[:, None] == np.arange(3)]).astype(float))
+    entity = np.repeat(np.arange(count), size)
+    y = (rng.random(count * size) < 1 / (1 + np.exp(-rng.normal(0, 1, count)[entity]))).astype(float)
+    prior = Posterior(np.zeros((count, 4)), np.broadcast_to(np.eye(4), (count, 4, 4)))
+    zero, one = np.zeros(len(y)), np.ones(len(y))
+    solution = solve_joint([Block(X, entity, prior)], y, zero, one, tolerance=2.0)
+    assert solution.decrement > 1e-3  # it was loose indeed
+    ridge = Posterior(np.zeros(4), np.eye(4))
+    held = np.zeros(4, bool)
+    population, _ = learn_population(
+        solution.evidence[0],
+        solution.information[0],
+        ridge,
+        ridge,
+        free_mean=held,
+        tolerance=1e-9,
+        max_rounds=2000,
+    )
+    unknown = np.array([1.0, -1.0, -1.0, -1.0]) / 2.0
+    assert_allclose(unknown @ population.precision @ unknown, 1.0, rtol=0.05)

@@ -131,6 +131,7 @@ def update(
         Path, typer.Option(metavar="DIR", help="The saved model; it is brought up to date in place.")
     ],
     project: ProjectFile = DEFAULT_PROJECT,
+    learner: LearnerName = None,
     since: Annotated[
         str | None, typer.Option(metavar="TIME", help="Start here, not after the last event learned.")
     ] = None,
@@ -139,13 +140,15 @@ def update(
 ) -> None:
     """Bring a saved model up to date.
 
-    It learns the events after the last one that it learned, and nothing twice.
+    It learns the events after the last one that it learned, and nothing twice. Rows that arrive late, with times
+    at or before that one, need --since.
     """
     from acclimate import pipeline
     from acclimate.cli.terminal import show_info, working
 
     with working("updating"):
-        learned = pipeline.update(_project(project, set_), model, since=since, until=until)
+        described = _project(project, set_)
+        learned = pipeline.update(described, model, learner=learner, since=since, until=until)
     show_info(learned, model)
 
 

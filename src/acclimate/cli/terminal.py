@@ -45,7 +45,7 @@ def replay_progress() -> Generator[Callable[[Step], None]]:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=_ERR, transient=True) as bars:
+    with Progress(*columns, console=_ERR, transient=True, disable=not _ERR.is_terminal) as bars:
         task = bars.add_task("reading", total=None)
 
         def show(step: Step) -> None:
@@ -66,7 +66,7 @@ def replay_progress() -> Generator[Callable[[Step], None]]:
 def download_progress() -> Generator[Callable[[int, int | None], None]]:
     """A bar of bytes, for as long as something is fetched; none where nothing is."""
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=_ERR, transient=True) as bars:
+    with Progress(*columns, console=_ERR, transient=True, disable=not _ERR.is_terminal) as bars:
         task = bars.add_task("downloading", visible=False)
 
         def show(done: int, total: int | None) -> None:

@@ -88,18 +88,25 @@ class Run:
         if not rows:
             self.predictions.append(np.zeros(0))
             return 0.0
-        p, seconds, _ = _spent(self.learner.predict, asked)
+        p, seconds, _ = spent(self.learner.predict, asked)
         self.predictions.append(_checked(p, rows, f"arm '{self.arm.name}', {place}"))
         return seconds
 
-    def learn(self, fresh: Events, past: Events, predict_seconds: float) -> None:
-        """Learn as the regime says, from the fresh events or from all the past, and note what the window cost."""
+    def learn(self, fresh: Events, past: Events, *, predict_seconds: float, read_seconds: float) -> None:
+        """Learn as the regime says, from the fresh events or from all the past, and note what the window cost.
+
+        The fresh events are in memory already. ``read_seconds`` is what reading them took, and an incremental arm
+        is charged with it: alone it would have read them itself, as a retrained one does within its fit.
+        """
         fit_seconds, update_seconds, rows = 0.0, 0.0, 0
         if self.arm.regime == "retrain":
             self.learner = copy.deepcopy(self.arm.learner)
-            _, fit_seconds, rows = _spent(self.learner.fit, past)
-        elif self.arm.regime == "incremental" and count_rows(fresh):
-            _, update_seconds, rows = _spent(self.learner.update, fresh)
+            _, fit_seconds, rows = spent(self.learner.fit, past)
+        elif self.arm.regime == "incremental":
+            update_seconds = read_seconds
+            if count_rows(fresh):
+                _, seconds, rows = spent(self.learner.update, fresh)
+                update_seconds += seconds
         state_bytes = getattr(self.learner, "nbytes", None)
         self.costs.append(
             Cost(
@@ -138,7 +145,7 @@ def first_fits(arms: Sequence[Arm], past: Callable[[Arm], Events], tell: Callabl
         if (id(arm.learner), arm.window) not in fitted:
             tell(arm)
             learner = copy.deepcopy(arm.learner)
-            _, seconds, _ = _spent(learner.fit, past(arm))
+            _, seconds, _ = spent(learner.fit, past(arm))
             fitted[id(arm.learner), arm.window] = learner, seconds
     runs: list[Run] = []
     for arm in arms:
@@ -183,7 +190,7 @@ class _CountedSource:
             yield batch
 
 
-def _spent(verb: Callable[[Events], T], events: Events) -> tuple[T, float, int]:
+def spent(verb: Callable[[Events], T], events: Events) -> tuple[T, float, int]:
     """What the verb returns, the seconds it took and the rows it read."""
     counted = _CountedSource(events.source)
     began = time.perf_counter()

@@ -1,7 +1,7 @@
 """Prequential replay: in each window every arm predicts first and learns afterwards.
 
-All arms go through the events in one pass and are asked the same questions. The label is hidden from ``predict``;
-what was said and what came true is kept aside, and measured once at the end.
+All arms go through the events in one pass and are asked the same questions. Labels and the truth are hidden from
+``predict``; what was said and what came true is kept aside, and measured once at the end.
 """
 
 import datetime as dt
@@ -15,7 +15,7 @@ import pyarrow as pa
 from acclimate.artifacts import ArmResult, Cost, Events, Instant, Report, TableSource, WindowResult
 from acclimate.config import duration_us
 from acclimate.errors import ConfigError, DataError, nearest
-from acclimate.evaluate.arms import Arm, HasEntityPosterior, Run, first_fits
+from acclimate.evaluate.arms import Arm, HasEntityPosterior, Run, first_fits, spent
 from acclimate.evaluate.outcome import Outcome, columns_kept, outcome
 
 Phase = Literal["fit", "predict", "learn", "compare"]
@@ -52,7 +52,8 @@ def replay(
 
     Learners are copied, never changed. Arms that hold the same learner object share one first fit, on the events
     before ``start``. Rows whose label is null are passed to the learners and left out of every metric. Row weights
-    count in all metrics but nDCG. A window is read once for all arms; the time that takes is counted for none.
+    count in all metrics but nDCG. A window's events are read once for all arms; what reading those to learn from
+    took is part of ``update_seconds`` of each incremental arm, as a retrained one reads its own.
 
     Args:
         arms: what is compared; names are distinct.
@@ -197,14 +198,17 @@ def _play(runs: Sequence[Run], plan: _Plan, followed: Any) -> list[pa.Table]:
     kept: list[pa.Table] = []
     _watch(runs, plan, followed, plan.start)
     for number, (start, end) in enumerate(plan.windows, 1):
-        rows = plan.events.between(start, end).cached()
-        fresh = plan.events.between(start - plan.delay, end - plan.delay).cached() if plan.delay else rows
-        asked = _without_label(rows, plan.label)
+        rows, reading, _ = spent(Events.cached, plan.events.between(start, end))
+        fresh = rows
+        if plan.delay:
+            fresh, reading, _ = spent(Events.cached, plan.events.between(start - plan.delay, end - plan.delay))
+        asked = _without_answers(rows)
         for run in runs:
             plan.tell("predict", run.arm.name, number)
             seconds = run.predict(asked, f"window {number} ({plan.iso(start)})")
             plan.tell("learn", run.arm.name, number)
-            run.learn(fresh, plan.known(end, run.arm.window), seconds)
+            past = plan.known(end, run.arm.window)
+            run.learn(fresh, past, predict_seconds=seconds, read_seconds=reading)
         _watch(runs, plan, followed, end)
         kept.append(rows.table(plan.columns))
     return kept
@@ -216,12 +220,13 @@ def _watch(runs: Sequence[Run], plan: _Plan, followed: Any, time: int) -> None:
             run.watch(plan.entity, plan.entity_column, followed, plan.iso(time))
 
 
-def _without_label(events: Events, label: str) -> Events:
-    """The same rows with the label unknown: what is to be predicted cannot be looked up."""
-    rows = events.table()
-    unknown = pa.nulls(rows.num_rows, pa.int8())
-    hidden = rows.set_column(rows.column_names.index(label), label, unknown)
-    return Events(events.schema, TableSource(events.schema, hidden))
+def _without_answers(events: Events) -> Events:
+    """The same rows with every label and the truth unknown: what is to be predicted cannot be looked up."""
+    rows, schema = events.table(), events.schema
+    for name in (*schema.labels, *([schema.truth] if schema.truth else ())):
+        column = rows.schema.field(name)
+        rows = rows.set_column(rows.column_names.index(name), column, pa.nulls(rows.num_rows, column.type))
+    return Events(schema, TableSource(schema, rows))
 
 
 def _followed(arms: Sequence[Arm], plan: _Plan, follow: str | int | None) -> Any:

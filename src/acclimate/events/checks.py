@@ -19,7 +19,7 @@ _UNITS = {
 """Microseconds are number · first // second."""
 
 _DAY = 86_400_000_000
-_FIRST, _LAST = 10_957 * _DAY, 47_847 * _DAY  # 2000-01-01 and 2101-01-01, microseconds UTC
+_FIRST, _LAST = 7_305 * _DAY, 47_847 * _DAY  # 1990-01-01 and 2101-01-01, microseconds UTC
 _WITH_OFFSET = r":.*(Z|UTC|[+-]\d\d(:?\d\d)?)$"  # an ISO 8601 time that says which zone it is in
 _SHOWN = 3
 
@@ -306,7 +306,7 @@ def _presence(name: str, value: str, raw: Callable[[int], str] = str) -> tuple[C
         Check(
             name,
             f"{value} NOT BETWEEN {raw(_FIRST)} AND {raw(_LAST - 1)}",
-            "is outside the years 2000 to 2100",
+            "is outside the years 1990 to 2100",
             lambda value: f"the unit looks wrong{_unit_hint(value)}",
         ),
     )

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from acclimate.artifacts import ArrowArray, FloatArray, IntArray
 from acclimate.config import Feature, Kind, Schema
 from acclimate.errors import ColumnError
+from acclimate.features.index import Settled
 
 _WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
@@ -35,41 +36,67 @@ class Cells:
     names: list[str]
 
 
-def encode_feature(name: str, table: pa.Table, schema: Schema, fill: dict[str, float]) -> Cells:
-    """The cells of a feature.
-
-    ``fill`` maps numeric features to the value that stands in for missing ones; a feature not yet in it is
-    entered with the mean of its values.
+def encode_feature(name: str, table: pa.Table, schema: Schema, settled: Settled) -> Cells:
+    """The cells of a feature; what is not yet ``settled`` about it is entered there once it has a known value.
 
     Raises:
-        ColumnError: a column's type does not go with the feature's kind.
+        ColumnError: a column's type does not go with the feature's kind, declared or settled.
     """
     feature = schema.feature(name)
     if feature.kind == "cross":
-        parts = [encode_feature(part, table, schema, fill) for part in feature.of]
+        parts = [encode_feature(part, table, schema, settled) for part in feature.of]
         product = parts[0]
         for part in parts[1:]:
             product = _crossed(product, part, table.num_rows)
         return product
     column_name = schema.feature_columns(name)[0]
-    column = _combined(table[column_name])
-    kind = _kind_of(feature, column.type)
-    if pa.types.is_null(column.type):
-        column = column.cast(_UNKNOWN.get(kind, pa.string()))
+    kind, column = _typed(name, _combined(table[column_name]), feature, settled)
     if not _suits(kind, column.type, feature):
+        was = "was" if name in settled.kinds else "is"
         raise ColumnError(
-            f"feature '{name}' is {kind}, but column '{column_name}' holds {column.type}",
+            f"feature '{name}' {was} {kind}, but column '{column_name}' holds {column.type}",
             hint=_HINTS.get(kind, "declare another kind, or convert the column"),
         )
     if kind == "numeric":
-        return _numeric(name, _floats(column), feature, fill)
+        return _numeric(name, _floats(column), feature, settled.fill)
     if kind == "embedding":
-        return _embedding(name, column, column_name)
+        return _embedding(name, column, column_name, settled.sizes)
     if kind == "multi":
         return _multi(name, column, feature)
     if kind in ("hour", "weekday"):
         column = _clock(column, kind, schema.time.zone)
     return _categorical(name, column, feature)
+
+
+def _typed(name: str, column: ArrowArray, feature: Feature, settled: Settled) -> tuple[Kind, ArrowArray]:
+    """The kind of a feature, as declared, as settled or as its column suggests, and the column as that kind."""
+    nothing = bool(pc.all(column.is_null(nan_is_null=True)).as_py())
+    kind = settled.kinds.get(name)
+    if kind is None:
+        kind = _kind_of(feature, column.type)
+        if not pa.types.is_null(column.type):
+            # Frames turn what they cannot fill into floats: a column of no values does not say what it is.
+            if not (feature.kind or nothing) and _suits(kind, column.type, feature):
+                settled.kinds[name] = kind
+            return kind, column
+    if nothing:
+        return kind, pa.nulls(len(column), _UNKNOWN.get(kind, pa.string()))
+    if kind == "categorical" and not feature.buckets and _is_quantity(column.type):
+        column = _whole(name, column)
+    return kind, column
+
+
+def _whole(name: str, column: ArrowArray) -> ArrowArray:
+    """Categories that came as floats, as a frame with gaps turns integers, under the names that integers have."""
+    if pa.types.is_floating(column.type):
+        column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
+    try:
+        return column.cast(pa.int64())
+    except pa.ArrowInvalid as error:
+        raise ColumnError(
+            f"feature '{name}' was categorical, but its column now holds {column.type} that are not whole numbers",
+            hint="declare the feature's kind, or convert the column",
+        ) from error
 
 
 def _kind_of(feature: Feature, of: pa.DataType) -> Kind:
@@ -82,8 +109,7 @@ def _kind_of(feature: Feature, of: pa.DataType) -> Kind:
         return "embedding"
     if feature.separator is not None or _is_list(of):
         return "multi"
-    quantity = pa.types.is_floating(of) or pa.types.is_decimal(of)
-    return "numeric" if quantity and not feature.buckets else "categorical"
+    return "numeric" if _is_quantity(of) and not feature.buckets else "categorical"
 
 
 def _suits(kind: Kind, of: Any, feature: Feature) -> bool:
@@ -98,10 +124,12 @@ def _suits(kind: Kind, of: Any, feature: Feature) -> bool:
     return not pa.types.is_nested(of) and (kind != "multi" or feature.separator is not None)
 
 
+def _is_quantity(of: pa.DataType) -> bool:
+    return pa.types.is_floating(of) or pa.types.is_decimal(of)
+
+
 def _is_number(of: pa.DataType) -> bool:
-    return (
-        pa.types.is_integer(of) or pa.types.is_floating(of) or pa.types.is_decimal(of) or pa.types.is_boolean(of)
-    )
+    return _is_quantity(of) or pa.types.is_integer(of) or pa.types.is_boolean(of)
 
 
 def _is_list(of: pa.DataType) -> bool:
@@ -127,10 +155,10 @@ def _numeric(name: str, values: FloatArray, feature: Feature, fill: dict[str, fl
             )
         values = np.log1p(values)
     missing = np.isnan(values)
-    if name not in fill and len(values):
-        known = values[~missing]
+    known = values[~missing]
+    if name not in fill and len(known):
         # An exact sum: the order of rows must not show.
-        fill[name] = math.fsum(known) / max(len(known), 1)
+        fill[name] = math.fsum(known) / len(known)
     gaps = np.flatnonzero(missing)
     rows = np.arange(len(values))
     return Cells(
@@ -141,12 +169,17 @@ def _numeric(name: str, values: FloatArray, feature: Feature, fill: dict[str, fl
     )
 
 
-def _embedding(name: str, column: ArrowArray, column_name: str) -> Cells:
+def _embedding(name: str, column: ArrowArray, column_name: str, settled: dict[str, int]) -> Cells:
     """One column per position; a missing vector is zero, and says so."""
     sizes = np.unique(pc.list_value_length(column.drop_null()).to_numpy(zero_copy_only=False))
     if len(sizes) > 1:
         raise ColumnError(f"embedding '{column_name}' has vectors of {len(sizes)} lengths: {sizes[:5].tolist()}")
-    size = int(sizes[0]) if len(sizes) else 0
+    size = int(sizes[0]) if len(sizes) else settled.get(name, 0)
+    if len(sizes) and settled.setdefault(name, size) != size:
+        raise ColumnError(
+            f"embedding '{column_name}' had vectors of length {settled[name]}, and now has them of length {size}",
+            hint="give the new vectors a feature of their own, or fit anew",
+        )
     present = np.flatnonzero(column.is_valid().to_numpy(zero_copy_only=False))
     gaps = np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))
     values = _floats(column.drop_null().flatten())

@@ -23,14 +23,14 @@ def encode(
     meet coefficients at the prior mean, which is zero.
 
     Raises:
-        ColumnError: a column's type does not go with the feature's kind.
+        ColumnError: a column's type does not go with the feature's kind, declared or settled.
     """
     rows = table.num_rows
-    fill = dict(index.fill)
-    parts = [encode_feature(name, table, schema, fill) for name in features]
+    settled = index.settled.copied()
+    parts = [encode_feature(name, table, schema, settled) for name in features]
     used = [[part.names[i] for i in np.unique(part.level)] for part in parts]
     if grow:
-        index = index.grown([name for names in used for name in names], fill)
+        index = index.grown([name for names in used for name in names], settled)
     row, column = [np.arange(rows)], [index.numbers([INTERCEPT]).repeat(rows)]
     value: list[FloatArray] = [np.ones(rows)]
     for part in parts:

@@ -6,20 +6,34 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from acclimate.artifacts import IntArray
+from acclimate.config import Kind
 
 INTERCEPT = "(intercept)"
 
 
 @dataclass(frozen=True)
-class FeatureIndex:
-    """The columns of one effect by name, in the order in which they were first seen; column 0 is the intercept.
+class Settled:
+    """What the first values of features settled for good, so that a row is encoded the same way tomorrow.
 
-    ``fill`` holds, per numeric feature, the mean when it was first seen: it stands in for missing values for good,
-    so that a row is encoded the same way tomorrow.
+    ``fill``: per numeric feature, the mean that stands in for missing values; ``kinds``: the kind that a feature
+    which declares none was taken for; ``sizes``: per embedding, the length of its vectors.
     """
 
-    names: tuple[str, ...] = (INTERCEPT,)
     fill: dict[str, float] = field(default_factory=dict[str, float])
+    kinds: dict[str, Kind] = field(default_factory=dict[str, Kind])
+    sizes: dict[str, int] = field(default_factory=dict[str, int])
+
+    def copied(self) -> "Settled":
+        """The same in dictionaries of its own."""
+        return Settled(dict(self.fill), dict(self.kinds), dict(self.sizes))
+
+
+@dataclass(frozen=True)
+class FeatureIndex:
+    """The columns of one effect by name, in the order in which they were first seen; column 0 is the intercept."""
+
+    names: tuple[str, ...] = (INTERCEPT,)
+    settled: Settled = field(default_factory=Settled)
     _numbers: dict[str, int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -32,9 +46,7 @@ class FeatureIndex:
         """The column of each name, -1 for unknown ones."""
         return np.array([self._numbers.get(name, -1) for name in names], dtype=np.int64)
 
-    def grown(self, names: Sequence[str], fill: dict[str, float]) -> "FeatureIndex":
-        """The same index with unknown names appended; itself where there is nothing new."""
+    def grown(self, names: Sequence[str], settled: Settled) -> "FeatureIndex":
+        """The index with unknown names appended and what is settled by now; itself where there is nothing new."""
         new = [name for name in dict.fromkeys(names) if name not in self._numbers]
-        if not new and fill.keys() <= self.fill.keys():
-            return self
-        return FeatureIndex((*self.names, *new), {**fill, **self.fill})
+        return FeatureIndex((*self.names, *new), settled) if new or settled != self.settled else self

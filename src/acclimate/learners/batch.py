@@ -17,6 +17,7 @@ from scipy import sparse
 from acclimate.artifacts import ArrowArray, Events, FloatArray, IntArray
 from acclimate.config import Schema
 from acclimate.features import FeatureIndex, encode
+from acclimate.learners.draws import hashed
 
 FIXED = "fixed"
 """Name of the fixed effect, and id of its one entity."""
@@ -116,13 +117,13 @@ def _lots(batch: Batch, names: Sequence[Sequence[str]]) -> NDArray[np.uint64]:
     """
     lots = np.zeros(len(batch), np.uint64)
     for column in (batch.time, batch.label, batch.weight, batch.offset):
-        lots = _hashed(lots ^ column.view(np.uint64))
+        lots = hashed(lots ^ column.view(np.uint64))
     for X, columns in zip(batch.designs, names, strict=True):
         of_name = np.array([zlib.crc32(name.encode()) for name in columns], np.uint64)
-        cells = _hashed(_hashed(of_name)[X.indices] ^ X.data.view(np.uint64))
-        lots = _hashed(lots ^ np.add.reduceat(cells, X.indptr[:-1]))  # an intercept is in every row
+        cells = hashed(hashed(of_name)[X.indices] ^ X.data.view(np.uint64))
+        lots = hashed(lots ^ np.add.reduceat(cells, X.indptr[:-1]))  # an intercept is in every row
     # Rows alike in all are interchangeable, but with one lot they would be drawn all together or not at all.
-    return _hashed(lots ^ _hashed(_alike_before(lots)))
+    return hashed(lots ^ hashed(_alike_before(lots)))
 
 
 def _alike_before(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -131,13 +132,6 @@ def _alike_before(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
     before = np.empty(len(values), np.uint64)
     before[order] = np.arange(len(values)) - np.searchsorted(values[order], values[order])
     return before
-
-
-def _hashed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The finalizer of splitmix64 (Steele et al. 2014)."""
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        values = (values ^ (values >> np.uint64(shift))) * np.uint64(factor)
-    return values ^ (values >> np.uint64(31))
 
 
 def _columns(schema: Schema, layouts: Sequence[Layout], label: str | None) -> list[str]:

@@ -11,7 +11,7 @@ from acclimate.artifacts import ArrowArray, EntityStates, FloatArray, IntArray, 
 from acclimate.config import FixedEffect, RandomEffect, duration_us
 from acclimate.errors import MismatchError
 from acclimate.features import FeatureIndex, positions
-from acclimate.models.gaussian import decay, embedded, forget
+from acclimate.models.gaussian import decay, embedded, forget, reduced
 from acclimate.models.scaling import Scaling
 
 _FULL_AT_MOST = {True: 512, False: 32}
@@ -34,6 +34,22 @@ class EffectState:
     ridge: Posterior
     base: Posterior
     states: EntityStates
+
+    def grown(
+        self, effect: Effect, index: FeatureIndex, X: "sparse.csr_array[Any]", weight: FloatArray
+    ) -> "EffectState":
+        """The same knowledge over the columns of ``X`` (n, d), diagonal where ``auto`` has outgrown full matrices.
+
+        ``weight`` is ``(n,)``.
+        """
+        form = _form(effect, len(index))
+        # Thinned before it is widened: the wide matrices are never there.
+        state = self._diagonal() if self.form == "full" and form == "diagonal" else self
+        return state.widened(index, ridge_prior(effect, state.form, X, weight))
+
+    def _diagonal(self) -> "EffectState":
+        states = replace(self.states, posterior=_thinned(self.states.posterior))
+        return replace(self, form="diagonal", ridge=_thinned(self.ridge), base=_thinned(self.base), states=states)
 
     def widened(self, index: FeatureIndex, ridge: Posterior) -> "EffectState":
         """The same knowledge over more coefficients; the new ones are at ``ridge``, independent of the old."""
@@ -138,10 +154,7 @@ def new_effect(
 
     ``ids`` gives the type of the ids to come; ``weight`` is ``(n,)``.
     """
-    limit = _FULL_AT_MOST[isinstance(effect, FixedEffect)]
-    form: Form = (
-        ("full" if len(index) <= limit else "diagonal") if effect.precision == "auto" else effect.precision
-    )
+    form = _form(effect, len(index))
     ridge = ridge_prior(effect, form, X, weight)
     d = len(index)
     nobody = Posterior(np.empty((0, d)), np.empty((0, *ridge.precision.shape)))
@@ -160,6 +173,17 @@ def ridge_prior(effect: Effect, form: Form, X: "sparse.csr_array[Any]", weight: 
     precision = effect.ridge * scaling.scale**2
     precision[0] = effect.ridge / (1.0 + np.sum((scaling.centre / scaling.scale) ** 2))
     return Posterior(mean, precision)
+
+
+def _form(effect: Effect, count: int) -> Form:
+    """What is kept of precisions of so many coefficients."""
+    if effect.precision != "auto":
+        return effect.precision
+    return "full" if count <= _FULL_AT_MOST[isinstance(effect, FixedEffect)] else "diagonal"
+
+
+def _thinned(posterior: Posterior) -> Posterior:
+    return Posterior(posterior.mean, reduced(posterior.precision, "diagonal"))
 
 
 def _appended(posterior: Posterior, new: Posterior) -> Posterior:

@@ -3,6 +3,7 @@
 Zhang et al., GLMix (KDD 2016) for the model; Ouyang et al., arXiv 2108.13299 for the sequential Bayesian update.
 """
 
+import math
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -43,6 +44,10 @@ class GLMix:
         tolerance: float = 1e-2,
         max_steps: int = 50,
     ) -> None:
+        if not 0.0 <= tolerance < math.inf:
+            raise ConfigError(f"a tolerance of {tolerance}", hint="a finite number, 0 or more")
+        if max_steps < 0:
+            raise ConfigError(f"{max_steps} Newton steps at most", hint="a whole number, 0 or more")
         entities = [effect.entity for effect in random]
         if len(set(entities)) < len(entities):
             raise ConfigError(
@@ -60,11 +65,13 @@ class GLMix:
         Args:
             events: the rows; those whose label is not known are left out.
             warm_start: begin the search at the coefficients of now; the optimum is the same.
-            locked: effects (``"fixed"`` or an entity) that stay as they are and count as offsets.
+            locked: effects (``"fixed"`` or an entity, by role or column) that stay as they are and count as
+                offsets.
 
         Raises:
             DataError: no row has a label, or rows are not allowed.
             NotFittedError: a warm start or a lock without a fit before.
+            MismatchError: the events have another schema, or ids of another type, than that fit.
         """
         before = self._fitted(events.schema) if warm_start or locked else None
         self.state, self.info = fit(self.parameters, events, before, warm_start=warm_start, locked=locked)

@@ -9,7 +9,6 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from scipy.special import expit
 
 from acclimate.artifacts import ArrowArray, Events, FloatArray, IntArray, Posterior
@@ -17,7 +16,8 @@ from acclimate.config import FixedEffect, RandomEffect, Schema
 from acclimate.errors import ConfigError, DataError, nearest
 from acclimate.features import FeatureIndex, positions
 from acclimate.learners.batch import FIXED, Batch, Layout, read_batch, sample_rows
-from acclimate.learners.effects import Effect, EffectState, new_effect, ridge_prior
+from acclimate.learners.draws import draws
+from acclimate.learners.effects import Effect, EffectState, new_effect
 from acclimate.models.joint import Block, Solution, solve_joint
 from acclimate.models.population import learn_population
 from acclimate.models.scoring import Term, expected_probability, margins, variances
@@ -113,18 +113,20 @@ def fit(
 
     Raises:
         DataError: no row has a label, or rows are not allowed.
+        MismatchError: ids cannot be of the type of those in ``before``.
     """
-    locks = _locks(parameters, locked)
+    locks = _locks(parameters, events.schema, locked)
     indexes = [FeatureIndex() for _ in locks] if before is None else [e.index for e in before.effects]
     batch, indexes, label = _read(parameters, events, indexes, locks)
     if len(batch) == 0:
         raise DataError(f"no event has a known label '{label}'", hint="look at events.describe()")
+    if before is not None:
+        batch = _recognised(parameters, before.effects, batch)
     parts = zip(parameters.effects, indexes, batch.designs, batch.ids, strict=True)
     effects = [new_effect(*of, batch.weight) for of in parts]
     effects[0] = _centred(effects[0], batch)
     start = None
     if before is not None:
-        batch = _recognised(parameters, before.effects, batch)
         effects = [old if lock else new for old, new, lock in zip(before.effects, effects, locks, strict=True)]
     effects, shares = _admit(parameters, effects, batch, locks)
     if before is not None and warm_start:
@@ -137,15 +139,13 @@ def update(
     parameters: Parameters, state: State, events: Events, *, locked: Collection[str] = ()
 ) -> tuple[State, Info]:
     """The state after new events; what came before enters through the posteriors alone."""
-    locks = _locks(parameters, locked)
+    locks = _locks(parameters, events.schema, locked)
     batch, indexes, _ = _read(parameters, events, [e.index for e in state.effects], locks)
     if len(batch) == 0:
         return state, Info(0, 0, 0, 0, 0.0, True, {})
     batch = _recognised(parameters, state.effects, batch)
     parts = zip(parameters.effects, state.effects, indexes, batch.designs, strict=True)
-    effects = [
-        effect.widened(index, ridge_prior(of, effect.form, X, batch.weight)) for of, effect, index, X in parts
-    ]
+    effects = [effect.grown(of, index, X, batch.weight) for of, effect, index, X in parts]
     effects, shares = _admit(parameters, effects, batch, locks)
     effects, info = _learn(parameters, effects, batch, shares, None, population=False)
     return replace(state, effects=tuple(effects), cut=max(state.cut, int(batch.time.max()))), info
@@ -242,14 +242,16 @@ def _layouts(parameters: Parameters, schema: Schema) -> list[Layout]:
     return [Layout(None, parameters.fixed.features), *random]
 
 
-def _locks(parameters: Parameters, locked: Collection[str]) -> list[bool]:
-    names = parameters.names
-    for name in locked:
-        if name not in names:
-            raise ConfigError(f"no effect '{name}' to lock", hint=nearest(name, names))
-    if set(names) <= set(locked):
+def _locks(parameters: Parameters, schema: Schema, locked: Collection[str]) -> list[bool]:
+    """Which effects are locked; an entity goes by its role or its column."""
+    columns = [FIXED, *(schema.entity_column(effect.entity) for effect in parameters.random)]
+    asked = {schema.entities.get(name, name): name for name in locked}
+    for column, name in asked.items():
+        if column not in columns:
+            raise ConfigError(f"no effect '{name}' to lock", hint=nearest(name, parameters.names))
+    if set(columns) <= asked.keys():
         raise ConfigError("every effect is locked", hint="leave one to be learned")
-    return [name in locked for name in names]
+    return [column in asked for column in columns]
 
 
 def _recognised(parameters: Parameters, effects: Sequence[EffectState], batch: Batch) -> Batch:
@@ -323,13 +325,15 @@ def _repopulated(
     """The random effects at populations learned from the solution, and the log-likelihood that it gains."""
     changed, gained = list(effects), 0.0
     fixed_names = set(effects[0].index.names)
-    for i, posterior in zip(free, solution.posteriors, strict=True):
+    for i, linear, information in zip(free, solution.evidence, solution.information, strict=True):
         if i == 0:
             continue
         effect = effects[i]
         # A coefficient that the fixed effect has too would share its mean with it: only their sum is known.
         own = np.array([name not in fixed_names for name in effect.index.names])
-        base, gain = learn_population(posterior, effect.base, effect.ridge, free_mean=own)
+        if information.ndim > linear.ndim and not effect.base.is_full:
+            information = np.diagonal(information, axis1=1, axis2=2)
+        base, gain = learn_population(linear, information, effect.base, effect.ridge, free_mean=own)
         changed[i], gained = effect.at_population(base), gained + gain
     return changed, gained
 
@@ -360,18 +364,5 @@ def _with_covariances(effect: EffectState, X: Any, ids: ArrowArray, seed: Sequen
 
 
 def _at_draws(effect: EffectState, X: Any, ids: ArrowArray, seed: Sequence[int]) -> Term:
-    """One draw of ``N(m, H^-1)`` per entity; in the order of ids, so that the order of rows does not matter."""
     codes, distinct = _distinct(ids)
-    posterior = effect.posteriors_of(distinct)
-    order = pc.sort_indices(distinct).to_numpy()
-    noise = np.empty(posterior.mean.shape)
-    noise[order] = np.random.default_rng(seed).standard_normal(noise.shape)
-    return Term(X, codes, posterior.mean + _coloured(noise, posterior))
-
-
-def _coloured(noise: FloatArray, posterior: Posterior) -> FloatArray:
-    """White noise ``(u, d)`` with the posterior's covariance: ``L^-T e`` for ``H = L L'``."""
-    if not posterior.is_full:
-        return noise / np.sqrt(posterior.precision)
-    upper = np.swapaxes(np.linalg.cholesky(posterior.precision), -1, -2)
-    return np.linalg.solve(upper, noise[..., None])[..., 0]
+    return Term(X, codes, draws(effect.posteriors_of(distinct), distinct, seed))

@@ -99,7 +99,10 @@ class _Counting:
         with unpacking(path):
             learner = cls(**stored.manifest["parameters"])
             ids = stored.tables["ids"]["id"].combine_chunks()
-            learner._state = RateState(ids, stored.arrays["rows"], stored.arrays["positives"])
+            rows, positives = stored.arrays["rows"], stored.arrays["positives"]
+            if not rows.shape == positives.shape == (len(ids),):
+                raise ValueError(f"{len(ids)} ids, rows {rows.shape} and positives {positives.shape}")
+            learner._state = RateState(ids, rows, positives)
             learner._fingerprint = stored.manifest["schema"]
         return learner
 

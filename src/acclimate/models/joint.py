@@ -87,13 +87,16 @@ class Solution:
     """The joint optimum, and how it was reached.
 
     ``posteriors``: one per block, mean ``(e, d)``, precision in the form of its prior. ``information``: per block,
-    the likelihood's part of the precision. ``steps`` and ``products``: Newton steps and design products taken.
-    ``decrement``: the joint Newton decrement, in posterior standard deviations left to go; ``converged``: whether
-    it is within the tolerance; ``settled``: per block, whether each entity's own part of it is.
+    the likelihood's part of the precision; ``evidence``: ``(e, d)``, the linear term of the likelihood's quadratic
+    approximation there, whether or not the optimum was reached exactly. ``steps`` and ``products``: Newton steps
+    and design products taken. ``decrement``: the joint Newton decrement, in posterior standard deviations left to
+    go; ``converged``: whether it is within the tolerance; ``settled``: per block, whether each entity's own part
+    of it is.
     """
 
     posteriors: list[Posterior]
     information: list[FloatArray]
+    evidence: list[FloatArray]
     steps: int
     products: int
     decrement: float
@@ -155,12 +158,18 @@ def solve_joint(
         w, z = w + length * direction, z + length * change
         steps += 1
     means = _split(w, problem.shapes)
+    slope = weight * loss_derivatives(loss, y, z)[0]
+    evidence = [
+        _apply(_as_kept(block, i), m) - (block.design.T @ slope).reshape(m.shape)
+        for block, i, m in zip(problem.blocks, own.information, means, strict=True)
+    ]
     return Solution(
         posteriors=[
             Posterior(s.mean_out(m), s.precision_out(_kept(b, H)))
             for s, b, m, H in zip(scalings, problem.blocks, means, own.hessians, strict=True)
         ],
         information=[s.precision_out(i) for s, i in zip(scalings, own.information, strict=True)],
+        evidence=[s.slope_out(e) for s, e in zip(scalings, evidence, strict=True)],
         steps=steps,
         products=products,
         decrement=decrement,
@@ -270,6 +279,12 @@ class _Problem:
 
 def _scaled(scaling: Scaling, block: Block) -> Block:
     return Block(scaling.rows(block.X), block.entity, scaling.prior_in(block.prior), block.diagonal)
+
+
+def _as_kept(block: Block, information: FloatArray) -> FloatArray:
+    """Information as the block's precision is kept: whole, or its diagonal."""
+    full = block.prior.is_full or information.ndim == 2
+    return information if full else np.diagonal(information, axis1=1, axis2=2)
 
 
 def _kept(block: Block, hessian: FloatArray) -> FloatArray:

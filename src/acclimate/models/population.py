@@ -4,14 +4,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from acclimate.artifacts import FloatArray, Posterior
-from acclimate.models.gaussian import embedded, inverse
+from acclimate.models.gaussian import inverse
 
 _PSEUDO_ENTITIES = 2.0
 """How many entities the ridge prior counts as: it keeps the covariance proper where there are few."""
 
 
 def learn_population(
-    effects: Posterior,
+    linear: FloatArray,
+    information: FloatArray,
     prior: Posterior,
     ridge: Posterior,
     *,
@@ -21,12 +22,14 @@ def learn_population(
 ) -> tuple[Posterior, float]:
     """Maximise the marginal likelihood of the entities' evidence over the population's mean and precision.
 
-    Every entity's likelihood is replaced by its Gaussian approximation (information ``A = H - B``, linear term
-    ``Hm - Bb``), as Laplace's approximation of a generalised linear mixed model does.
+    Every entity's likelihood is replaced by its Gaussian approximation ``exp(linear'w - w'information w/2)``, as
+    Laplace's approximation of a generalised linear mixed model does. What is said of a direction of no information
+    has to be nothing, so both come from the rows themselves rather than from a posterior solved to a tolerance.
 
     Args:
-        effects: the entities' posteriors under ``prior``: mean ``(e, d)``, precision ``(e, d, d)`` or ``(e, d)``.
-        prior: the population that they were fitted with, mean ``(d,)``.
+        linear: ``(e, d)``.
+        information: ``(e, d, d)``, or its diagonal ``(e, d)`` where ``prior`` is diagonal.
+        prior: the population to begin at, mean ``(d,)``.
         ridge: where the population starts before any data; it counts as two entities.
         free_mean: ``(d,)``; where false the mean stays at ``ridge.mean``, since another effect carries it.
         tolerance: log-likelihood gained by a round at which to stop, in nats.
@@ -36,7 +39,6 @@ def learn_population(
         The population, in the form of ``prior``, and the log-likelihood gained over ``prior`` (to first order). A
         gain below one nat is less than what chance decides.
     """
-    linear, information = _evidence(effects, prior)
     population, total = prior, 0.0
     for _ in range(max_rounds):
         population, gain = _refined(linear, information, population, ridge, free_mean)
@@ -44,15 +46,6 @@ def learn_population(
         if gain <= tolerance:
             break
     return population, total
-
-
-def _evidence(effects: Posterior, prior: Posterior) -> tuple[FloatArray, FloatArray]:
-    """Linear terms ``(e, d)`` and information, as the precision is kept, of the likelihoods alone."""
-    if effects.is_full:
-        B = embedded(prior)
-        return np.matvec(effects.precision, effects.mean) - B @ prior.mean, effects.precision - B
-    pulled = effects.precision * effects.mean - prior.precision * prior.mean
-    return pulled, effects.precision - prior.precision
 
 
 def _refined(

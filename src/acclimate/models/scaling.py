@@ -99,6 +99,10 @@ class Scaling:
         inverse = np.linalg.inv(self._basis())
         return inverse.T @ precision @ inverse if precision.ndim == 3 else precision * self.scale**2
 
+    def slope_out(self, slope: FloatArray) -> FloatArray:
+        """``T^-T g``: raw linear terms ``(e, d)``."""
+        return slope if self.trivial else slope @ np.linalg.inv(self._basis())
+
     def _basis(self) -> FloatArray:
         T = np.diag(1.0 / self.scale)
         T[0] -= self.centre / self.scale

@@ -1,0 +1,138 @@
+"""Every example runs on its data, and the outsider of KuaiRand knows nothing of the future."""
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from acclimate import pipeline
+from acclimate.project import Project, load_project
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = {path.parent.name: path for path in sorted(ROOT.glob("examples/*/acclimate.yaml"))}
+SHORT = [
+    "events.path=${KUAIRAND_DIR}/log_standard_*.parquet",  # the history is most of the rows
+    "replay.start=2022-05-06",
+    "replay.end=2022-05-08",
+    "replay.resamples=20",
+]
+
+
+def test_there_is_a_test_for_every_example() -> None:
+    folders = {path.name for path in (ROOT / "examples").iterdir() if path.is_dir() and path.name[0] not in "._"}
+    assert folders == set(EXAMPLES) == {"kuairand"}
+
+
+@pytest.fixture
+def kuairand(monkeypatch: pytest.MonkeyPatch) -> Project:
+    data = Path(os.environ.get("KUAIRAND_DIR") or ROOT.parent / "shared" / "data" / "kuairand_pure")
+    if not data.is_dir():
+        assert os.environ.get("CI") != "true", f"no KuaiRand-Pure at {data}"
+        pytest.skip(f"no KuaiRand-Pure at {data}: set KUAIRAND_DIR to its folder")
+    monkeypatch.setenv("KUAIRAND_DIR", str(data))
+    return load_project(EXAMPLES["kuairand"], SHORT)
+
+
+def test_kuairand(kuairand: Project, tmp_path: Path) -> None:
+    report = pipeline.replay_project(kuairand, tmp_path / "out")
+    assert list(report.arms) == [
+        *("stale", "incremental", "retrain", "fixed", "global-rate", "item-rate", "user-rate", "lightgbm")
+    ]
+    assert [window.start[:10] for window in report.windows if window.arm == "incremental"] == [
+        "2022-05-06",
+        "2022-05-07",
+    ]
+    auc = {name: arm.auc or 0.0 for name, arm in report.arms.items()}
+    assert auc["incremental"] > max(auc["fixed"], auc["item-rate"])
+    assert auc["lightgbm"] > auc["item-rate"]
+    read = {(w.arm, w.start): w.rows_read for w in report.windows}
+    rows = {(w.arm, w.start): w.rows for w in report.windows}
+    assert all(rows[key] == read[key] > 10_000 for key in rows if key[0] == "incremental")
+    assert all(read[key] > 150_000 for key in read if key[0] == "retrain")
+    assert {arm.within.keys() == {"tab"} for arm in report.arms.values()} == {True}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"metrics.json", "report.html"}
+
+
+# --- the outsider --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def outsider() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("outsider", ROOT / "examples" / "kuairand" / "outsider.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+ROW = st.tuples(
+    st.integers(-1, 3),  # user
+    st.integers(0, 3),  # video
+    st.lists(st.integers(0, 2), min_size=1, max_size=3),  # tags, the same one twice now and then
+    st.integers(0, 2),  # time since the row above: often none
+    st.integers(0, 1),  # label
+)
+LOGS = st.lists(ROW, min_size=1, max_size=25)
+
+
+def columns(log: list[Any]) -> dict[str, Any]:
+    user, video, tags, step, label = zip(*log, strict=True)
+    return {
+        "user": np.array(user),
+        "video": np.array(video),
+        "tagged": np.repeat(np.arange(len(log)), [len(t) for t in tags]),
+        "tag": np.concatenate([np.array(t) for t in tags]),
+        "time": np.cumsum(step),
+        "label": np.array(label, np.float64),
+    }
+
+
+def design(outsider: ModuleType, of: dict[str, Any]) -> Any:
+    keys = {"user_id": of["user"], "video_id": of["video"], "video.author_id": of["video"] // 2}
+    frame = outsider.Frame(np.zeros((len(of["time"]), 1)), keys, of["tagged"], of["tag"])
+    return outsider.training_design(frame, of["label"], of["time"])
+
+
+@given(log=LOGS)
+def test_before_is_a_plain_loop(outsider: ModuleType, log: list[Any]) -> None:
+    of = columns(log)
+    rows, positives = outsider.before(of["user"], of["label"], of["time"])
+    for i in range(len(log)):
+        earlier = [j for j in range(len(log)) if of["user"][j] == of["user"][i] and of["time"][j] < of["time"][i]]
+        assert rows[i] == len(earlier)
+        assert positives[i] == sum(of["label"][j] for j in earlier)
+
+
+@given(log=LOGS, where=st.data())
+def test_no_row_knows_its_own_label_or_later_ones(outsider: ModuleType, log: list[Any], where: Any) -> None:
+    of = columns(log)
+    cut = of["time"][where.draw(st.integers(0, len(log) - 1))]
+    late = of["time"] >= cut
+    other = of | {"label": np.where(late, 1 - of["label"], of["label"])}
+    until = of["time"] <= cut
+    np.testing.assert_array_equal(design(outsider, of)[until], design(outsider, other)[until])
+
+
+def test_a_row_knows_the_labels_before_it(outsider: ModuleType) -> None:
+    of = columns([(1, 1, [0], 0, 1), (1, 1, [0], 1, 0)])
+    other = of | {"label": np.array([0.0, 0.0])}
+    assert (design(outsider, of)[1] > design(outsider, other)[1]).sum() == 5  # each of the five rates
+
+
+@given(log=LOGS)
+def test_totals_are_all_that_was_before_a_later_row(outsider: ModuleType, log: list[Any]) -> None:
+    of = columns(log)
+    total = outsider.Totals.of(of["user"], of["label"])
+    for user in range(-1, 5):
+        mine = of["user"] == user
+        rows, positives = total.at(np.array([user]))
+        assert (rows[0], positives[0]) == (mine.sum(), of["label"][mine].sum())
