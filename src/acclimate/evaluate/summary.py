@@ -132,7 +132,7 @@ def summary_table(report: Report) -> "Table":
     from rich.table import Table
     from rich.text import Text
 
-    # Two spaces between columns, so that a report without regret fits 80 of them.
+    # Two spaces between columns, so that a report fits 80 of them.
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 0, 0, 1))
     table.caption, table.caption_justify = _caption(report), "left"
     table.add_column("Arm", overflow="fold", min_width=min(max(map(len, report.arms), default=0), 16))
@@ -157,7 +157,7 @@ def _caption(report: Report) -> str:
 
 
 def _terminal_columns(report: Report) -> list[Column]:
-    """What fits a terminal: all but nDCG and state size, and two of the AUCs within a column."""
-    every = [c for c in columns(report) if c.measure.key not in ("ndcg", "state_bytes")]
+    """What fits a terminal: two of the AUCs within a column, and not what log-loss, GAUC or the report say too."""
+    every = [c for c in columns(report) if c.measure.key not in ("ndcg", "state_bytes", "normalized_entropy")]
     within = [c for c in every if c.measure.key.startswith("within ")]
     return [c for c in every if c not in within[2:]]
