@@ -12,12 +12,13 @@ import pytest
 import acclimate as ac
 from acclimate import pipeline
 from acclimate.artifacts import Events
+from acclimate.config import BUILT_IN_ARMS
 from acclimate.errors import ConfigError, DataError, FormatError, MismatchError, OutputExistsError
 from acclimate.evaluate import Arm
 from acclimate.events.kuairand import kuairand
 from acclimate.events.movielens import movielens
 from acclimate.learners import GLMix, GlobalRate, Rate
-from acclimate.project import BUILT_IN_ARMS, Project, load_project
+from acclimate.project import Project, load_project
 
 ARMS = """
 import dataclasses

@@ -8,11 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
-from acclimate.config import EntityTable, Feature, FixedEffect, RandomEffect, Schema, TimeColumn
+from acclimate.config import BUILT_IN_ARMS, EntityTable, Feature, FixedEffect, RandomEffect, Schema, TimeColumn
 from acclimate.errors import ConfigError
 from acclimate.project import (
     _KEYS,
-    BUILT_IN_ARMS,
     ArmSection,
     EventsSection,
     GLMixSection,
@@ -386,6 +385,10 @@ def test_nearest_names_are_told_for_every_section() -> None:
         ("replay.arms=[stael]", "replay.arms.0: no built-in arm 'stael' (did you mean 'stale'?); one of your own"),
         ("replay.arms=[{name: x, python: a.py:B, learner: ranker}]", "replay.arms.0: an arm is made of"),
         ("replay.arms=[{name: x, learner: ranker, window: 3q}]", "replay.arms.0.window: '3q' is no duration"),
+        (
+            "replay.arms=[{name: stale, regime: retrain}]",
+            "replay.arms.0: the built-in arm 'stale' cannot be retrain: give it a 'learner' too",
+        ),
         ("replay.arms=[{name: x, learner: ranker, regime: new}]", "replay.arms.0.regime: should be 'incremental'"),
     ],
 )

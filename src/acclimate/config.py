@@ -20,6 +20,9 @@ T = TypeVar("T")
 
 _STRICT = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 
+BUILT_IN_ARMS = ("stale", "incremental", "retrain", "fixed", "global-rate", "item-rate", "user-rate")
+"""The arms of a replay that need no more than their name."""
+
 Kind = Literal["numeric", "categorical", "multi", "embedding", "cross", "hour", "weekday"]
 TimeUnit = Literal["s", "ms", "us", "ns"]
 PrecisionKind = Literal["auto", "full", "diagonal", "marginal"]

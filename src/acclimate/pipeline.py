@@ -11,7 +11,7 @@ from typing import Any
 
 from acclimate.artifacts import Events, Instant, Learner, Report, Summary
 from acclimate.config import FixedEffect, RandomEffect
-from acclimate.errors import ConfigError, DataError, MismatchError, nearest
+from acclimate.errors import ConfigError, DataError, MismatchError, MissingExtraError, nearest
 from acclimate.evaluate import Arm, Progress
 from acclimate.evaluate import replay as measure
 from acclimate.evaluate.report import write_report
@@ -259,11 +259,12 @@ def _middle(events: Events) -> Instant:
 
 def _arm(section: ArmSection, project: Project, learners: dict[str, GLMix], main: str) -> Arm:
     name, label = section.name, project.learners[main].label
+    regime = section.regime or "incremental"
     if section.python:
-        return Arm(name, _from_python(section.python, project.folder), section.regime, section.window)
+        return Arm(name, _from_python(section.python, project.folder), regime, section.window)
     if section.learner:
         project.learner(section.learner)
-        return Arm(name, learners[section.learner], section.regime, section.window)
+        return Arm(name, learners[section.learner], regime, section.window)
     user, item = _user_and_item(project)
     match name:
         case "stale" | "incremental" | "retrain":
@@ -276,7 +277,7 @@ def _arm(section: ArmSection, project: Project, learners: dict[str, GLMix], main
             learner = Rate(item, label)
         case _:
             learner = Rate(user, label)
-    return Arm(name, learner, section.regime, section.window)
+    return Arm(name, learner, regime, section.window)
 
 
 def _user_and_item(project: Project) -> tuple[str, str]:
@@ -296,6 +297,8 @@ def _from_python(reference: str, folder: Path) -> Learner:
     sys.modules[spec.name] = module  # where dataclasses look their module up
     try:
         spec.loader.exec_module(module)
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(f"{path} cannot be imported: {error}", hint=f"pip install {error.name}") from error
     except (ImportError, SyntaxError) as error:
         raise ConfigError(
             f"{path} cannot be imported: {error}", hint="install what it needs, or mend it"

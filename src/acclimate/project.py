@@ -26,6 +26,7 @@ from pydantic.dataclasses import dataclass
 from pydantic_core import ErrorDetails
 
 from acclimate.config import (
+    BUILT_IN_ARMS,
     EntityTable,
     Feature,
     FixedEffect,
@@ -38,8 +39,6 @@ from acclimate.config import (
 from acclimate.errors import ConfigError, nearest
 
 _STRICT = ConfigDict(extra="forbid")
-
-BUILT_IN_ARMS = ("stale", "incremental", "retrain", "fixed", "global-rate", "item-rate", "user-rate")
 
 
 def _as_fixed(value: Any) -> Any:
@@ -126,7 +125,7 @@ class ArmSection:
     """
 
     name: str
-    regime: Literal["incremental", "stale", "retrain"] = "incremental"
+    regime: Literal["incremental", "stale", "retrain"] | None = None
     window: _Duration | None = None
     python: str | None = None
     learner: str | None = None
@@ -139,6 +138,9 @@ class ArmSection:
             raise ValueError(
                 f"no built-in arm '{self.name}' ({hint}); one of your own needs 'python' or 'learner'"
             )
+        regimes = ("incremental", "stale", "retrain")
+        if not (self.python or self.learner) and self.name in regimes and self.regime not in (None, self.name):
+            raise ValueError(f"the built-in arm '{self.name}' cannot be {self.regime}: give it a 'learner' too")
 
 
 @dataclass(frozen=True, config=_STRICT)

@@ -14,13 +14,12 @@ import yaml
 from pydantic import TypeAdapter
 
 from acclimate.artifacts import Events
-from acclimate.config import Schema
+from acclimate.config import BUILT_IN_ARMS, Schema
 from acclimate.errors import ConfigError, DataError, OutputExistsError, SourceError
 from acclimate.events.download import Progress, checksum, download, is_url, unpack, verify
 from acclimate.storage import check_free, replacing_folder
 
 PROJECT = "acclimate.yaml"
-ARMS = ["stale", "incremental", "retrain", "fixed", "global-rate", "item-rate", "user-rate"]
 
 
 @dataclass(frozen=True)
@@ -164,7 +163,7 @@ def _world_project(events: Events) -> dict[str, Any]:
         "replay": {
             "start": log.first.date() + dt.timedelta(days=quarter),
             "every": "1d",
-            "arms": ARMS,
+            "arms": list(BUILT_IN_ARMS),
             "within": ["surface"],
         },
     }

@@ -5,8 +5,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+from acclimate.config import BUILT_IN_ARMS
 from acclimate.errors import SourceError
-from acclimate.events.datasets import ARMS, PROJECT, Dataset, Making, folder_of, making, write_project
+from acclimate.events.datasets import PROJECT, Dataset, Making, folder_of, making, write_project
 from acclimate.events.download import Progress
 
 _LOGS = (
@@ -85,7 +86,7 @@ def _project(made: Making) -> dict[str, Any]:
                 "random": {"user": {}, "video": {"half_life": "30d"}},
             }
         },
-        "replay": {"start": dt.date(2022, 4, 28), "every": "1d", "arms": ARMS, "within": ["tab"]},
+        "replay": {"start": dt.date(2022, 4, 28), "every": "1d", "arms": list(BUILT_IN_ARMS), "within": ["tab"]},
     }
 
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from acclimate.config import BUILT_IN_ARMS
 from acclimate.errors import OutputError, SourceError
-from acclimate.events.datasets import ARMS, PROJECT, Dataset, folder_of, making, write_project
+from acclimate.events.datasets import PROJECT, Dataset, folder_of, making, write_project
 from acclimate.events.download import Progress
 from acclimate.events.files import Database, literal, reason
 
@@ -203,7 +204,7 @@ def _project(name: str, ratings: Path, *, has_users: bool) -> dict[str, Any]:
                 "random": {"user": {"features": ["genres"]}, "movie": {}},
             }
         },
-        "replay": {"start": start, "every": every, "arms": ARMS},
+        "replay": {"start": start, "every": every, "arms": list(BUILT_IN_ARMS)},
     }
 
 

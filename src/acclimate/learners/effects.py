@@ -42,20 +42,20 @@ class EffectState:
 
         ``weight`` is ``(n,)``.
         """
+        if len(index) == len(self.index):
+            return replace(self, index=index)
         form = _form(effect, len(index))
         # Thinned before it is widened: the wide matrices are never there.
         state = self._diagonal() if self.form == "full" and form == "diagonal" else self
-        return state.widened(index, ridge_prior(effect, state.form, X, weight))
+        return state._widened(index, ridge_prior(effect, state.form, X, weight))
 
     def _diagonal(self) -> "EffectState":
         states = replace(self.states, posterior=_thinned(self.states.posterior))
         return replace(self, form="diagonal", ridge=_thinned(self.ridge), base=_thinned(self.base), states=states)
 
-    def widened(self, index: FeatureIndex, ridge: Posterior) -> "EffectState":
+    def _widened(self, index: FeatureIndex, ridge: Posterior) -> "EffectState":
         """The same knowledge over more coefficients; the new ones are at ``ridge``, independent of the old."""
         old = len(self.index)
-        if len(index) == old:
-            return replace(self, index=index)
         new = Posterior(ridge.mean[old:], ridge.precision[old:, old:] if ridge.is_full else ridge.precision[old:])
         posterior = self.states.posterior
         return replace(

@@ -18,6 +18,7 @@ from acclimate.features import FeatureIndex, positions
 from acclimate.learners.batch import FIXED, Batch, Layout, read_batch, sample_rows
 from acclimate.learners.draws import draws
 from acclimate.learners.effects import Effect, EffectState, new_effect
+from acclimate.models.gaussian import in_form
 from acclimate.models.joint import Block, Solution, solve_joint
 from acclimate.models.population import learn_population
 from acclimate.models.scoring import Term, expected_probability, margins, variances
@@ -331,9 +332,8 @@ def _repopulated(
         effect = effects[i]
         # A coefficient that the fixed effect has too would share its mean with it: only their sum is known.
         own = np.array([name not in fixed_names for name in effect.index.names])
-        if information.ndim > linear.ndim and not effect.base.is_full:
-            information = np.diagonal(information, axis1=1, axis2=2)
-        base, gain = learn_population(linear, information, effect.base, effect.ridge, free_mean=own)
+        seen = in_form(information, full=effect.base.is_full)
+        base, gain = learn_population(linear, seen, effect.base, effect.ridge, free_mean=own)
         changed[i], gained = effect.at_population(base), gained + gain
     return changed, gained
 

@@ -63,6 +63,11 @@ def inverse(precision: FloatArray) -> FloatArray:
     return 1.0 / precision if precision.shape[-1] == 1 else np.linalg.inv(precision)
 
 
+def in_form(precision: FloatArray, *, full: bool) -> FloatArray:
+    """Precisions of many blocks, ``(e, d, d)`` or ``(e, d)``, as a full or a diagonal prior needs them."""
+    return np.diagonal(precision, axis1=1, axis2=2) if precision.ndim == 3 and not full else precision
+
+
 def reduced(precision: FloatArray, diagonal: Diagonal) -> FloatArray:
     """What a diagonal posterior keeps of precisions ``(..., d, d)``: ``diag(H)`` or ``1/diag(H^-1)``.
 

@@ -16,7 +16,7 @@ from scipy import sparse
 from scipy.sparse.linalg import LinearOperator, cg
 
 from acclimate.artifacts import FloatArray, IntArray, Posterior
-from acclimate.models.gaussian import Diagonal, embedded, inverse, reduced
+from acclimate.models.gaussian import Diagonal, embedded, in_form, inverse, reduced
 from acclimate.models.likelihood import Line, Loss, loss_derivatives
 from acclimate.models.scaling import Scaling
 
@@ -160,7 +160,7 @@ def solve_joint(
     means = _split(w, problem.shapes)
     slope = weight * loss_derivatives(loss, y, z)[0]
     evidence = [
-        _apply(_as_kept(block, i), m) - (block.design.T @ slope).reshape(m.shape)
+        _apply(in_form(i, full=block.prior.is_full), m) - (block.design.T @ slope).reshape(m.shape)
         for block, i, m in zip(problem.blocks, own.information, means, strict=True)
     ]
     return Solution(
@@ -279,12 +279,6 @@ class _Problem:
 
 def _scaled(scaling: Scaling, block: Block) -> Block:
     return Block(scaling.rows(block.X), block.entity, scaling.prior_in(block.prior), block.diagonal)
-
-
-def _as_kept(block: Block, information: FloatArray) -> FloatArray:
-    """Information as the block's precision is kept: whole, or its diagonal."""
-    full = block.prior.is_full or information.ndim == 2
-    return information if full else np.diagonal(information, axis1=1, axis2=2)
 
 
 def _kept(block: Block, hessian: FloatArray) -> FloatArray:
