@@ -2,12 +2,28 @@
 
 import copy
 import dataclasses
-from typing import Any
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args
 
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
 import acclimate as ac
+from acclimate import learners
+from acclimate.config import (
+    BASELINES,
+    BUILT_IN_ARMS,
+    LEARNERS,
+    FixedEffect,
+    GLMixParameters,
+    GlobalRateParameters,
+    RandomEffect,
+    RateParameters,
+    Regime,
+    class_of,
+    record_of,
+)
 from acclimate.errors import ConfigError, nearest
 
 PARTS: dict[str, Any] = {
@@ -36,6 +52,29 @@ PARTS: dict[str, Any] = {
         (ac.FixedEffect, {"features": ["tab", "tab"]}, "FixedEffect: a feature is named twice in tab, tab"),
         # An unknown argument is often the missing one misspelt.
         (ac.RandomEffect, {"entiti": "user"}, "RandomEffect: no argument 'entiti' (did you mean 'entity'?)"),
+        (ac.GLMix, {"fxied": ["tab"]}, "GLMix: no argument 'fxied' (did you mean 'fixed'?)"),
+        (ac.GLMix, {"kind": "rate"}, "GLMix: kind: should be 'glmix'"),
+        (ac.GLMix, {"tolerance": -1.0}, "GLMix: tolerance: should be greater than or equal to 0"),
+        (ac.GLMix, {"tolerance": float("inf")}, "GLMix: tolerance: should be a finite number"),
+        (ac.GLMix, {"max_steps": -1}, "GLMix: max_steps: should be greater than or equal to 0"),
+        (ac.GLMix, {"states": "float16"}, "GLMix: states: should be 'float64' or 'float32'"),
+        (ac.GLMix, {"fixed": {"ridge": 0}}, "GLMix: fixed.ridge: should be greater than 0"),
+        (ac.GLMix, {"fixed": ["tab", "tab"]}, "GLMix: fixed: a feature is named twice in tab, tab"),
+        (ac.GLMix, {"random": {"user": {"ridge": 0}}}, "GLMix: random.0.ridge: should be greater than 0"),
+        (ac.GLMix, {"random": 3}, "GLMix: random: should be an instance of Sequence"),
+        (
+            ac.GLMix,
+            {"random": {"user": {"half_life": "soon"}}},
+            "GLMix: random.0.half_life: 'soon' is no duration (write 90s, 30m, 6h, 1d or 2w)",
+        ),
+        (ac.Rate, {}, "Rate: entity: is missing"),
+        (
+            ac.Rate,
+            {"entity": "user", "prior_row": 3},
+            "Rate: no argument 'prior_row' (did you mean 'prior_rows'?)",
+        ),
+        (ac.Rate, {"entity": "user", "prior_rows": 0}, "Rate: prior_rows: should be greater than 0"),
+        (ac.GlobalRate, {"lable": "y"}, "GlobalRate: no argument 'lable' (did you mean 'label'?)"),
     ],
 )
 def test_a_wrong_argument_is_told_in_one_line(record: Any, arguments: dict[str, Any], message: str) -> None:
@@ -116,3 +155,159 @@ def test_names_are_listed_unless_they_are_many() -> None:
     assert nearest("zone", names) == f"there are: {', '.join(sorted(names))}"
     assert nearest("zone", [*names, "name20"]) == ""
     assert nearest("zone", []) == ""
+
+
+# --- learners ------------------------------------------------------------------------------------------------
+
+WRITTEN_OUT = GLMixParameters(fixed=FixedEffect(("tab",)), random=(RandomEffect("user", ("topics", "tab")),))
+
+
+@pytest.mark.parametrize(
+    ("fixed", "random"),
+    [
+        (["tab"], {"user": ["topics", "tab"]}),
+        ("tab", {"user": ("topics", "tab")}),
+        ({"features": "tab"}, {"user": {"features": ["topics", "tab"]}}),
+        (FixedEffect(["tab"]), [RandomEffect("user", ["topics", "tab"])]),
+        (FixedEffect("tab"), {"user": RandomEffect("user", ["topics", "tab"])}),
+        (("tab",), {"tastes": {"entity": "user", "features": ["topics", "tab"]}}),
+        (("tab",), [{"entity": "user", "features": ["topics", "tab"]}]),
+    ],
+)
+def test_short_forms_equal_the_records_written_out(fixed: Any, random: Any) -> None:
+    assert ac.GLMix(fixed=fixed, random=random).parameters == WRITTEN_OUT
+    assert GLMixParameters(fixed=fixed, random=random) == WRITTEN_OUT
+
+
+@pytest.mark.parametrize(
+    ("random", "entities"),
+    [
+        (None, ()),
+        ((), ()),
+        ({}, ()),
+        ("user", ("user",)),
+        (["user", "item"], ("user", "item")),
+        (("item", RandomEffect("user")), ("item", "user")),
+        ({"user": None, "item": {}, "page": []}, ("user", "item", "page")),
+        ([{"entity": "user"}, "item"], ("user", "item")),
+    ],
+)
+def test_entities_alone_have_an_intercept_alone(random: Any, entities: Sequence[str]) -> None:
+    expected = GLMixParameters(random=tuple(RandomEffect(entity) for entity in entities))
+    assert ac.GLMix(random=random).parameters == expected
+    assert ac.GLMix(fixed=None, random=random).parameters.fixed == FixedEffect()
+
+
+@pytest.mark.parametrize(
+    "random",
+    [
+        ["user", "user"],
+        [RandomEffect("user"), RandomEffect("user", ["topics"])],
+        {"tastes": {"entity": "user"}, "user": ["topics"]},
+    ],
+)
+def test_two_effects_of_one_entity(random: Any) -> None:
+    with pytest.raises(ConfigError) as caught:
+        ac.GLMix(random=random)
+    assert str(caught.value) == (
+        "GLMix: random: two random effects of one entity in ['user', 'user']; put their features together"
+    )
+
+
+def test_two_effects_of_one_entity_by_role_and_by_column() -> None:
+    """Only the schema tells that they are one."""
+    events = ac.simulate(users=5, items=5, days=1, events_per_day=20)
+    model = ac.GLMix(random=["user", "user_id"])
+    for verb in (model.fit, model.columns):
+        with pytest.raises(ConfigError, match=r"two random effects of entity 'user_id' .*put their features"):
+            verb(events)
+
+
+@pytest.mark.parametrize("record", LEARNERS)
+def test_a_record_its_kind_and_its_class_know_each_other(record: type[Any]) -> None:
+    arguments: Mapping[str, Any] = {"entity": "user"} if record is RateParameters else {}
+    declared = record(**arguments)
+    learner = learners.make(declared)
+    assert record_of(declared.kind) is record
+    assert class_of(record) is type(learner)
+    assert type(learner).kind == declared.kind
+    assert learner.parameters == declared
+    assert type(learner)(**arguments).parameters == declared
+    assert inspect.signature(type(learner)).parameters == inspect.signature(record).parameters
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        declared.label = "like"
+
+
+def test_a_learner_is_made_of_every_field() -> None:
+    declared = GLMixParameters(
+        fixed=["tab"],
+        random={"user": {"features": ["topics"], "ridge": 2.0}},
+        label="like",
+        learn_population=False,
+        tolerance=0.5,
+        max_steps=3,
+        states="float32",
+    )
+    assert learners.make(declared).parameters == declared
+    assert learners.make(RateParameters("item", "like", 3.0)).parameters == RateParameters("item", "like", 3.0)
+
+
+def test_kinds_are_distinct_and_others_are_refused() -> None:
+    assert [class_of(record).kind for record in LEARNERS] == ["glmix", "global-rate", "rate"]
+    with pytest.raises(ConfigError) as caught:
+        record_of("glmxi")
+    assert str(caught.value) == "no kind 'glmxi' of learner (did you mean 'glmix'?)"
+
+
+def test_the_shared_part_is_the_same_without_random_effects() -> None:
+    whole = dataclasses.replace(WRITTEN_OUT, label="like", tolerance=0.5, states="float32")
+    assert whole.shared_part() == GLMixParameters(fixed=["tab"], label="like", tolerance=0.5, states="float32")
+
+
+def test_built_in_arms_are_regimes_and_baselines() -> None:
+    assert get_args(Regime) == ("stale", "incremental", "retrain")
+    assert list(BASELINES) == ["fixed", "global-rate", "item-rate", "user-rate"]
+    assert (*get_args(Regime), *BASELINES) == BUILT_IN_ARMS
+
+
+@pytest.mark.parametrize("label", [None, "like"])
+def test_baselines_predict_what_the_learner_predicts(label: str | None) -> None:
+    schema = ac.Schema(**PARTS)
+    main = dataclasses.replace(WRITTEN_OUT, label=label)
+    assert {name: declare(main, schema) for name, declare in BASELINES.items()} == {
+        "fixed": GLMixParameters(fixed=["tab"], label=label),
+        "global-rate": GlobalRateParameters(label),
+        "item-rate": RateParameters("item", label),
+        "user-rate": RateParameters("user", label),
+    }
+    alone = ac.Schema(**PARTS | {"entities": "user_id"})
+    assert BASELINES["item-rate"](main, alone) == BASELINES["user-rate"](main, alone)
+
+
+@pytest.mark.parametrize("main", [GlobalRateParameters("like"), RateParameters("item", "like")])
+def test_baselines_beside_a_learner_without_a_shared_part(main: Any) -> None:
+    schema = ac.Schema(**PARTS)
+    assert BASELINES["user-rate"](main, schema) == RateParameters("user", "like")
+    with pytest.raises(ConfigError, match=f"the arm 'fixed' .* one of kind '{main.kind}' has none") as caught:
+        BASELINES["fixed"](main, schema)
+    assert caught.value.hint
+
+
+def test_the_label_of_that_name_or_the_first() -> None:
+    schema = ac.Schema(**PARTS)
+    assert (schema.label(), schema.label(None), schema.label("like")) == ("click", "click", "like")
+    for name in ("lik", ""):
+        with pytest.raises(ConfigError, match=f"no label '{name}' in the schema"):
+            schema.label(name)
+    with pytest.raises(ConfigError, match=r"\(did you mean 'like'\?\)"):
+        schema.label("lik")
+
+
+@pytest.mark.parametrize(
+    "learner", [ac.GLMix(label="clik"), ac.GlobalRate("clik"), ac.Rate("user", "clik")], ids=lambda one: one.kind
+)
+def test_all_learners_tell_of_an_unknown_label_alike(learner: Any) -> None:
+    events = ac.simulate(users=5, items=5, days=1, events_per_day=20)
+    for verb in (learner.fit, learner.columns):
+        with pytest.raises(ConfigError, match=r"^no label 'clik' in the schema \(did you mean 'click'\?\)$"):
+            verb(events)

@@ -2,14 +2,16 @@
 
 import doctest
 import re
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 import acclimate as ac
-from acclimate import project
+from acclimate import pipeline, project
+from acclimate.config import LEARNERS, GLMixParameters, GlobalRateParameters, RateParameters, class_of
 from acclimate.errors import AcclimateError
 
 ROOT = Path(__file__).parents[1]
@@ -55,7 +57,8 @@ def test_all_pages_with_python_are_run() -> None:
     blocks = [block for page in PAGES for block in FENCE.findall(page.read_text()) if block[0] == "python"]
     assert all(block[1].startswith(">>>") for block in blocks)
     assert len(blocks) > 10
-    expected = {"README.md", *(f"docs/guide/{name}.md" for name in ("quickstart", "events", "features", "replay"))}
+    pages = ("quickstart", "events", "features", "replay", "arms", "errors", "datasets")
+    expected = {"README.md", *(f"docs/guide/{name}.md" for name in pages)}
     assert expected <= {named(page) for page in RUNNABLE}
 
 
@@ -111,7 +114,8 @@ NOT_IN_THE_FILE = {"folder", "schema"}  # where the file lies, and a section tha
 @pytest.mark.parametrize(
     "record",
     [
-        *(project.Project, project.EventsSection, project.GLMixSection, project.ReplaySection, project.ArmSection),
+        *(project.Project, project.EventsSection, project.ReplaySection, project.ArmSection),
+        *(GLMixParameters, GlobalRateParameters, RateParameters),
         *(ac.Schema, ac.TimeColumn, ac.EntityTable, ac.Feature, ac.FixedEffect, ac.RandomEffect),
     ],
 )
@@ -122,14 +126,60 @@ def test_every_key_of_the_project_file_is_described(record: type) -> None:
     assert keys <= set(rows)
 
 
-def test_the_project_file_of_the_guide_loads(tmp_path: Path) -> None:
-    text = next(t for kind, t in FENCE.findall((GUIDE / "project-file.md").read_text()) if kind == "yaml")
-    (tmp_path / "acclimate.yaml").write_text(text)
+def tables_of_learners() -> dict[str, dict[str, str]]:
+    """By heading, "learners" among them: the keys in the tables below it, and their defaults as written."""
+    text = (GUIDE / "project-file.md").read_text(encoding="utf-8")
+    section = text.partition("\n## learners\n")[2].partition("\n## ")[0]
+    parts = re.split(r"^### (.+)$", section, flags=re.MULTILINE)
+    tables = dict(zip(["learners", *parts[1::2]], parts[::2], strict=True))
+    return {
+        heading: {key: default for key, default, _ in re.findall(r"^\| `(\w+)` \| (.+?) \| (.+) \|$", part, re.M)}
+        for heading, part in tables.items()
+    }
+
+
+@pytest.mark.parametrize("record", LEARNERS)
+def test_every_kind_of_learner_has_a_part_of_the_guide(record: Any) -> None:
+    tables = tables_of_learners()
+    assert set(tables["learners"]) == {"kind", "label"}
+    described = tables["learners"] | tables[class_of(record).kind]
+    effects = (ac.FixedEffect, ac.RandomEffect) if record is GLMixParameters else ()
+    assert set(described) == {field.name for each in (record, *effects) for field in fields(each)}
+    for field in (field for each in (record, *effects) for field in fields(each)):
+        written = described[field.name]
+        if field.name == "kind":  # has a default in Python alone
+            assert written == "required"
+        elif written == "required":
+            assert field.default is MISSING
+        elif written.startswith("`"):
+            assert yaml.safe_load(written.strip("`")) == field.default
+        elif field.name not in ("fixed", "entity"):  # an effect's entity is its key
+            assert field.default in (None, ())
+
+
+def test_the_kinds_of_learners_are_listed() -> None:
+    text = (GUIDE / "project-file.md").read_text(encoding="utf-8")
+    kinds = [class_of(record).kind for record in LEARNERS]
+    assert list(tables_of_learners()) == ["learners", "glmix", "rate", "global-rate"]
+    assert sorted(re.findall(r"^\| `([\w-]+)` \| [^|]+ \|$", text, re.MULTILINE)) == sorted(kinds)
+    (row,) = re.findall(r"^\| `kind` \| required \| (.*) \|$", text, re.MULTILINE)
+    assert re.findall(r"`([\w-]+)`", row) == ["glmix", "rate", "global-rate"]
+
+
+def test_the_project_files_of_the_guide_load(tmp_path: Path) -> None:
+    blocks = [t for kind, t in FENCE.findall((GUIDE / "project-file.md").read_text()) if kind == "yaml"]
+    first, second = map(yaml.safe_load, blocks)
+    (tmp_path / "acclimate.yaml").write_text(blocks[0])
     loaded = project.load_project(tmp_path / "acclimate.yaml", ["replay.every=6h"])
     assert loaded.events.path == (str(tmp_path / "logs/*.parquet"),)
     assert loaded.replay is not None
     assert loaded.replay.every == "6h"
-    assert [effect.entity for effect in loaded.learner("ranker").random.values()] == ["user", "video"]
+    ranker = loaded.learner("ranker")
+    assert isinstance(ranker, GLMixParameters)
+    assert [effect.entity for effect in ranker.random] == ["user", "video"]
+    several = project.parse_project(first | second, tmp_path)
+    assert several.learner("popular") == RateParameters("video", prior_rows=50)
+    assert [arm.name for arm in pipeline.arms_of(several)] == ["incremental", "fixed", "popular"]
 
 
 def test_the_arms_of_the_guide_are_allowed() -> None:
@@ -154,3 +204,11 @@ def test_every_public_name_is_in_the_reference() -> None:
     text = (ROOT / "docs/reference/api.md").read_text(encoding="utf-8")
     described = set(re.findall(r"^\.\. auto\w+:: acclimate\.(\w+)$", text, re.MULTILINE))
     assert described - {"errors"} == set(ac.__all__) - {"__version__"}
+
+
+def test_every_record_of_a_learner_is_in_the_reference_and_named_by_its_class() -> None:
+    text = (ROOT / "docs/reference/api.md").read_text(encoding="utf-8")
+    described = re.findall(r"^\.\. autoclass:: acclimate\.config\.(\w+)$", text, re.MULTILINE)
+    assert described == [record.__name__ for record in LEARNERS]
+    for record in LEARNERS:
+        assert f":class:`acclimate.config.{record.__name__}`" in " ".join(class_of(record).__doc__.split())

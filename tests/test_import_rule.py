@@ -1,18 +1,25 @@
-"""Who may import whom: the steps of the flow know the nouns and the tools beside the flow, but not each other."""
+"""Who may import whom: the steps of the flow know the nouns and the tools beside the flow, but not each other.
+
+And who may name whom: only the table of learners, and the learners themselves, know which learners there are.
+"""
 
 import ast
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 import acclimate
+from acclimate.config import LEARNERS
 
 SOURCE = Path(acclimate.__file__).parent
 
 STEPS = {"events", "learners", "publish", "serve", "evaluate"}
-BESIDE_THE_FLOW = {"artifacts", "errors", "config", "storage", "features", "models", "kernels", "engines"}
+BESIDE_THE_FLOW = {
+    "arrays", "artifacts", "config", "errors", "storage", "times", "features", "models", "kernels", "engines",
+}  # fmt: skip
 ALL_SEEING = {"pipeline", "cli", "__init__"}  # the package itself imports on first use
 PURE = {"models", "features", "kernels"}
 OUTSIDE = {  # files, processes, networks and clocks
@@ -20,7 +27,15 @@ OUTSIDE = {  # files, processes, networks and clocks
     "socket", "sqlite3", "subprocess", "tempfile", "time", "urllib",
     "pyarrow.csv", "pyarrow.dataset", "pyarrow.fs", "pyarrow.parquet", "safetensors",
 }  # fmt: skip
+ONLINE = {  # what a service that scores may load, and all that it loads
+    "arrays": {"numpy", "acclimate.errors"},
+    "models.hashing": {"numpy"},
+    "models.scoring": {"numpy", "hashlib", "acclimate.arrays", "acclimate.errors", "acclimate.models.hashing"},
+}
+NAME_NO_LEARNER = {"pipeline", "project", "cli"}
+OF_LEARNERS = {"learners", "learners.make", "learners.load"}
 PICKLES = {"pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
+STANDARD = {"collections", "dataclasses", "functools", "typing", "difflib"}
 AT_HOME = {
     "torch": ("models", "learners"),
     "lightning": ("learners",),
@@ -45,6 +60,12 @@ def imported(source: str, module: str) -> Iterator[str]:
                 yield str(node.args[0].value)
 
 
+def names_a_learner(name: str) -> bool:
+    """Whether an imported name is a class that learns or a record that declares one, wherever it is from."""
+    last = name.rpartition(".")[2]
+    return any(last in (record.__name__, home.partition(":")[2]) for record, home in LEARNERS.items())
+
+
 def within(name: str, modules: set[str]) -> bool:
     return any(name == module or name.startswith(f"{module}.") for module in modules)
 
@@ -62,6 +83,11 @@ def violations(module: str, source: str) -> list[str]:
             found.append(f"{module}: imports the step {name}")
         if home in PURE and within(name, OUTSIDE):
             found.append(f"{module}: reaches outside by {name}")
+        inner = part == "learners" and inside not in OF_LEARNERS
+        if home in NAME_NO_LEARNER and (inner or names_a_learner(name)):
+            found.append(f"{module}: names a learner by {name}")
+        if module in ONLINE and top not in STANDARD and not within(name, ONLINE[module]):
+            found.append(f"{module}: is for the online path, which does not load {name}")
         if top in PICKLES:
             found.append(f"{module}: pickles by {name}")
         if top in AT_HOME and not within(module, set(AT_HOME[top])):
@@ -82,7 +108,8 @@ def test_every_module_keeps_the_rule():
             found += violations(module_of(file), file.read_text())
     assert found == []
     assert sorted(checked) == sorted(SOURCE.rglob("*.py"))
-    assert len(checked) > 25
+    assert len(checked) > 45
+    assert set(ONLINE) <= {module_of(file) for file in checked}
     homes = {module_of(file).partition(".")[0] for file in checked}
     assert {"events", "learners", "evaluate", "models", "features", "pipeline", "cli"} <= homes
 
@@ -121,6 +148,18 @@ def test_every_module_keeps_the_rule():
         ("serve.new", "import torch.nn as nn", "torch.nn belongs to models and learners"),
         ("learners.new", "import numba", "numba belongs to kernels"),
         ("engines.local", "import ray", "ray belongs to engines.ray"),
+        ("models.scoring", "from scipy.special import expit", "does not load scipy.special.expit"),
+        (
+            "models.scoring",
+            "from acclimate.models.joint import solve_joint",
+            "does not load acclimate.models.joint",
+        ),
+        ("arrays", "import pyarrow as pa", "does not load pyarrow"),
+        ("pipeline", "from acclimate.learners.glmix import GLMix", "names a learner by acclimate.learners.glmix"),
+        ("pipeline", "from acclimate.learners import glmix", "names a learner by acclimate.learners.glmix"),
+        ("project", "from acclimate.config import GLMixParameters as P", "names a learner by acclimate.config"),
+        ("cli.new", "from acclimate import GLMix as G", "names a learner by acclimate.GLMix"),
+        ("cli.new", "import importlib\nimportlib.import_module('acclimate.learners.rates')", "names a learner by"),
     ],
 )
 def test_the_rule_catches(module, source, found):
@@ -135,7 +174,8 @@ def test_the_rule_catches(module, source, found):
         ("learners.glmix", "from acclimate.artifacts import Events\nfrom acclimate.learners.batch import Batch"),
         ("learners.glmix", "from .batch import Batch\nfrom ..features import encode\nimport torch"),
         ("learners.glmix", "import pathlib, time"),
-        ("pipeline", "from acclimate.events import read_events\nfrom acclimate.learners import GLMix"),
+        ("pipeline", "from acclimate.events import read_events\nfrom acclimate import learners"),
+        ("models.scoring", "import hashlib\nimport numpy as np\nfrom acclimate.arrays import Posterior"),
         ("models.torch_net", "import torch\nimport timeit\nimport pyarrow"),
         ("kernels.newton", "from numba import njit"),
         ("engines.ray", "import ray.data"),
@@ -143,3 +183,28 @@ def test_the_rule_catches(module, source, found):
 )
 def test_the_rule_allows(module, source):
     assert violations(module, source) == []
+
+
+def kinds_named(source: str) -> set[str]:
+    """Kinds of learners that a text holds as strings, and their classes and records that it holds as names."""
+    kinds, classes = set(), set()
+    for record, home in LEARNERS.items():
+        kinds |= set(get_args(record.__annotations__["kind"]))
+        classes |= {home.partition(":")[2], record.__name__}
+    nodes = list(ast.walk(ast.parse(source)))
+    texts = {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    names = {node.id for node in nodes if isinstance(node, ast.Name)}
+    return kinds & texts | classes & (names | {node.attr for node in nodes if isinstance(node, ast.Attribute)})
+
+
+@pytest.mark.parametrize(
+    "place", ["pipeline.py", "project.py", *(f"cli/{p.name}" for p in SOURCE.glob("cli/*.py"))]
+)
+def test_no_learner_is_named_where_all_are_alike(place):
+    assert kinds_named((SOURCE / place).read_text()) == set()
+
+
+def test_a_learner_that_is_named_is_seen():
+    assert kinds_named("x = GLMix()") == {"GLMix"}
+    assert kinds_named("x = ac.GLMix()") == {"GLMix"}
+    assert kinds_named("if kind == 'glmix': pass") == {"glmix"}

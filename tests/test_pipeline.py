@@ -1,7 +1,9 @@
 """The verbs over project files, and what they share: models on disk, arms, worlds."""
 
 import datetime as dt
+import inspect
 import json
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +12,24 @@ import pyarrow.parquet as pq
 import pytest
 
 import acclimate as ac
-from acclimate import pipeline
+from acclimate import evaluate, learners, pipeline
 from acclimate.artifacts import Events
-from acclimate.config import BUILT_IN_ARMS
-from acclimate.errors import ConfigError, DataError, FormatError, MismatchError, OutputExistsError
+from acclimate.config import BUILT_IN_ARMS, LEARNERS, GLMixParameters, GlobalRateParameters, RateParameters
+from acclimate.errors import (
+    ConfigError,
+    DataError,
+    FormatError,
+    MismatchError,
+    NotFittedError,
+    OutputExistsError,
+)
 from acclimate.evaluate import Arm
 from acclimate.events.kuairand import kuairand
 from acclimate.events.movielens import movielens
-from acclimate.learners import GLMix, GlobalRate, Rate
-from acclimate.project import Project, load_project
+from acclimate.learners.glmix import GLMix
+from acclimate.learners.rates import GlobalRate, Rate
+from acclimate.project import Project, ReplaySection, load_project
+from acclimate.storage import read_kind
 
 ARMS = """
 import dataclasses
@@ -69,22 +80,45 @@ def files(folder: Path) -> set[str]:
 # --- fit and update ------------------------------------------------------------------------------------------
 
 
-def test_fit_and_update_over_disk_equal_one_model_in_memory(folder: Path, tmp_path: Path) -> None:
-    project = project_of(folder)
+KINDS: dict[str, tuple[str, type[Any]]] = {
+    # overrides of the world's learners by the kind of the one that is left, and its class
+    "glmix": ("name=world", GLMix),
+    "rate": ("learners={items: {kind: rate, entity: item, prior_rows: 5}}", Rate),
+    "global-rate": ("learners={all: {kind: global-rate, label: like}}", GlobalRate),
+}
+kinds = pytest.mark.parametrize("kind", KINDS)
+
+
+def test_every_kind_is_taken_through_the_verbs() -> None:
+    assert {learner.kind for _, learner in KINDS.values()} == set(KINDS)
+    assert {f"{learner.__module__}:{learner.__name__}" for _, learner in KINDS.values()} == set(LEARNERS.values())
+
+
+@kinds
+def test_fit_and_update_over_disk_equal_one_model_in_memory(folder: Path, tmp_path: Path, kind: str) -> None:
+    override, learner_class = KINDS[kind]
+    project = project_of(folder, override)
     events = pipeline.open_events(project)
-    one = pipeline.make_learner(project.learner()).fit(events.before("2024-01-05"))
+    one = learners.make(project.learner()).fit(events.before("2024-01-05"))
     one.update(events.between("2024-01-05", "2024-01-07")).update(events.after("2024-01-07"))
 
-    pipeline.fit(project, tmp_path / "model", until="2024-01-05")
-    pipeline.update(project, tmp_path / "model", until="2024-01-07")
+    fitted = pipeline.fit(project, tmp_path / "model", until="2024-01-05")
+    middle = pipeline.update(project, tmp_path / "model", until="2024-01-07")
     two = pipeline.update(project, tmp_path / "model")
 
-    assert two.cut == one.cut
-    np.testing.assert_array_equal(two.predict(events), one.predict(events))
-    np.testing.assert_array_equal(GLMix.load(tmp_path / "model").predict(events), one.predict(events))
+    assert fitted.cut < middle.cut < two.cut == one.cut
+    assert {type(model) for model in (one, fitted, middle, two)} == {learner_class}
+    predicted = one.predict(events)
+    assert (predicted != fitted.predict(events)).any()
+    np.testing.assert_array_equal(two.predict(events), predicted)
+    for loaded in (learner_class.load(tmp_path / "model"), learners.load(tmp_path / "model")):
+        assert type(loaded) is learner_class
+        assert loaded.parameters == project.learner()
+        assert (loaded.cut, loaded.nbytes) == (one.cut, one.nbytes)
+        np.testing.assert_array_equal(loaded.predict(events), predicted)
 
 
-def learned(model: GLMix) -> int:
+def learned(model: Any) -> int:
     assert model.info is not None
     return model.info.rows
 
@@ -93,8 +127,9 @@ def rows(events: Events) -> int:
     return events.table(["time"]).num_rows
 
 
-def test_an_update_learns_what_is_new_and_nothing_twice(folder: Path, tmp_path: Path) -> None:
-    project = project_of(folder)
+@kinds
+def test_an_update_learns_what_is_new_and_nothing_twice(folder: Path, tmp_path: Path, kind: str) -> None:
+    project = project_of(folder, KINDS[kind][0])
     events = pipeline.open_events(project)
     fitted = pipeline.fit(project, tmp_path / "model", until="2024-01-05")
     assert learned(fitted) == rows(events.before("2024-01-05")) > 0
@@ -104,10 +139,12 @@ def test_an_update_learns_what_is_new_and_nothing_twice(folder: Path, tmp_path: 
     again = pipeline.update(project, tmp_path / "model")
     np.testing.assert_array_equal(again.predict(events), before)
     assert again.cut == updated.cut
+    assert learned(again) == 0
 
 
-def test_since_starts_elsewhere(folder: Path, tmp_path: Path) -> None:
-    project = project_of(folder)
+@kinds
+def test_since_starts_elsewhere(folder: Path, tmp_path: Path, kind: str) -> None:
+    project = project_of(folder, KINDS[kind][0])
     events = pipeline.open_events(project)
     pipeline.fit(project, tmp_path / "model", until="2024-01-05")
     updated = pipeline.update(project, tmp_path / "model", since="2024-01-04", until="2024-01-06")
@@ -122,6 +159,17 @@ def test_fit_takes_everything_and_the_learner_named(folder: Path, tmp_path: Path
     assert learned(model) == rows(pipeline.open_events(project))
 
 
+@kinds
+def test_a_learner_says_how_it_went(folder: Path, tmp_path: Path, kind: str) -> None:
+    project = project_of(folder, KINDS[kind][0])
+    with pytest.raises(NotFittedError, match="has learned nothing yet"):
+        learners.make(project.learner()).summary()
+    first, *_ = pipeline.fit(project, tmp_path / "model", until="2024-01-05").summary()
+    assert first.startswith("learned 240 rows up to 2024-01-04T")
+    (line,) = learners.load(tmp_path / "model").summary()
+    assert line.startswith("knows events up to 2024-01-04T")
+
+
 def test_a_model_that_is_there_is_left_alone(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("precious")
     with pytest.raises(OutputExistsError):
@@ -134,14 +182,42 @@ def test_an_update_needs_a_model(folder: Path, tmp_path: Path) -> None:
         pipeline.update(project_of(folder), tmp_path / "none")
 
 
+TOPICS = "{features: [topics], half_life: 20d}"
+RANDOM = "learners.ranker.random"
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
         ("learners.ranker.label=like", r"model was made with other .*: label was click and is like"),
         ("learners.ranker.learn_population=false", r": learn_population was True and is False"),
-        ("learners.ranker.random={user: {}}", r"random was \['item', 'user'\] and is \['user'\]; .*user.features"),
-        ("learners.ranker.random.user.ridge=7", r": user.ridge was 1.0 and is 7.0 \(name the learner .* fit anew"),
+        (
+            "learners.ranker.random={user: {}}",
+            r"random was \['user', 'item'\] and is \['user'\]; .*random.user.features was",
+        ),
+        ("learners.ranker.random={}", r"has: random was \['user', 'item'\] and is \[\] \("),
+        ("learners.ranker.random=", r"has: random was \['user', 'item'\] and is \[\] \("),
+        (
+            f"learners.ranker.random={{item: {{half_life: 20d}}, user: {TOPICS}, page: {{entity: item_id}}}}",
+            r"has: random was \['user', 'item'\] and is \['item', 'user', 'item_id'\] \(",
+        ),
+        (
+            "learners.ranker.random.user.ridge=7",
+            r"has: random.user.ridge was 1.0 and is 7.0 \(name the learner .* fit anew",
+        ),
+        ("learners.ranker.random.item.half_life=", r"has: random.item.half_life was 20d and is None \("),
+        (
+            "learners.ranker.random.user.features=[surface]",
+            r"has: random.user.features was \('topics',\) and is \('surface',\) \(",
+        ),
         ("learners.ranker.fixed={ridge: 2}", r": fixed.features was .*; fixed.ridge was 1.0 and is 2.0"),
+        ("learners.ranker.tolerance=0.5", r"has: tolerance was 0.01 and is 0.5 \("),
+        ("learners.ranker.max_steps=7", r"has: max_steps was 50 and is 7 \("),
+        ("learners.ranker.states=float32", r"has: states was float64 and is float32 \("),
+        (
+            "learners.ranker={kind: rate, entity: user}",
+            "has: kind was glmix and is rate [(]name the learner",
+        ),
     ],
 )
 def test_an_update_with_other_settings_is_refused(
@@ -154,6 +230,85 @@ def test_an_update_with_other_settings_is_refused(
     assert pipeline.update(project_of(folder), tmp_path / "model").cut > fitted.cut
 
 
+@pytest.mark.parametrize(
+    ("kind", "override", "message"),
+    [
+        ("rate", "learners.items.entity=user", "has: entity was item and is user ("),
+        ("rate", "learners.items.prior_rows=7", "has: prior_rows was 5.0 and is 7.0 ("),
+        ("rate", "learners.items.label=like", "has: label was None and is like ("),
+        ("global-rate", "learners.all.label=click", "has: label was like and is click ("),
+        ("global-rate", "learners.all.label=", "has: label was like and is None ("),
+        (
+            "global-rate",
+            "learners.all={kind: rate, entity: user}",
+            "has: kind was global-rate and is rate (name the learner",
+        ),
+    ],
+)
+def test_an_update_of_a_rate_with_other_settings_is_refused(
+    folder: Path, tmp_path: Path, kind: str, override: str, message: str
+) -> None:
+    fitted = pipeline.fit(project_of(folder, KINDS[kind][0]), tmp_path / "model", until="2024-01-05")
+    with pytest.raises(MismatchError) as caught:
+        pipeline.update(project_of(folder, KINDS[kind][0], override), tmp_path / "model")
+    assert message in str(caught.value)
+    assert learners.load(tmp_path / "model").cut == fitted.cut
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "name=another",
+        "replay=",
+        "learners.ranker.tolerance=1e-2",
+        f"learners.ranker.random={{item: {{half_life: 20d}}, user: {TOPICS}}}",
+        RANDOM + "=[{entity: user, features: topics, half_life: 20d}, {entity: item, half_life: 20d}]",
+        RANDOM + "={tastes: {entity: user, features: topics, half_life: 20d}, item: {half_life: 20d}}",
+    ],
+)
+def test_an_update_with_the_same_settings_written_otherwise(folder: Path, tmp_path: Path, override: str) -> None:
+    fitted = pipeline.fit(project_of(folder), tmp_path / "model", until="2024-01-05")
+    updated = pipeline.update(project_of(folder, override), tmp_path / "model")
+    assert updated.cut > fitted.cut
+    expected = learners.make(project_of(folder).learner())
+    events = pipeline.open_events(project_of(folder))
+    expected.fit(events.before("2024-01-05")).update(events.after("2024-01-05"))
+    np.testing.assert_array_equal(updated.predict(events), expected.predict(events))
+
+
+def test_every_field_is_compared() -> None:
+    """Each field of each record is changed in turn, and the difference names it."""
+    other: dict[str, Any] = {
+        "fixed": ["tab"],
+        "random": {"item": ["tab"]},
+        "label": "like",
+        "learn_population": False,
+        "tolerance": 0.5,
+        "max_steps": 3,
+        "states": "float32",
+        "entity": "item",
+        "prior_rows": 3.0,
+        "features": ["tab"],
+        "min_rows": 2,
+        "max_rows": 9,
+        "ridge": 2.0,
+        "forgetting": 0.5,
+        "half_life": "9d",
+        "precision": "full",
+    }
+    user = ac.RandomEffect("user")
+    records = (GLMixParameters(), GlobalRateParameters(), RateParameters("user"), ac.FixedEffect(), user)
+    for record in records:
+        assert list(pipeline._differences(record, record, "")) == []
+        names = [field.name for field in fields(record) if field.name != "kind"]
+        for name in names:
+            changed = replace(record, **{name: other[name]})
+            (difference,) = pipeline._differences(record, changed, "place")
+            assert difference.startswith(f"place.{name}")
+            (difference,) = pipeline._differences(record, changed, "")
+            assert difference.startswith(name)
+
+
 def test_an_update_of_the_learner_named(folder: Path, tmp_path: Path) -> None:
     project = project_of(folder, "learners.other={kind: glmix, label: like}")
     fitted = pipeline.fit(project, tmp_path / "model", learner="other", until="2024-01-05")
@@ -162,6 +317,38 @@ def test_an_update_of_the_learner_named(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no learner 'othr'"):
         pipeline.update(project, tmp_path / "model", learner="othr")
     assert pipeline.update(project, tmp_path / "model", learner="other").cut > fitted.cut
+
+
+@kinds
+def test_a_model_of_a_kind_that_is_not_known(folder: Path, tmp_path: Path, kind: str) -> None:
+    pipeline.fit(project_of(folder, KINDS[kind][0]), tmp_path / "model")
+    file = tmp_path / "model" / "manifest.json"
+    assert read_kind(tmp_path / "model") == kind
+    file.write_text(json.dumps({**json.loads(file.read_text()), "kind": "glmax"}))
+    for attempt in (
+        lambda: learners.load(tmp_path / "model"),
+        lambda: pipeline.update(project_of(folder, KINDS[kind][0]), tmp_path / "model"),
+    ):
+        with pytest.raises(FormatError, match=r"model: no kind 'glmax' of learner"):
+            attempt()
+
+
+def test_a_model_of_another_kind_than_its_content_is_damaged(folder: Path, tmp_path: Path) -> None:
+    pipeline.fit(project_of(folder), tmp_path / "model")
+    file = tmp_path / "model" / "manifest.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "kind": "rate"}))
+    with pytest.raises(FormatError, match="model is damaged: Rate: no argument 'fixed'"):
+        learners.load(tmp_path / "model")
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"format": 2}', '{"format": 1, "kind": "glmix"}'])
+def test_what_is_no_model_cannot_be_loaded(tmp_path: Path, text: str) -> None:
+    with pytest.raises(FormatError, match="absent or incomplete"):
+        learners.load(tmp_path / "model")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "manifest.json").write_text(text)
+    with pytest.raises(FormatError, match=r"model (is damaged|has format 1)"):
+        learners.load(tmp_path / "model")
 
 
 def test_a_model_without_one_of_its_effects_is_damaged(folder: Path, tmp_path: Path) -> None:
@@ -194,12 +381,34 @@ def test_check_tells_what_is_there(folder: Path) -> None:
     assert set(widths) == {"ranker.fixed", "ranker.user", "ranker.item"}
 
 
+def test_check_of_learners_without_coefficients(folder: Path) -> None:
+    rates = ("learners.items={kind: rate, entity: item}", "learners.all.kind=global-rate", "replay.learner=ranker")
+    summary, widths = pipeline.check(project_of(folder, *rates))
+    assert summary.rows == 8 * 60
+    assert set(widths) == {"ranker.fixed", "ranker.user", "ranker.item"}
+    alone = project_of(folder, KINDS["rate"][0], "replay=")
+    assert pipeline.check(alone) == (summary, {})
+
+
+def test_check_reads_what_rates_read(folder: Path, tmp_path: Path) -> None:
+    events = pipeline.open_events(project_of(folder)).table()
+    place = events.column_names.index("like")
+    wrong = events.set_column(place, "like", [np.full(len(events), 7)])
+    pq.write_table(wrong, tmp_path / "wrong.parquet")
+    project = project_of(folder, KINDS["global-rate"][0], f"events.path={tmp_path / 'wrong.parquet'}", "replay=")
+    with pytest.raises(DataError, match="like"):
+        pipeline.check(project)
+
+
 @pytest.mark.parametrize(
     ("override", "error"),
     [
         ("learners.ranker.fixed=[surfce]", "did you mean 'surface'"),
         ("learners.ranker.label=clik", "did you mean 'click'"),
         ("learners.ranker.random={usr: {}}", "did you mean 'user'"),
+        ("learners.items={kind: rate, entity: itm}", "did you mean 'item'"),
+        ("learners.items={kind: rate, entity: item, label: clik}", "did you mean 'click'"),
+        ("learners.all={kind: global-rate, label: clik}", "did you mean 'click'"),
         ("replay.arms=[{name: x, python: 'arms.py:Hlf'}]", "did you mean 'Half'"),
     ],
 )
@@ -225,6 +434,65 @@ def test_one_learner_and_learners_by_name() -> None:
     events = ac.simulate(users=20, items=10, days=3, events_per_day=40, jump_day=None)
     assert list(ac.replay([GlobalRate()], events, resamples=0).arms) == ["incremental"]
     assert list(ac.replay({"mine": GlobalRate()}, events, resamples=0).arms) == ["mine"]
+
+
+def test_a_replay_has_every_option_of_the_evaluation() -> None:
+    inner = inspect.signature(evaluate.replay).parameters
+    outer = inspect.signature(ac.replay).parameters
+    assert set(outer) - set(inner) == {"out", "overwrite"}
+    assert set(inner) <= set(outer)
+    for name, option in inner.items():
+        assert outer[name].kind == option.kind, name
+        if name not in ("arms", "start"):
+            assert outer[name].default == option.default, name
+    assert (inner["start"].default, outer["start"].default) == (inspect.Parameter.empty, None)
+
+
+def measured_with(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What the evaluation is given from here on; instead of measuring it stops."""
+    given: dict[str, Any] = {}
+
+    def measure(arms: Any, events: Any, **options: Any) -> None:
+        given.update(options, arms=arms, events=events)
+        raise DataError("measured")
+
+    monkeypatch.setattr(pipeline, "measure", measure)
+    return given
+
+
+def test_a_replay_hands_every_option_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = measured_with(monkeypatch)
+    events = ac.simulate(users=20, items=10, days=3, events_per_day=40)
+    names = set(inspect.signature(evaluate.replay).parameters) - {"arms", "events"}
+    asked: dict[str, Any] = {name: object() for name in names}
+    with pytest.raises(DataError, match="measured"):
+        ac.replay([Arm("mine", GlobalRate())], events, **asked)
+    assert {name: given[name] for name in names} == asked
+    assert given.keys() == {*names, "arms", "events"}
+    assert given["events"] is events
+
+
+def test_a_project_hands_every_option_on(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = measured_with(monkeypatch)
+    asked: dict[str, Any] = {
+        "start": "2024-01-03",
+        "every": "6h",
+        "end": "2024-01-05",
+        "label_delay": "1h",
+        "ndcg_at": 3,
+        "within": ("tab",),
+        "follow": 7,
+        "resamples": 9,
+        "seed": 4,
+    }
+    assert asked.keys() == {field.name for field in fields(ReplaySection)} - {"arms", "learner"}
+    written = {**asked, "within": "tab"}
+    overrides = [f"replay.{name}={value}" for name, value in written.items()]
+    with pytest.raises(DataError, match="measured"):
+        pipeline.replay_project(project_of(folder, *overrides), tmp_path / "out", on_progress=print)
+    assert {name: given[name] for name in asked} == asked
+    assert (given["name"], given["label"], given["on_progress"]) == ("simulated-world", "click", print)
+    assert [arm.name for arm in given["arms"]] == list(BUILT_IN_ARMS)
 
 
 def test_no_events_cannot_be_replayed() -> None:
@@ -288,7 +556,11 @@ def test_built_in_arms(folder: Path) -> None:
     assert fixed.parameters.fixed == shared.parameters.fixed
     assert fixed.parameters.label == "click"
     rates = [arms[name].learner for name in ("item-rate", "user-rate")]
-    assert [rate.entity for rate in rates if isinstance(rate, Rate)] == ["item", "user"]
+    assert [rate.parameters.entity for rate in rates if isinstance(rate, Rate)] == ["item", "user"]
+    assert {rate.parameters.label for rate in rates if isinstance(rate, Rate)} == {"click"}
+    overall = arms["global-rate"].learner
+    assert isinstance(overall, GlobalRate)
+    assert overall.parameters.label == "click"
 
 
 def test_arms_of_one_learner_share_it_whatever_they_are_called(folder: Path) -> None:
@@ -298,6 +570,43 @@ def test_arms_of_one_learner_share_it_whatever_they_are_called(folder: Path) -> 
     )
     assert stale.learner is short.learner is not other.learner
     assert (short.regime, short.window) == ("retrain", "3d")
+
+
+@pytest.mark.parametrize("kind", ["rate", "global-rate"])
+def test_the_shared_part_of_a_learner_that_has_none(folder: Path, tmp_path: Path, kind: str) -> None:
+    project = project_of(folder, KINDS[kind][0], "replay.arms=[incremental, fixed]")
+    for attempt in (
+        lambda: pipeline.arms_of(project),
+        lambda: pipeline.check(project),
+        lambda: pipeline.replay_project(project, tmp_path / "out"),
+    ):
+        with pytest.raises(ConfigError, match=f"the arm 'fixed' .* one of kind '{kind}' has none") as caught:
+            attempt()
+        assert caught.value.hint
+    assert files(tmp_path) == set()
+
+
+@pytest.mark.parametrize("kind", ["rate", "global-rate"])
+def test_the_arms_of_a_learner_without_a_shared_part_are_the_others(folder: Path, kind: str) -> None:
+    arms = pipeline.arms_of(project_of(folder, KINDS[kind][0], "replay={start: 2024-01-05}"))
+    assert [arm.name for arm in arms] == [name for name in BUILT_IN_ARMS if name != "fixed"]
+
+
+def test_baselines_beside_another_learner_than_the_first(folder: Path) -> None:
+    """It is the learner behind the built-in arms that has to have a shared part."""
+    rate = "learners.items={kind: rate, entity: item, label: like}"
+    arms = pipeline.arms_of(project_of(folder, rate, "replay.learner=ranker"))
+    assert tuple(arm.name for arm in arms) == BUILT_IN_ARMS
+    names = "[stale, retrain, global-rate, item-rate, user-rate]"
+    arms = pipeline.arms_of(project_of(folder, rate, "replay.learner=items", f"replay.arms={names}"))
+    assert arms[0].learner is arms[1].learner
+    declared = [arm.learner.parameters for arm in arms[1:] if isinstance(arm.learner, Rate | GlobalRate)]
+    assert declared == [
+        RateParameters("item", "like"),
+        GlobalRateParameters("like"),
+        RateParameters("item", "like"),
+        RateParameters("user", "like"),
+    ]
 
 
 def test_a_built_in_baseline_can_be_retrained(folder: Path) -> None:
@@ -341,6 +650,47 @@ def test_an_unknown_learner_of_an_arm(folder: Path) -> None:
         pipeline.arms_of(project_of(folder, "replay.arms=[{name: x, learner: rankr}]"))
     with pytest.raises(ConfigError, match="no learner 'rankr'"):
         pipeline.arms_of(project_of(folder, "replay.learner=rankr"))
+
+
+@pytest.mark.parametrize("kind", ["rate", "global-rate"])
+def test_a_replay_of_rates(folder: Path, tmp_path: Path, kind: str) -> None:
+    arms = "replay.arms=[stale, incremental, retrain, global-rate, item-rate, user-rate]"
+    overrides = (arms, "replay.start=2024-01-06", "replay.resamples=0")
+    project = project_of(folder, KINDS[kind][0], *overrides)
+    report = pipeline.replay_project(project, tmp_path / "out")
+    assert list(report.arms) == ["stale", "incremental", "retrain", "global-rate", "item-rate", "user-rate"]
+    assert report.settings["label"] == ("click" if kind == "rate" else "like")
+    assert files(tmp_path / "out") == {"metrics.json", "report.html"}
+    one, anew = report.arms["incremental"], report.arms["retrain"]
+    assert (one.log_loss, one.auc) == (anew.log_loss, anew.auc)  # counting on is counting anew
+    assert one.log_loss != report.arms["stale"].log_loss
+    assert (report.arms["stale"].rows_read, one.rows_read) == (0, 3 * 60)
+    if kind == "global-rate":
+        assert one.log_loss == report.arms["global-rate"].log_loss
+
+    model = learners.make(project.learner()).fit(pipeline.open_events(project).before("2024-01-06"))
+    losses = []
+    for window in pipeline.open_events(project).windows("1d", start="2024-01-06"):
+        label = window.table()[report.settings["label"]].to_numpy()
+        p = model.predict(window)
+        losses.append(-np.log(np.where(label == 1, p, 1 - p)))
+        model.update(window)
+    assert one.log_loss == pytest.approx(np.concatenate(losses).mean(), abs=1e-12)
+
+
+def test_learners_of_all_kinds_side_by_side(folder: Path, tmp_path: Path) -> None:
+    project = project_of(
+        folder,
+        "learners.items={kind: rate, entity: item}",
+        "learners.all={kind: global-rate}",
+        "replay.learner=ranker",
+        "replay.arms=[incremental, item-rate, {name: mine, learner: items}, {name: overall, learner: all}]",
+        "replay.start=2024-01-06",
+        "replay.resamples=0",
+    )
+    report = pipeline.replay_project(project, tmp_path / "out")
+    assert list(report.arms) == ["incremental", "item-rate", "mine", "overall"]
+    assert report.arms["mine"].log_loss == report.arms["item-rate"].log_loss != report.arms["overall"].log_loss
 
 
 def test_all_kinds_of_arms_in_one_replay(folder: Path, tmp_path: Path) -> None:
@@ -422,6 +772,9 @@ def test_the_demo_shows_regret_of_every_arm(tmp_path: Path) -> None:
     assert tuple(report.arms) == BUILT_IN_ARMS
     assert all(arm.regret is not None and arm.regret > 0 for arm in report.arms.values())
     assert {window.start[:10] for window in report.windows} == {"2024-01-11", "2024-01-12"}
+    assert report.name == "a drifting world"
+    assert (report.settings["label"], report.settings["every"]) == ("click", "1d")
+    assert {tuple(arm.within) for arm in report.arms.values()} == {()}
     assert files(tmp_path / "out") == {"metrics.json", "report.html"}
 
 

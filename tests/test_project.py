@@ -1,5 +1,7 @@
 """The project file: every key arrives, every mistake is one line that names its place."""
 
+import copy
+import dataclasses
 import datetime as dt
 from dataclasses import fields
 from pathlib import Path
@@ -8,17 +10,21 @@ from typing import Any
 import pytest
 import yaml
 
-from acclimate.config import BUILT_IN_ARMS, EntityTable, Feature, FixedEffect, RandomEffect, Schema, TimeColumn
-from acclimate.errors import ConfigError
-from acclimate.project import (
-    _KEYS,
-    ArmSection,
-    EventsSection,
-    GLMixSection,
-    Project,
-    ReplaySection,
-    load_project,
+from acclimate.config import (
+    LEARNERS,
+    EntityTable,
+    Feature,
+    FixedEffect,
+    GLMixParameters,
+    GlobalRateParameters,
+    RandomEffect,
+    RateParameters,
+    Schema,
+    TimeColumn,
+    record_of,
 )
+from acclimate.errors import ConfigError
+from acclimate.project import ArmSection, EventsSection, Project, ReplaySection, load_project, parse_project
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "kuairand" / "acclimate.yaml"
 
@@ -51,11 +57,16 @@ learners:
     kind: glmix
     label: like
     learn_population: false
+    tolerance: 0.1
+    max_steps: 7
+    states: float32
     fixed: {features: [tags, length], ridge: 2, half_life: 30d, precision: diagonal}
     random:
       user: {features: [tags], min_rows: 2, max_rows: 50, ridge: 3, forgetting: 0.9, precision: full}
       items: {entity: item, half_life: 7d}
   other: {kind: glmix}
+  popular: {kind: rate, entity: item, label: like, prior_rows: 5}
+  everybody: {kind: global-rate, label: like}
 replay:
   start: 2024-01-05
   every: 6h
@@ -94,10 +105,11 @@ def failure(file: Path, *overrides: str) -> ConfigError:
 def test_every_key_arrives(tmp_path: Path) -> None:
     path = tmp_path / "acclimate.yaml"
     path.write_text(FULL)
-    assert load_project(path) == Project(
-        name="full",
-        folder=tmp_path,
-        events=EventsSection(
+    project = load_project(path)
+    assert {field.name: getattr(project, field.name) for field in fields(project)} == {
+        "name": "full",
+        "folder": tmp_path,
+        "events": EventsSection(
             path=[str(tmp_path / "logs"), str(tmp_path / "more/*.csv")],
             schema=Schema(
                 time=TimeColumn("at", "ms", "Asia/Shanghai"),
@@ -119,22 +131,26 @@ def test_every_key_arrives(tmp_path: Path) -> None:
                 },
             ),
         ),
-        learners={
-            "ranker": GLMixSection(
-                kind="glmix",
+        "learners": {
+            "ranker": GLMixParameters(
                 label="like",
                 learn_population=False,
+                tolerance=0.1,
+                max_steps=7,
+                states="float32",
                 fixed=FixedEffect(("tags", "length"), ridge=2.0, half_life="30d", precision="diagonal"),
-                random={
-                    "user": RandomEffect(
+                random=(
+                    RandomEffect(
                         "user", ("tags",), min_rows=2, max_rows=50, ridge=3.0, forgetting=0.9, precision="full"
                     ),
-                    "items": RandomEffect("item", half_life="7d"),
-                },
+                    RandomEffect("item", half_life="7d"),
+                ),
             ),
-            "other": GLMixSection(kind="glmix"),
+            "other": GLMixParameters(),
+            "popular": RateParameters("item", "like", 5.0),
+            "everybody": GlobalRateParameters("like"),
         },
-        replay=ReplaySection(
+        "replay": ReplaySection(
             start="2024-01-05",
             every="6h",
             end="2024-01-06T12:00:00",
@@ -151,15 +167,16 @@ def test_every_key_arrives(tmp_path: Path) -> None:
                 ArmSection("trees", python="arms.py:Trees"),
             ],
         ),
-    )
+    }
 
 
 def test_the_full_file_sets_every_key_that_there_is() -> None:
     content = yaml.safe_load(FULL)
-    found = {str(key) for section in walk(content) for key in section}
-    records = (Schema, TimeColumn, EntityTable, Feature, GLMixSection, FixedEffect, RandomEffect)
+    written = {str(key) for section in walk(content) for key in section}
+    records = (Schema, TimeColumn, EntityTable, Feature, *LEARNERS, FixedEffect, RandomEffect)
     known = {f.name for record in (*records, ReplaySection, ArmSection, EventsSection) for f in fields(record)}
-    assert known - {"schema"} - found == set()
+    assert known - {"schema"} - written == set()
+    assert {type(declared) for declared in parse_project(content, Path()).learners.values()} == set(LEARNERS)
 
 
 def walk(value: Any) -> list[dict[str, Any]]:
@@ -171,10 +188,28 @@ def walk(value: Any) -> list[dict[str, Any]]:
 def test_what_is_left_out_has_its_default(file: Path) -> None:
     project = load_project(file)
     assert project.replay is not None
-    assert [arm.name for arm in project.replay.arms] == list(BUILT_IN_ARMS)
+    assert project.replay.arms is None
     assert (project.replay.every, project.replay.resamples) == ("1d", 200)
     assert project.events.schema.entities == {"user_id": "user_id", "item_id": "item_id"}
     assert project.events.schema.labels == ("y",)
+
+
+@pytest.mark.parametrize(
+    ("override", "place"),
+    [
+        ("learners={3: {kind: global-rate}}", "learners.3"),
+        ("features={3: {kind: numeric}}", "features.3"),
+        ("events.entities={3: u}", "events.entities.3"),
+        ("events.tables={3: {source: x, key: u}}", "events.tables.3"),
+    ],
+)
+def test_a_key_that_is_a_number_is_named(file: Path, override: str, place: str) -> None:
+    assert f"{file}: {place}" in failure(file, override).message
+
+
+def test_a_project_is_made_of_records_too(file: Path) -> None:
+    project = load_project(file)
+    assert dataclasses.replace(project, name="other").learners == project.learners
 
 
 def test_without_a_replay_there_is_none(file: Path) -> None:
@@ -216,10 +251,40 @@ def test_short_forms_of_a_fixed_effect(file: Path, text: str, effect: FixedEffec
         ("{user_id: [a, b]}", [RandomEffect("user_id", ("a", "b"))]),
         ("{user_id: a}", [RandomEffect("user_id", ("a",))]),
         ("{u: {entity: user_id, min_rows: 3}}", [RandomEffect("user_id", min_rows=3)]),
+        ("[item_id, {entity: user_id, min_rows: 3}]", [RandomEffect("item_id"), RandomEffect("user_id", (), 3)]),
     ],
 )
 def test_short_forms_of_random_effects(file: Path, text: str, effects: list[RandomEffect]) -> None:
-    assert list(load_project(file, [f"learners.ranker.random={text}"]).learner().random.values()) == effects
+    project = load_project(file, [f"learners.ranker.random={text}"])
+    assert project.learner() == GLMixParameters(fixed=FixedEffect(("a",)), random=effects)
+
+
+KINDS = {
+    "glmix": ("", GLMixParameters()),
+    "global-rate": ("", GlobalRateParameters()),
+    "rate": ("entity: item_id", RateParameters("item_id")),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_learner_can_be_written(file: Path, kind: str) -> None:
+    keys, record = KINDS[kind]
+    assert load_project(file, [f"learners={{mine: {{kind: {kind}, {keys}}}}}"]).learners == {"mine": record}
+    assert record_of(kind) is type(record)
+
+
+def test_all_kinds_were_written() -> None:
+    assert {type(record) for _, record in KINDS.values()} == set(LEARNERS)
+
+
+def test_content_that_is_a_mapping_already(file: Path) -> None:
+    content = copy.deepcopy(SMALL)
+    assert parse_project(content, file.parent) == load_project(file)
+    assert content == SMALL
+    with pytest.raises(ConfigError) as caught:
+        parse_project(SMALL | {"replay": {"strat": "2024-01-05"}}, file.parent)
+    assert caught.value.message == "replay.strat: unknown key, and 1 more"
+    assert caught.value.hint == "did you mean 'start'?"
 
 
 def test_paths_start_at_the_folder_of_the_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -286,7 +351,9 @@ def test_overrides_go_on_top_in_their_order(file: Path) -> None:
     assert project.replay is not None
     assert project.replay.every == "12h"
     assert project.replay.arms == [ArmSection("stale"), ArmSection("mine", learner="ranker")]
-    assert project.learners["ranker"].random["user_id"].half_life == "3d"
+    ranker = project.learners["ranker"]
+    assert isinstance(ranker, GLMixParameters)
+    assert list(ranker.random) == [RandomEffect("user_id", half_life="3d")]
     assert list(project.learners) == ["ranker", "second"]
     assert project.events.schema.features["hours"].kind == "hour"
     assert project.name == "a=b"
@@ -329,6 +396,16 @@ def test_a_wrong_override(file: Path, override: str, message: str) -> None:
             "learners.ranker.random.user_id.featurs",
             "features",
         ),
+        (
+            "learners.ranker.random={user_id: {}, likes: {entity: item_id, min_row: 2}}",
+            "learners.ranker.random.likes.min_row",
+            "min_rows",
+        ),
+        ("learners.ranker.random=[user_id, {entiti: item_id}]", "learners.ranker.random.1.entiti", "entity"),
+        ("learners.ranker.state=float32", "learners.ranker.state", "states"),
+        ("learners.all={kind: global-rate, lable: y}", "learners.all.lable", "label"),
+        ("learners.items={kind: rate, entity: item_id, prior_row: 2}", "learners.items.prior_row", "prior_rows"),
+        ("learners.items={kind: rate, entiti: item_id}", "learners.items.entiti", "entity"),
         ("replay.strat=x", "replay.strat", "start"),
         ("replay.arms=[stale, {nme: x}]", "replay.arms.1.nme", "name"),
     ],
@@ -339,8 +416,53 @@ def test_an_unknown_key_and_what_was_meant(file: Path, override: str, place: str
     assert error.hint == f"did you mean '{nearest}'?"
 
 
-def test_nearest_names_are_told_for_every_section() -> None:
-    assert len(_KEYS) == 10
+SECTIONS: dict[str, tuple[type, set[str]]] = {
+    # the place of a section, its record, and by which keys the file differs from the record
+    "": (Project, {"folder", "features"}),
+    "events": (Schema, {"features", "path"}),
+    "events.time": (TimeColumn, set()),
+    "events.tables.u": (EntityTable, set()),
+    "events.tables.u.time": (TimeColumn, set()),
+    "features.x": (Feature, set()),
+    "learners.ranker": (GLMixParameters, set()),
+    "learners.ranker.fixed": (FixedEffect, set()),
+    "learners.ranker.random.user_id": (RandomEffect, set()),
+    "learners.ranker.random.likes": (RandomEffect, set()),
+    "learners.all": (GlobalRateParameters, set()),
+    "learners.items": (RateParameters, set()),
+    "replay": (ReplaySection, set()),
+}
+
+
+@pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section or "top")
+def test_the_names_there_are_are_told_for_every_section(file: Path, section: str) -> None:
+    record, differing = SECTIONS[section]
+    place = f"{section}.qqq".removeprefix(".")
+    error = failure(
+        file,
+        "events.time={column: t}",
+        "events.tables={u: {source: a, key: b, time: {column: c}}}",
+        "learners.ranker.fixed={features: [a]}",
+        "learners.ranker.random={user_id: , likes: {entity: item_id}}",
+        "learners.all.kind=global-rate",
+        "learners.items={kind: rate, entity: item_id}",
+        f"{place}=3",
+    )
+    assert error.message == f"{file}: {place}: unknown key"
+    keys = {field.name for field in fields(record)} ^ differing
+    assert error.hint == f"there are: {', '.join(sorted(keys))}"
+
+
+def test_the_names_there_are_are_told_for_an_arm(file: Path) -> None:
+    error = failure(file, "replay.arms=[stale, {name: retrain, qqq: 3}]")
+    assert error.message == f"{file}: replay.arms.1.qqq: unknown key"
+    assert error.hint == f"there are: {', '.join(sorted(field.name for field in fields(ArmSection)))}"
+
+
+def test_all_records_that_a_file_holds_were_tried() -> None:
+    tried = {record for record, _ in SECTIONS.values()} | {ArmSection}
+    assert set(LEARNERS) <= tried
+    assert len(tried) == 12
 
 
 @pytest.mark.parametrize(
@@ -365,15 +487,59 @@ def test_nearest_names_are_told_for_every_section() -> None:
         ("features.x={kind: cross}", "features.x: 'of' names the two or more"),
         ("learners={}", "learners: is empty"),
         ("learners.ranker=3", "learners.ranker: should be a section of keys"),
-        ("learners.ranker.kind=glmxi", "learners.ranker.kind: should be 'glmix'"),
+        ("learners.ranker=[glmix]", "learners.ranker: should be a section of keys"),
+        ("learners.ranker=", "learners.ranker: should be a section of keys"),
+        (
+            "learners.ranker.kind=glmxi",
+            "learners.ranker.kind: no kind 'glmxi' of learner (did you mean 'glmix'?)",
+        ),
+        (
+            "learners.ranker.kind=global_rate",
+            "learners.ranker.kind: no kind 'global_rate' of learner (did you mean 'global-rate'?)",
+        ),
+        (
+            "learners.ranker.kind=tree",
+            "learners.ranker.kind: no kind 'tree' of learner (there are: glmix, global-rate, rate)",
+        ),
+        ("learners.ranker.kind={a}", "learners.ranker.kind: no kind '{'a': None}' of learner"),
+        ("learners.second.fixed=[a]", "learners.second.kind: is missing"),
+        ("learners.items.kind=rate", "learners.items.entity: is missing"),
+        ("learners.items={kind: rate, entity: 3}", "learners.items.entity: should be a valid string"),
+        (
+            "learners.items={kind: rate, entity: item_id, prior_rows: 0}",
+            "learners.items.prior_rows: should be greater than 0",
+        ),
+        ("learners.all={kind: global-rate, label: [y]}", "learners.all.label: should be a valid string"),
+        ("learners.ranker.states=float16", "learners.ranker.states: should be 'float64' or 'float32'"),
+        ("learners.ranker.tolerance=-1", "learners.ranker.tolerance: should be greater than or equal to 0"),
+        ("learners.ranker.max_steps=-1", "learners.ranker.max_steps: should be greater than or equal to 0"),
         ("learners.ranker.fixed=3", "learners.ranker.fixed.features: should be a name or a list"),
         ("learners.ranker.fixed={ridge: -1}", "learners.ranker.fixed.ridge: should be greater than 0"),
-        ("learners.ranker.fixed={half_life: 7x}", "learners.ranker.fixed: '7x' is no duration (write 90s"),
+        (
+            "learners.ranker.fixed={half_life: 7x}",
+            "learners.ranker.fixed.half_life: '7x' is no duration (write 90s",
+        ),
+        ("learners.ranker.fixed=[a, a]", "learners.ranker.fixed: a feature is named twice in a, a"),
         ("learners.ranker.random={user_id: 3}", "learners.ranker.random.user_id.features: should be a name"),
         (
             "learners.ranker.random={user_id: {half_life: x}}",
-            "learners.ranker.random.user_id: 'x' is no duration",
+            "learners.ranker.random.user_id.half_life: 'x' is no duration",
         ),
+        (
+            "learners.ranker.random={user_id: {}, likes: {entity: item_id, ridge: 0}}",
+            "learners.ranker.random.likes.ridge: should be greater than 0",
+        ),
+        (
+            "learners.ranker.random=[user_id, {entity: item_id, ridge: 0}]",
+            "learners.ranker.random.1.ridge: should",
+        ),
+        ("learners.ranker.random=3", "learners.ranker.random: should be a name or a list of names"),
+        ("learners.ranker.random=[3]", "learners.ranker.random.0: should be a section of keys"),
+        (
+            "learners.ranker.random={mine: {entity: user_id}, theirs: {entity: user_id}}",
+            "learners.ranker.random: two random effects of one entity in ['user_id', 'user_id']; put",
+        ),
+        ("learners.ranker.random=[user_id, user_id]", "learners.ranker.random: two random effects of one entity"),
         ("replay.start=", "replay.start: 'None' is no time"),
         ("replay.start=soon", "replay.start: 'soon' is no time; write 2022-04-25"),
         ("replay.end=1650000000", "replay.end: '1650000000' is no time"),
@@ -389,7 +555,10 @@ def test_nearest_names_are_told_for_every_section() -> None:
             "replay.arms=[{name: stale, regime: retrain}]",
             "replay.arms.0: the built-in arm 'stale' cannot be retrain: give it a 'learner' too",
         ),
-        ("replay.arms=[{name: x, learner: ranker, regime: new}]", "replay.arms.0.regime: should be 'incremental'"),
+        (
+            "replay.arms=[{name: x, learner: ranker, regime: new}]",
+            "replay.arms.0.regime: should be 'stale', 'incremental'",
+        ),
     ],
 )
 def test_a_wrong_value_and_its_place(file: Path, override: str, message: str) -> None:
@@ -430,7 +599,7 @@ def test_an_absent_file(tmp_path: Path) -> None:
 
 def test_which_learner(file: Path) -> None:
     project = load_project(file, ["learners.other.kind=glmix"])
-    assert project.learner("other") == GLMixSection(kind="glmix")
+    assert project.learner("other") == GLMixParameters()
     with pytest.raises(ConfigError, match="which of the learners ranker, other"):
         project.learner()
     with pytest.raises(ConfigError, match=r"no learner 'othr' .*did you mean 'other'"):

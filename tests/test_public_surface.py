@@ -60,8 +60,8 @@ def test_every_name_is_there_and_says_what_it_is(name):
         return
     assert thing.__name__ == name
     assert not any(part.startswith("_") for part in thing.__module__.split("."))
-    own = [thing, *(member for key, member in vars(thing).items() if not key.startswith("_"))]
-    callables = [member for member in own if inspect.isroutine(member) or inspect.isclass(member)]
+    members = [thing, *(member for key, member in vars(thing).items() if not key.startswith("_"))]
+    callables = [member for member in members if inspect.isroutine(member) or inspect.isclass(member)]
     assert callables[0] is thing
     for member in callables:
         assert len(inspect.getdoc(member) or "") > 20, member
@@ -81,16 +81,14 @@ def test_a_star_import_brings_all_of_them():
 
 
 def test_import_loads_nothing_heavy():
-    """In a fresh interpreter; then one heavy name, to see that the question can be answered with yes."""
-    code = (
-        "import sys, acclimate\n"
-        "print(*sorted({m.partition('.')[0] for m in sys.modules}))\n"
-        "acclimate.Posterior\n"
-        "print(*sorted({m.partition('.')[0] for m in sys.modules}))\n"
-    )
+    """In a fresh interpreter; then a light name, and a heavy one to see that the answer can be yes."""
+    tell = "print(*sorted({m.partition('.')[0] for m in sys.modules}))\n"
+    code = f"import sys, acclimate\n{tell}acclimate.Posterior\n{tell}acclimate.Events\n{tell}"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    before, after = (set(line.split()) for line in ran.stdout.splitlines())
+    before, light, after = (set(line.split()) for line in ran.stdout.splitlines())
     assert "acclimate" in before
     assert not before & HEAVY
+    assert "numpy" in light - before
+    assert not light & HEAVY
     assert "pyarrow" in after
     assert not after & {"torch", "numba", "ray", "fastapi", "duckdb", "plotly"}

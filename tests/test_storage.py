@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from acclimate.errors import FormatError, MismatchError, OutputError, OutputExistsError
-from acclimate.storage import FORMAT, check_free, read_artifact, replacing_folder, write_artifact
+from acclimate.storage import FORMAT, check_free, read_artifact, read_kind, replacing_folder, write_artifact
 
 PARTS = ("arrays.safetensors", "manifest.json", "things.parquet")
 
@@ -269,11 +269,31 @@ def test_an_absent_part_is_named(tmp_path, part):
         read_artifact(tmp_path / "model", kind="thing")
 
 
-@pytest.mark.parametrize("text", ["[]", "3", "null", '{"format": 1, "kind": "thing"}', "\xff"])
+@pytest.mark.parametrize("text", ["[]", "3", "null", f'{{"format": {FORMAT}, "kind": "thing"}}', "\xff"])
 def test_a_manifest_that_is_none_is_damaged(tmp_path, text):
     write(tmp_path / "model")
     (tmp_path / "model" / "manifest.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(FormatError, match="model is damaged"):
+        read_artifact(tmp_path / "model", kind="thing")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "3", "null", f'{{"format": {FORMAT}}}', "\xff"])
+def test_a_manifest_without_a_kind_is_damaged(tmp_path, text):
+    write(tmp_path / "model")
+    assert read_kind(tmp_path / "model") == read_kind(str(tmp_path / "model")) == "thing"
+    (tmp_path / "model" / "manifest.json").write_bytes(text.encode("latin-1"))
+    for reading in (read_kind, lambda path: read_artifact(path, kind="thing")):
+        with pytest.raises(FormatError, match="model is damaged") as caught:
+            reading(tmp_path / "model")
+        assert caught.value.hint
+
+
+def test_the_kind_is_read_without_the_rest(tmp_path):
+    write(tmp_path / "model")
+    for part in set(PARTS) - {"manifest.json"}:
+        (tmp_path / "model" / part).unlink()
+    assert read_kind(tmp_path / "model") == "thing"
+    with pytest.raises(FormatError, match="absent or incomplete"):
         read_artifact(tmp_path / "model", kind="thing")
 
 
@@ -282,14 +302,19 @@ def test_another_format_or_kind_is_refused(tmp_path):
     with pytest.raises(MismatchError, match="holds a 'thing', not a 'glmix'"):
         read_artifact(tmp_path / "model", kind="glmix")
     manifest = json.loads((tmp_path / "model" / "manifest.json").read_text())
-    (tmp_path / "model" / "manifest.json").write_text(json.dumps({**manifest, "format": FORMAT + 1}))
-    with pytest.raises(FormatError, match=f"format {FORMAT + 1}; this version of acclimate reads format {FORMAT}"):
-        read_artifact(tmp_path / "model", kind="thing")
+    for other in (FORMAT + 1, FORMAT - 1, None, str(FORMAT)):
+        (tmp_path / "model" / "manifest.json").write_text(json.dumps({**manifest, "format": other}))
+        for reading in (read_kind, lambda path: read_artifact(path, kind="thing")):
+            with pytest.raises(
+                FormatError, match=f"format {other}; this version of acclimate reads format {FORMAT}"
+            ):
+                reading(tmp_path / "model")
 
 
 def test_no_artefact_at_all(tmp_path):
-    with pytest.raises(FormatError, match="absent or incomplete"):
-        read_artifact(tmp_path / "nowhere", kind="thing")
     (tmp_path / "file").write_text("text")
-    with pytest.raises(FormatError, match="file is damaged"):
-        read_artifact(tmp_path / "file", kind="thing")
+    for reading in (read_kind, lambda path: read_artifact(path, kind="thing")):
+        with pytest.raises(FormatError, match="absent or incomplete"):
+            reading(tmp_path / "nowhere")
+        with pytest.raises(FormatError, match="file is damaged"):
+            reading(tmp_path / "file")

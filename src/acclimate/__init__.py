@@ -8,21 +8,25 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from acclimate.artifacts import EntityStates, Events, Posterior, Report
+    from acclimate.arrays import EntityStates, Posterior
+    from acclimate.artifacts import Events, Report
     from acclimate.config import EntityTable, Feature, FixedEffect, RandomEffect, Schema, TimeColumn
     from acclimate.errors import AcclimateError
     from acclimate.evaluate import Arm
     from acclimate.events import read_events, simulate
-    from acclimate.learners import GLMix, GlobalRate, Rate
-    from acclimate.models import update_posterior, update_posteriors
+    from acclimate.learners.glmix import GLMix
+    from acclimate.learners.rates import GlobalRate, Rate
+    from acclimate.models.posterior import update_posterior, update_posteriors
     from acclimate.pipeline import replay
 
 _HOMES = {
     "acclimate.config": ("TimeColumn", "Feature", "EntityTable", "Schema", "FixedEffect", "RandomEffect"),
-    "acclimate.artifacts": ("Events", "Posterior", "EntityStates", "Report"),
+    "acclimate.arrays": ("Posterior", "EntityStates"),
+    "acclimate.artifacts": ("Events", "Report"),
     "acclimate.events": ("read_events", "simulate"),
-    "acclimate.learners": ("GLMix", "GlobalRate", "Rate"),
-    "acclimate.models": ("update_posterior", "update_posteriors"),
+    "acclimate.learners.glmix": ("GLMix",),
+    "acclimate.learners.rates": ("GlobalRate", "Rate"),
+    "acclimate.models.posterior": ("update_posterior", "update_posteriors"),
     "acclimate.evaluate": ("Arm",),
     "acclimate.pipeline": ("replay",),
     "acclimate.errors": ("AcclimateError",),

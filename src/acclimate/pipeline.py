@@ -1,42 +1,39 @@
 """The verbs of the flow on one page: open, fit, update, replay, and the demonstration of all of them."""
 
-import datetime as dt
 import importlib.util
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
-from dataclasses import replace as changed
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
-from acclimate.artifacts import Events, Instant, Learner, Report, Summary
-from acclimate.config import FixedEffect, RandomEffect
+from acclimate import learners
+from acclimate.artifacts import Events, Instant, Learner, Replayable, Report, Summary
+from acclimate.config import BASELINES, arms_beside
 from acclimate.errors import ConfigError, DataError, MismatchError, MissingExtraError, nearest
 from acclimate.evaluate import Arm, Progress
 from acclimate.evaluate import replay as measure
 from acclimate.evaluate.report import write_report
 from acclimate.events import read_events, simulate
-from acclimate.events.datasets import Dataset, write_world
-from acclimate.learners import GLMix, GlobalRate, Rate
-from acclimate.project import ArmSection, GLMixSection, Project
+from acclimate.events.datasets import Dataset, world_project, write_world
+from acclimate.project import ArmSection, Project, parse_project
 from acclimate.storage import check_free
 
 OnProgress = Callable[[Progress], None]
 
 
+@runtime_checkable
+class CountsColumns(Protocol):
+    """A learner that can read and check events as ``fit`` would, and say how wide its parts are."""
+
+    def columns(self, events: Events) -> dict[str, int]:
+        """How many coefficients each part has."""
+        ...
+
+
 def open_events(project: Project) -> Events:
     """The events of a project, checked as far as that goes without reading them all."""
     return read_events(list(project.events.path), project.events.schema)
-
-
-def make_learner(section: GLMixSection) -> GLMix:
-    """The learner that a section of the project file describes."""
-    return GLMix(
-        fixed=section.fixed,
-        random=list(section.random.values()),
-        label=section.label,
-        learn_population=section.learn_population,
-    )
 
 
 def fit(
@@ -46,11 +43,11 @@ def fit(
     learner: str | None = None,
     until: Instant | None = None,
     overwrite: bool = False,
-) -> GLMix:
+) -> Learner:
     """Fit a learner of the project on the events before ``until`` (all of them without) and save it at ``out``."""
     check_free(out, overwrite=overwrite)
     events = open_events(project)
-    model = make_learner(project.learner(learner)).fit(events if until is None else events.before(until))
+    model = learners.make(project.learner(learner)).fit(events if until is None else events.before(until))
     model.save(out, overwrite=overwrite)
     return model
 
@@ -62,7 +59,7 @@ def update(
     learner: str | None = None,
     since: Instant | None = None,
     until: Instant | None = None,
-) -> GLMix:
+) -> Learner:
     """Bring a saved model up to date, in place: learn the events after the last one that it learned.
 
     Rows that arrive late, with times at or before that one, are learned only with ``since``, which starts
@@ -71,8 +68,8 @@ def update(
     Raises:
         MismatchError: the model was made with other settings than the project's learner has now.
     """
-    model = GLMix.load(model_path)
-    _check_settings(model, make_learner(project.learner(learner)), model_path)
+    model = learners.load(model_path)
+    _check_settings(model.parameters, project.learner(learner), model_path)
     check_free(model_path, overwrite=True)
     cut = model.cut + 1 if since is None else since
     events = open_events(project).after(cut)
@@ -81,55 +78,75 @@ def update(
     return model
 
 
-def _check_settings(saved: GLMix, now: GLMix, path: str | Path) -> None:
-    was, wanted = _settings(saved), _settings(now)
-    if different := [
-        f"{name} was {was[name]} and is {wanted[name]}"
-        for name in was
-        if name in wanted and was[name] != wanted[name]
-    ]:
+def _check_settings(saved: Any, declared: Any, path: str | Path) -> None:
+    if saved.kind != declared.kind:
+        different = [f"kind was {saved.kind} and is {declared.kind}"]
+    else:
+        different = list(_differences(saved, declared, ""))
+    if different:
         raise MismatchError(
             f"{path} was made with other settings than the project's learner has: {'; '.join(different)}",
             hint="name the learner it was made from, or fit anew",
         )
 
 
-def _settings(model: GLMix) -> dict[str, Any]:
-    """What a project file says of a learner, by name; an effect that only one model has shows in ``random``."""
-    parameters = model.parameters
-    return {
-        "label": parameters.label,
-        "learn_population": parameters.learn_population,
-        "random": sorted(effect.entity for effect in parameters.random),
-    } | {
-        f"{name}.{key}": value
-        for name, effect in zip(parameters.names, parameters.effects, strict=True)
-        for key, value in asdict(effect).items()
-    }
+def _differences(was: Any, now: Any, place: str) -> Iterator[str]:
+    """Where two records differ, in words; records in a sequence go by their first field."""
+    if type(was) is type(now) and is_dataclass(was):
+        for field in fields(was):
+            inner = f"{place}.{field.name}" if place else field.name
+            yield from _differences(getattr(was, field.name), getattr(now, field.name), inner)
+    elif _are_records(was) and _are_records(now):
+        before, after = ({str(getattr(one, fields(one)[0].name)): one for one in many} for many in (was, now))
+        if before.keys() != after.keys():
+            yield f"{place} was {list(before)} and is {list(after)}"
+        for name in (name for name in before if name in after):
+            yield from _differences(before[name], after[name], f"{place}.{name}")
+    elif was != now:
+        yield f"{place} was {was} and is {now}"
+
+
+def _are_records(value: Any) -> bool:
+    return isinstance(value, tuple) and all(is_dataclass(item) for item in value)
 
 
 def check(project: Project) -> tuple[Summary, dict[str, int]]:
-    """Read everything that the project's learners read and learn nothing: what is there, and how wide it is.
+    """Read what the project's learners read and learn nothing: what is there, and how wide it is.
 
-    Returns the summary of the events, and the number of coefficients of each ``learner.effect``.
+    Learners that cannot count their columns are made, and the rows described; what they read is checked by a fit.
+
+    Rows are read a piece at a time and none are kept, so that memory is bounded whatever their number.
+
+    Returns the summary of the events, and the number of coefficients of each ``learner.part``.
     """
     events = open_events(project)
-    wide = {name: make_learner(section).columns(events) for name, section in project.learners.items()}
+    widths: dict[str, int] = {}
+    for name, parameters in project.learners.items():
+        learner = learners.make(parameters)
+        if isinstance(learner, CountsColumns):
+            widths |= {f"{name}.{part}": width for part, width in learner.columns(events).items()}
     arms_of(project)
-    return events.describe(), {
-        f"{name}.{effect}": n for name, effects in wide.items() for effect, n in effects.items()
-    }
+    return events.describe(), widths
 
 
 def replay(
-    arms: Sequence[Learner | Arm] | Mapping[str, Learner],
+    arms: Sequence[Replayable | Arm] | Mapping[str, Replayable],
     events: Events,
     *,
     start: Instant | None = None,
     every: str = "1d",
+    end: Instant | None = None,
+    label: str | None = None,
+    label_delay: str | None = None,
+    ndcg_at: int = 10,
+    within: Sequence[str] = (),
+    follow: str | int | None = None,
+    resamples: int = 200,
+    seed: int = 0,
+    name: str = "replay",
+    on_progress: OnProgress | None = None,
     out: str | Path | None = None,
     overwrite: bool = False,
-    **options: Any,
 ) -> Report:
     """Play a log back as if it happened again: in each window every arm predicts first and learns afterwards.
 
@@ -138,10 +155,20 @@ def replay(
         events: the log; what lies before ``start`` is the first fit.
         start: where the first window begins; by default half way through the log, at midnight.
         every: length of a window.
+        end: where the last window ends; by default the window of the last event is the last.
+        label: what is predicted; by default the first one of the schema.
+        label_delay: how long labels take to arrive: what happened less than this before a window's end is not
+            learned at its end but later.
+        ndcg_at: nDCG looks at this many rows of an entity and window.
+        within: columns; the AUC within each of their values is reported too.
+        follow: the entity whose posterior is traced, of the schema's first kind; by default the one that is there
+            in most windows.
+        resamples: draws of the bootstrap; with 0 there are no comparisons.
+        seed: of the bootstrap.
+        name: of the report.
+        on_progress: called as each step begins.
         out: folder for ``metrics.json`` and ``report.html``; without, nothing is written.
         overwrite: replace what is at ``out``.
-        options: those of :func:`acclimate.evaluate.replay`: ``end``, ``label``, ``label_delay``, ``ndcg_at``,
-            ``within``, ``follow``, ``resamples``, ``seed``, ``name``, ``on_progress``.
 
     Raises:
         ConfigError: an option does not fit the events.
@@ -151,7 +178,20 @@ def replay(
     if out is not None:
         check_free(out, overwrite=overwrite)
     report = measure(
-        _named(arms), events, start=_middle(events) if start is None else start, every=every, **options
+        _named(arms),
+        events,
+        start=_middle(events) if start is None else start,
+        every=every,
+        end=end,
+        label=label,
+        label_delay=label_delay,
+        ndcg_at=ndcg_at,
+        within=within,
+        follow=follow,
+        resamples=resamples,
+        seed=seed,
+        name=name,
+        on_progress=on_progress,
     )
     if out is not None:
         write_report(report, out, overwrite=overwrite)
@@ -168,13 +208,24 @@ def replay_project(
             "the project file has no section 'replay'", hint="say at least when it starts: replay.start"
         )
     check_free(out, overwrite=overwrite)
-    events = open_events(project)
-    options = {
-        name: getattr(section, name)
-        for name in ("start", "every", "end", "label_delay", "ndcg_at", "within", "follow", "resamples", "seed")
-    }
-    options |= {"name": project.name, "label": project.learner(section.learner).label, "on_progress": on_progress}
-    return replay(arms_of(project), events, out=out, overwrite=overwrite, **options)
+    return _replayed(project, open_events(project), out, overwrite=overwrite, on_progress=on_progress)
+
+
+def _replayed(
+    project: Project, events: Events, out: str | Path, *, overwrite: bool, on_progress: OnProgress | None
+) -> Report:
+    section: Any = project.replay
+    asked = {f.name: getattr(section, f.name) for f in fields(section) if f.name not in ("arms", "learner")}
+    return replay(
+        arms_of(project),
+        events,
+        **asked,
+        label=project.learner(section.learner).label,
+        name=project.name,
+        out=out,
+        overwrite=overwrite,
+        on_progress=on_progress,
+    )
 
 
 def arms_of(project: Project) -> list[Arm]:
@@ -182,10 +233,13 @@ def arms_of(project: Project) -> list[Arm]:
     section = project.replay
     if section is None:
         return []
-    learners = {name: make_learner(learner) for name, learner in project.learners.items()}
-    main = section.learner or next(iter(learners))
+    made = {name: learners.make(parameters) for name, parameters in project.learners.items()}
     project.learner(section.learner)
-    return [_arm(arm, project, learners, main) for arm in section.arms]
+    main = section.learner or next(iter(made))
+    arms = section.arms
+    if arms is None:
+        arms = [ArmSection(name) for name in arms_beside(project.learners[main])]
+    return [_arm(arm, project, made, main) for arm in arms]
 
 
 def demo(
@@ -203,28 +257,9 @@ def demo(
     """
     check_free(out, overwrite=overwrite)
     events = _world(users, days, (10 + days) // 2, seed)
-    context = ["surface", "hour", "position", "topics", "duration"]
-    glmix = GLMix(
-        fixed=FixedEffect(context),
-        random=[RandomEffect("user_id", ["topics"], half_life="20d"), RandomEffect("item_id", half_life="20d")],
-    )
-    fixed = GLMix(fixed=FixedEffect(context))
-    arms = [
-        Arm("stale", glmix, "stale"),
-        Arm("incremental", glmix),
-        Arm("retrain", glmix, "retrain"),
-        Arm("fixed", fixed),
-        Arm("global-rate", GlobalRate()),
-        Arm("item-rate", Rate("item_id")),
-        Arm("user-rate", Rate("user_id")),
-    ]
-    first = events.describe().first
-    if first is None:
-        raise DataError("the simulated world is empty", hint="give it more users")
-    start = first.date() + dt.timedelta(days=10)
-    return replay(
-        arms, events, start=start, out=out, overwrite=overwrite, name="a drifting world", on_progress=on_progress
-    )
+    content: dict[str, Any] = world_project(events, fit_days=10) | {"name": "a drifting world"}
+    content["replay"]["within"] = []
+    return _replayed(parse_project(content, Path()), events, out, overwrite=overwrite, on_progress=on_progress)
 
 
 def make_world(
@@ -239,7 +274,7 @@ def _world(users: int, days: int, jump_day: int, seed: int) -> Events:
     return simulate(users=users, items=300, events_per_day=2 * users, days=days, jump_day=jump_day, seed=seed)
 
 
-def _named(arms: Sequence[Learner | Arm] | Mapping[str, Learner]) -> list[Arm]:
+def _named(arms: Sequence[Replayable | Arm] | Mapping[str, Replayable]) -> list[Arm]:
     if isinstance(arms, Mapping):
         return [Arm(name, learner) for name, learner in arms.items()]
     return [
@@ -257,36 +292,21 @@ def _middle(events: Events) -> Instant:
     return (summary.first + (summary.last - summary.first) / 2).date()
 
 
-def _arm(section: ArmSection, project: Project, learners: dict[str, GLMix], main: str) -> Arm:
-    name, label = section.name, project.learners[main].label
-    regime = section.regime or "incremental"
+def _arm(section: ArmSection, project: Project, made: dict[str, Learner], main: str) -> Arm:
+    name, regime = section.name, section.regime or "incremental"
     if section.python:
         return Arm(name, _from_python(section.python, project.folder), regime, section.window)
     if section.learner:
         project.learner(section.learner)
-        return Arm(name, learners[section.learner], regime, section.window)
-    user, item = _user_and_item(project)
-    match name:
-        case "stale" | "incremental" | "retrain":
-            return Arm(name, learners[main], name, section.window)
-        case "fixed":
-            learner = make_learner(changed(project.learners[main], random={}))
-        case "global-rate":
-            learner = GlobalRate(label)
-        case "item-rate":
-            learner = Rate(item, label)
-        case _:
-            learner = Rate(user, label)
-    return Arm(name, learner, regime, section.window)
+        return Arm(name, made[section.learner], regime, section.window)
+    if name in BASELINES:
+        declared = BASELINES[name](project.learners[main], project.events.schema)
+        return Arm(name, learners.make(declared), regime, section.window)
+    built_in: Any = name  # the regimes are the names of the other ones
+    return Arm(name, made[main], built_in, section.window)
 
 
-def _user_and_item(project: Project) -> tuple[str, str]:
-    """The schema's first entity, and its second (the first again where there is only one)."""
-    entities = list(project.events.schema.entities)
-    return entities[0], entities[min(1, len(entities) - 1)]
-
-
-def _from_python(reference: str, folder: Path) -> Learner:
+def _from_python(reference: str, folder: Path) -> Replayable:
     """The object that ``file.py:Name`` makes."""
     file, _, name = reference.rpartition(":")
     path = folder / file

@@ -8,69 +8,57 @@ import datetime as dt
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import yaml
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    TypeAdapter,
-    ValidationError,
-    ValidatorFunctionWrapHandler,
-    WrapValidator,
-)
+from pydantic import BeforeValidator, ConfigDict, Field, PlainValidator, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
-from pydantic_core import ErrorDetails
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from acclimate.config import (
     BUILT_IN_ARMS,
-    EntityTable,
-    Feature,
-    FixedEffect,
+    LEARNERS,
+    Duration,
+    LearnerParameters,
     Names,
-    RandomEffect,
+    Regime,
     Schema,
-    TimeColumn,
-    duration_us,
+    record_of,
 )
 from acclimate.errors import ConfigError, nearest
 
 _STRICT = ConfigDict(extra="forbid")
 
 
-def _as_fixed(value: Any) -> Any:
-    return value if isinstance(value, Mapping | FixedEffect) else {"features": value or ()}
+def _as_learner(section: Any) -> LearnerParameters:
+    """The record of the section's kind; errors inside keep their place."""
+    if type(section) in LEARNERS:
+        return section
+    if not isinstance(section, Mapping):
+        raise PydanticCustomError("learner", "should be a section of keys")
+    try:
+        record: Any = record_of(str(section["kind"]))
+    except KeyError:
+        raise _at_key("kind", "is missing", section) from None
+    except ConfigError as error:
+        raise _at_key("kind", str(error), section) from error
+    known = {field.name for field in fields(record)}
+    if unknown := [str(key) for key in section if key not in known]:
+        errors: Any = [{"type": "unexpected_keyword_argument", "loc": (key,), "input": section} for key in unknown]
+        raise ValidationError.from_exception_data("learner", errors)
+    return TypeAdapter(record).validate_python(section)
 
 
-def _as_random(value: Any) -> Any:
-    if isinstance(value, str | None | list):
-        value = dict.fromkeys([value] if isinstance(value, str) else value or ())
-    if not isinstance(value, Mapping):
-        return value
-    return {
-        entity: effect if isinstance(effect, RandomEffect) else {"entity": entity, **_as_fixed(effect)}
-        for entity, effect in value.items()
-    }
+def _at_key(key: str, what: str, section: Any) -> ValidationError:
+    # Braces in a message would be read as a template.
+    error = PydanticCustomError("learner", "{what}", {"what": what})
+    return ValidationError.from_exception_data("learner", [{"type": error, "loc": (key,), "input": section}])
 
 
 def _as_arm(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
-
-
-def _placed(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
-    """Our own errors as pydantic's kind, which knows the place."""
-    try:
-        return check(value)
-    except ConfigError as error:
-        raise ValueError(str(error)) from error
-
-
-def _check_duration(text: str) -> str:
-    duration_us(text)
-    return text
 
 
 def _as_time(value: Any) -> Any:
@@ -84,8 +72,8 @@ def _as_time(value: Any) -> Any:
     return value
 
 
-_Duration = Annotated[str, AfterValidator(_check_duration), WrapValidator(_placed)]
 _Time = Annotated[str, BeforeValidator(_as_time)]
+_Learner = Annotated[Any, PlainValidator(_as_learner)]
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -94,25 +82,6 @@ class EventsSection:
 
     path: Annotated[Names, Field(min_length=1)]
     schema: Schema
-
-
-@dataclass(frozen=True, config=_STRICT)
-class GLMixSection:
-    """A :class:`acclimate.GLMix`.
-
-    ``fixed`` is a :class:`FixedEffect`, or just its features; ``random`` maps entities to a :class:`RandomEffect`,
-    or just its features, or lists entities that have an intercept alone.
-    """
-
-    kind: Literal["glmix"]
-    fixed: Annotated[FixedEffect, BeforeValidator(_as_fixed), WrapValidator(_placed)] = Field(
-        default_factory=FixedEffect
-    )
-    random: Annotated[dict[str, Annotated[RandomEffect, WrapValidator(_placed)]], BeforeValidator(_as_random)] = (
-        Field(default_factory=dict[str, RandomEffect])
-    )
-    label: str | None = None
-    learn_population: bool = True
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -125,8 +94,8 @@ class ArmSection:
     """
 
     name: str
-    regime: Literal["incremental", "stale", "retrain"] | None = None
-    window: _Duration | None = None
+    regime: Regime | None = None
+    window: Duration | None = None
     python: str | None = None
     learner: str | None = None
 
@@ -138,23 +107,24 @@ class ArmSection:
             raise ValueError(
                 f"no built-in arm '{self.name}' ({hint}); one of your own needs 'python' or 'learner'"
             )
-        regimes = ("incremental", "stale", "retrain")
-        if not (self.python or self.learner) and self.name in regimes and self.regime not in (None, self.name):
+        built_in = not (self.python or self.learner)
+        if built_in and self.name in get_args(Regime) and self.regime not in (None, self.name):
             raise ValueError(f"the built-in arm '{self.name}' cannot be {self.regime}: give it a 'learner' too")
 
 
 @dataclass(frozen=True, config=_STRICT)
 class ReplaySection:
-    """What :func:`acclimate.replay` is asked for; ``learner`` is the one behind the built-in arms."""
+    """What :func:`acclimate.replay` is asked for; ``learner`` is the one behind the built-in arms.
+
+    Without ``arms`` there are all built-in ones that go with that learner.
+    """
 
     start: _Time
-    every: _Duration = "1d"
+    every: Duration = "1d"
     end: _Time | None = None
-    arms: list[Annotated[ArmSection, BeforeValidator(_as_arm)]] = Field(
-        default_factory=lambda: [ArmSection(name) for name in BUILT_IN_ARMS]
-    )
+    arms: list[Annotated[ArmSection, BeforeValidator(_as_arm)]] | None = None
     learner: str | None = None
-    label_delay: _Duration | None = None
+    label_delay: Duration | None = None
     ndcg_at: Annotated[int, Field(ge=1)] = 10
     within: Names = ()
     follow: str | int | None = None
@@ -169,11 +139,11 @@ class Project:
     name: str
     folder: Path
     events: EventsSection
-    learners: Annotated[dict[str, GLMixSection], Field(min_length=1)]
+    learners: Annotated[dict[str, _Learner], Field(min_length=1)]
     replay: ReplaySection | None = None
 
-    def learner(self, name: str | None = None) -> GLMixSection:
-        """A learner by name; the only one without a name.
+    def learner(self, name: str | None = None) -> LearnerParameters:
+        """What declares a learner, by name; that of the only one without a name.
 
         Raises:
             ConfigError: there is none of that name, or several and no name.
@@ -210,11 +180,22 @@ def load_project(path: str | Path, overrides: Sequence[str] = ()) -> Project:
     for override in overrides:
         _override(content, override)
     try:
-        return TypeAdapter(Project).validate_python(_assembled(_expanded(content), path.parent))
-    except ValidationError as error:
-        raise ConfigError(f"{path}: {_first_error(error)}", hint=_hint(error)) from error
+        return parse_project(_expanded(content), path.parent)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error.message}", hint=error.hint) from error
+
+
+def parse_project(content: Mapping[str, Any], folder: Path) -> Project:
+    """The project of a file's content, which lies in ``folder``.
+
+    Raises:
+        ConfigError: a key or value is not allowed.
+    """
+    assembled = _assembled(content, folder)
+    try:
+        return TypeAdapter(Project).validate_python(assembled)
+    except ValidationError as error:
+        raise ConfigError(_first_error(error, assembled), hint=_hint(error, assembled)) from error
 
 
 def _one_line(error: Exception) -> str:
@@ -265,7 +246,7 @@ def _variable(match: re.Match[str], place: Sequence[str]) -> str:
     return value
 
 
-def _assembled(content: dict[str, Any], folder: Path) -> dict[str, Any]:
+def _assembled(content: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """The file's sections in the form of :class:`Project`: features belong to the schema, paths to the folder."""
     content = dict(content)
     features = content.pop("features", None) or {}
@@ -298,31 +279,77 @@ def _under(folder: Path, path: Any) -> Any:
     return str(folder / path) if isinstance(path, str) else path
 
 
+# --- errors and their place in the file -----------------------------------------------------------------------
+
+
 def _first(error: ValidationError) -> ErrorDetails:
     """The first error, but an unknown key before a missing one: it is often that one misspelt."""
-    return min(error.errors(), key=lambda found: found["type"] != "unexpected_keyword_argument")
+    return min(error.errors(), key=lambda details: details["type"] != "unexpected_keyword_argument")
 
 
-def _first_error(error: ValidationError) -> str:
+def _first_error(error: ValidationError, content: Any) -> str:
     first = _first(error)
     more = f", and {error.error_count() - 1} more" if error.error_count() > 1 else ""
     what = _WORDS.get(first["type"], first["msg"].removeprefix("Value error, "))
-    return f"{_place(first['loc'])}: {what.replace('Input should', 'should')}{more}"
+    return f"{_place(first['loc'], content)}: {what.replace('Input should', 'should')}{more}"
 
 
-def _hint(error: ValidationError) -> str:
+def _hint(error: ValidationError, content: Any) -> str:
+    """For a key that is not known, the nearest one of its section."""
     first = _first(error)
     if first["type"] != "unexpected_keyword_argument":
         return ""
-    section, _, key = _place(first["loc"]).rpartition(".")
-    return nearest(key, next(keys for pattern, keys in _KEYS.items() if re.fullmatch(pattern, section)))
+    *section, key = first["loc"]
+    return nearest(str(key), _keys(_record_at(section, content)))
 
 
-def _place(loc: Sequence[int | str]) -> str:
+def _place(loc: Sequence[int | str], content: Any) -> str:
     """Where in the file: the schema's keys are those of ``events``, but for the features."""
-    if tuple(loc[:2]) == ("events", "schema"):
-        loc = loc[2:] if tuple(loc[2:3]) == ("features",) else ("events", *loc[2:])
-    return ".".join(map(str, loc))
+    names: list[str] = []
+    for part in loc:
+        # What may be a mapping in the file is a sequence in a record, and its places are numbers there.
+        if isinstance(part, int) and isinstance(content, Mapping) and part not in content:
+            part = list(content)[part]
+        names.append(str(part))
+        content = _under_key(content, part)
+    if names[:2] == ["events", "schema"]:
+        names = names[2:] if names[2:3] == ["features"] else ["events", *names[2:]]
+    return ".".join(names)
+
+
+def _under_key(content: Any, key: int | str) -> Any:
+    if isinstance(content, Mapping):
+        return content.get(key) if key in content else None
+    return content[key] if isinstance(content, list) and isinstance(key, int) and key < len(content) else None
+
+
+def _record_at(loc: Sequence[int | str], content: Any) -> Any:
+    """The record that declares the section at this place."""
+    kind: Any = Project
+    for part in loc:
+        content = _under_key(content, part)
+        # Of a record the type of the field, of a mapping that of its values, of a sequence that of its items.
+        hints = get_type_hints(kind, include_extras=True) if is_dataclass(kind) else {}
+        kind = _plain(hints.get(str(part)) or get_args(kind)[-1], content)
+    return kind
+
+
+def _plain(annotation: Any, content: Any) -> Any:
+    """A type without what is said about it, optional or not; of a learner the record of its kind."""
+    if annotation is _Learner:
+        return record_of(content["kind"])
+    alternatives = get_args(annotation)
+    if get_origin(annotation) is Annotated or type(None) in alternatives:
+        return _plain(alternatives[0], content)
+    return annotation
+
+
+def _keys(record: Any) -> Iterable[str]:
+    """The keys of a section; the file has features beside the events, and knows where it lies itself."""
+    names = {field.name for field in fields(record)}
+    if record is Project:
+        return names - {"folder"} | {"features"}
+    return names - {"features"} | {"path"} if record is Schema else names
 
 
 _WORDS = {
@@ -335,22 +362,3 @@ _WORDS = {
     "is_instance_of": "should be a name or a list of names",
     "too_short": "is empty",
 }
-
-
-def _names(record: Any, *others: str, without: str = "") -> Iterable[str]:
-    return {*record.__dataclass_fields__, *others} - {without}
-
-
-_KEYS = {
-    "": _names(Project, "features", without="folder"),
-    r"events(\.tables\..+)?\.time": _names(TimeColumn),
-    r"events\.tables\..+": _names(EntityTable),
-    "events": _names(Schema, "path", without="features"),
-    r"features\..+": _names(Feature),
-    r"learners\..+\.fixed": _names(FixedEffect),
-    r"learners\..+\.random\..+": _names(RandomEffect),
-    r"learners\..+": _names(GLMixSection),
-    r"replay\.arms\..+": _names(ArmSection),
-    "replay": _names(ReplaySection),
-}
-"""The keys of each section, by a pattern of its place."""

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from acclimate.errors import ConfigError, FormatError, MismatchError, OutputError, OutputExistsError
 
-FORMAT = 1
+FORMAT = 2
 """Version of the layout below; raised when an older reader could misread a newer artefact."""
 
 _ADVICE = {
@@ -187,26 +187,52 @@ def read_artifact(path: str | Path, *, kind: str) -> Stored:
     from safetensors.numpy import load_file
 
     path = Path(path)
-    try:
-        manifest = json.loads((path / "manifest.json").read_text())
-        if not isinstance(manifest, dict):
-            raise ValueError("the manifest is no table of names")
-        if manifest.get("format") != FORMAT:
-            raise FormatError(
-                f"{path} has format {manifest.get('format')}; this version of acclimate reads format {FORMAT}",
-                hint="save it again with the version that wrote it, or fit anew",
-            )
-        if manifest.get("kind") != kind:
-            raise MismatchError(f"{path} holds a '{manifest.get('kind')}', not a '{kind}'")
-        arrays = load_file(path / "arrays.safetensors")
+    with _reading(path):
+        manifest = _manifest(path)
+        if manifest["kind"] != kind:
+            raise MismatchError(f"{path} holds a '{manifest['kind']}', not a '{kind}'")
+        try:
+            arrays = load_file(path / "arrays.safetensors")
+        except SafetensorError as error:
+            raise ValueError(str(error)) from error
         tables = {name: pq.read_table(path / f"{name}.parquet") for name in manifest["tables"]}
+    return Stored(manifest, arrays, tables)
+
+
+def read_kind(path: str | Path) -> str:
+    """The kind of an artefact.
+
+    Raises:
+        FormatError: there is none, it is damaged, or another format version wrote it.
+    """
+    path = Path(path)
+    with _reading(path):
+        return str(_manifest(path)["kind"])
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    manifest = json.loads((path / "manifest.json").read_text())
+    if not isinstance(manifest, dict):
+        raise ValueError("the manifest is no table of names")
+    if manifest.get("format") != FORMAT:
+        raise FormatError(
+            f"{path} has format {manifest.get('format')}; this version of acclimate reads format {FORMAT}",
+            hint="save it again with the version that wrote it, or fit anew",
+        )
+    return manifest
+
+
+@contextmanager
+def _reading(path: Path) -> Generator[None]:
+    """What is not there or not right in the block is an error of the tree."""
+    try:
+        yield
     except FileNotFoundError as error:
         raise FormatError(
             f"{path} is absent or incomplete: {error.filename or error}", hint="give the folder that a save made"
         ) from error
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError) as error:
         raise _damaged(path, error) from error
-    return Stored(manifest, arrays, tables)
 
 
 @contextmanager

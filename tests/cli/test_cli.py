@@ -63,6 +63,38 @@ def test_fit_then_update(project: Path, tmp_path: Path) -> None:
     assert again.stdout.startswith("learned 80 rows up to 2024-01-05T")
 
 
+RATE = ("--set", "learners={items: {kind: rate, entity: item}}")
+GLOBAL_RATE = ("--set", "learners={all: {kind: global-rate, label: like}}")
+
+
+@pytest.mark.parametrize("learner", [RATE, GLOBAL_RATE], ids=["rate", "global-rate"])
+def test_fit_then_update_of_rates(project: Path, tmp_path: Path, learner: tuple[str, str]) -> None:
+    model = tmp_path / "model"
+    fitted = run("fit", project, "--out", model, "--until", "2024-01-04", *learner)
+    assert (fitted.exit_code, fitted.stderr) == (0, "")
+    first, second = fitted.stdout.splitlines()
+    assert first.startswith("learned 120 rows up to 2024-01-03T")
+    assert second == f"model: {model} (0.0 MB of state)"
+    updated = run("update", project, "--model", model, "--until", "2024-01-05", *learner)
+    assert (updated.exit_code, updated.stderr) == (0, "")
+    assert updated.stdout.startswith("learned 40 rows up to 2024-01-04T")
+    again = run("update", project, "--model", model, "--since", "2024-01-04", "--until", "2024-01-06", *learner)
+    assert again.stdout.startswith("learned 80 rows up to 2024-01-05T")
+    nothing = run("update", project, "--model", model, "--since", "2024-02-01", *learner)
+    assert nothing.stdout.startswith("learned 0 rows up to 2024-01-05T")
+    fails(5, f"{model} was made with other settings", "update", project, "--model", model)
+
+
+def test_fit_by_name_among_learners_of_several_kinds(project: Path, tmp_path: Path) -> None:
+    several = ("--set", "learners.items={kind: rate, entity: item}", "--set", "learners.all.kind=global-rate")
+    for name, kind in (("ranker", "glmix"), ("items", "rate"), ("all", "global-rate")):
+        done = run("fit", project, "--out", tmp_path / name, "--learner", name, *several)
+        assert (done.exit_code, done.stderr) == (0, "")
+        assert json.loads((tmp_path / name / "manifest.json").read_text())["kind"] == kind
+        assert run("update", project, "--model", tmp_path / name, "--learner", name, *several).exit_code == 0
+    fails(3, "which of the learners ranker, items, all?", "fit", project, "--out", tmp_path / "m", *several)
+
+
 def test_replay(project: Path, tmp_path: Path) -> None:
     options = ("--set", "replay.arms=[stale, item-rate]", "--set", "replay.resamples=5")
     done = run("replay", project, "--out", tmp_path / "out", *options)
@@ -83,6 +115,24 @@ def test_check(project: Path) -> None:
         *("user_id", "item_id", "click", "like", "long_view"),
         *("ranker.fixed", "ranker.user", "ranker.item"),
     }
+
+
+def test_check_of_a_rate(project: Path) -> None:
+    done = run("check", project, *RATE, "--set", "replay.arms=[stale, incremental, item-rate]")
+    assert (done.exit_code, done.stderr) == (0, "")
+    first, *rest = done.stdout.splitlines()
+    assert first == "simulated-world: 200 events from 2024-01-01 to 2024-01-05"
+    assert [line.split(":")[0].strip() for line in rest] == ["user_id", "item_id", "click", "like", "long_view"]
+
+
+def test_replay_of_a_rate(project: Path, tmp_path: Path) -> None:
+    arms = ("--set", "replay.arms=[stale, incremental, item-rate]", "--set", "replay.resamples=0")
+    done = run("replay", project, "--out", tmp_path / "out", *RATE, *arms)
+    assert (done.exit_code, done.stderr) == (0, "")
+    measured = json.loads((tmp_path / "out" / "metrics.json").read_text())["arms"]
+    assert (
+        measured["incremental"]["log_loss"] == measured["item-rate"]["log_loss"] != measured["stale"]["log_loss"]
+    )
 
 
 def test_the_project_is_looked_for_here(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,6 +199,11 @@ def test_mistakes_in_the_project(project: Path, tmp_path: Path) -> None:
     fails(3, "'nothing' is no override", "check", project, "--set", "nothing")
     fails(3, "'soon' is no time", "fit", project, "--out", tmp_path / "m", "--until", "soon")
     fails(3, "no learner 'rankr'", "fit", project, "--out", tmp_path / "m", "--learner", "rankr")
+    kind = f"{project}: learners.ranker.kind: no kind 'glmax' of learner (did you mean 'glmix'?)"
+    fails(3, kind, "check", project, "--set", "learners.ranker.kind=glmax")
+    for verb in (["check"], ["replay", "--out", tmp_path / "r"]):
+        arms = ("--set", "replay.arms=[fixed]")
+        fails(3, "the arm 'fixed' is a learner's shared part alone", *verb, project, *RATE, *arms)
     assert files(tmp_path) == set()
 
 
@@ -168,6 +223,9 @@ def test_mistakes_with_models(project: Path, tmp_path: Path) -> None:
     assert run("fit", project, "--out", tmp_path / "model").exit_code == 0
     other = ("--set", "features.position.kind=numeric")
     fails(5, "events of another schema", "update", project, "--model", tmp_path / "model", *other)
+    manifest = json.loads((tmp_path / "model" / "manifest.json").read_text())
+    (tmp_path / "model" / "manifest.json").write_text(json.dumps({**manifest, "format": 1}))
+    fails(5, f"{tmp_path}/model has format 1", "update", project, "--model", tmp_path / "model")
     (tmp_path / "model" / "manifest.json").write_text("{")
     fails(5, f"{tmp_path}/model is damaged", "update", project, "--model", tmp_path / "model")
 
@@ -215,10 +273,11 @@ def test_an_interrupt_ends_quietly(project: Path, tmp_path: Path, monkeypatch: p
         raise KeyboardInterrupt
 
     monkeypatch.setattr("acclimate.evaluate.report.render_page", interrupted)
-    monkeypatch.setattr("acclimate.learners.storing.write_artifact", interrupted)
+    monkeypatch.setattr("acclimate.learners.base.write_artifact", interrupted)
     small = ("--set", "replay.arms=[global-rate]", "--set", "replay.resamples=0")
     assert run("replay", project, "--out", tmp_path / "out", *small).exit_code == 130
     assert run("fit", project, "--out", tmp_path / "model").exit_code == 130
+    assert run("fit", project, "--out", tmp_path / "model", *RATE).exit_code == 130
     assert files(tmp_path) == set()
 
 

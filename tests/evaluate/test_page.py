@@ -240,6 +240,18 @@ def test_every_arm_may_be_hidden(shown: Shown) -> None:
     assert shown.caption("windows") == "AUC · higher is better"
 
 
+def comes_true(page: Page, condition: str, argument: object = None) -> bool:
+    """Whether a condition holds within a thousand frames.
+
+    Playwright's own waiting calls ``eval`` in the page as soon as it has to wait, which the page's policy forbids.
+    """
+    frames = (
+        "argument => new Promise(done => { let left = 1000; const look = () => "
+        f"({condition}) ? done(true) : left-- ? requestAnimationFrame(look) : done(false); look(); }})"
+    )
+    return bool(page.evaluate(frames, argument))
+
+
 def test_scheme_and_width_are_followed_as_they_change(shown: Shown) -> None:
     page = shown.open(sample_report(arms=2), scheme="light")
     light = shown.traces("windows")[0]["marker"]["color"]
@@ -247,10 +259,10 @@ def test_scheme_and_width_are_followed_as_they_change(shown: Shown) -> None:
     assert page.evaluate(background) == "rgb(255, 255, 255)"
     page.emulate_media(color_scheme="dark")
     drawn = "document.querySelector('#windows .js-plotly-plot')"
-    page.wait_for_function(f"old => {drawn}.data[0].marker.color !== old", arg=light)
+    assert comes_true(page, f"{drawn}.data[0].marker.color !== argument", light)
     assert page.evaluate(background) == "rgb(21, 23, 28)"
     page.set_viewport_size({"width": 390, "height": 844})
-    page.wait_for_function(f"{drawn}.querySelector('.main-svg').clientWidth <= 390")
+    assert comes_true(page, f"{drawn}.querySelector('.main-svg').clientWidth <= 390")
     assert_no_sideways_scroll(page)
 
 

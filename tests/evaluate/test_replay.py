@@ -7,7 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from acclimate.artifacts import Events, Posterior, TableSource
+from acclimate.arrays import Posterior
+from acclimate.artifacts import Events, TableSource
 from acclimate.config import Schema, TimeColumn
 from acclimate.errors import ConfigError, DataError, ModelError, RowError
 from acclimate.evaluate import Arm, Progress, metrics, replay
@@ -201,17 +202,17 @@ def test_metrics_are_those_of_the_rows():
         "tab": pytest.approx(metrics.gauc(y, p, np.unique(tab, return_inverse=True)[1])),
         "video_id": pytest.approx(metrics.gauc(y, p, columns["video_id"][kept])),
     }
-    for w, found in enumerate([w for w in report.windows if w.arm == "score"]):
+    for w, window in enumerate([w for w in report.windows if w.arm == "score"]):
         rows = day[kept] == w + 2
         part = metrics.quality(y[rows], p[rows], user[rows], truth=truth[rows], k=2)
-        assert quality_of(found) == pytest.approx(vars(part), abs=1e-12)
+        assert quality_of(window) == pytest.approx(vars(part), abs=1e-12)
     bins = [b for b in report.calibration if b.arm == "score"]
     assert sum(b.rows for b in bins) == len(y)
     assert sum(b.rows * b.observed for b in bins) == pytest.approx(y.sum())
     assert report.settings["baseline_rate"] == pytest.approx(y.mean())
-    found = [c for c in report.comparisons if c.metric == "auc"]
-    assert [(c.arm, c.against) for c in found] == [("score", "rate")]
-    assert found[0].difference == pytest.approx(report.arms["score"].auc - report.arms["rate"].auc)
+    compared = [c for c in report.comparisons if c.metric == "auc"]
+    assert [(c.arm, c.against) for c in compared] == [("score", "rate")]
+    assert compared[0].difference == pytest.approx(report.arms["score"].auc - report.arms["rate"].auc)
 
 
 def quality_of(record):
@@ -236,6 +237,41 @@ def test_cohorts_go_by_events_before_the_window():
         assert cohort.rows == rows.sum() > 0
         assert cohort.log_loss == pytest.approx(metrics.log_loss(y[rows], columns["score"][rows]))
     assert report.arms["a"].rows == known.sum() < (day >= 2).sum()
+
+
+@pytest.mark.parametrize(
+    ("past", "cohort"),
+    [(0, "0"), (1, "1-4"), (4, "1-4"), (5, "5-19"), (19, "5-19"), (20, "20+"), (21, "20+"), (40, "20+")],
+)
+def test_the_bounds_of_cohorts(past, cohort):
+    """User 1 has exactly so many events before the only window, some of them without a label; user 2 others."""
+    user = np.r_[np.ones(past, np.int64), 2, 1, 1]
+    rows = len(user)
+    columns = {
+        "time": FIRST + np.r_[np.arange(past + 1), DAY, DAY + 1],
+        "user_id": user,
+        "video_id": np.zeros(rows, np.int64),
+        "score": np.full(rows, 0.4),
+        "truth": np.full(rows, 0.5),
+        "y": pa.array(np.arange(rows) % 2, mask=(np.arange(rows) % 3 == 0) & (np.arange(rows) < past)),
+    }
+    report = replay([Arm("a", Score())], as_events(columns), start="2024-01-02", resamples=0)
+    assert {c.cohort: c.rows for c in report.cohorts} == {"0": 0, "1-4": 0, "5-19": 0, "20+": 0} | {cohort: 2}
+
+
+def test_a_past_grows_from_window_to_window():
+    """Nineteen events before the first window, one within it, so that the second finds twenty."""
+    rows = 21
+    columns = {
+        "time": FIRST + np.r_[np.arange(19), DAY, 2 * DAY],
+        "user_id": np.ones(rows, np.int64),
+        "video_id": np.zeros(rows, np.int64),
+        "score": np.full(rows, 0.4),
+        "truth": np.full(rows, 0.5),
+        "y": np.arange(rows) % 2,
+    }
+    report = replay([Arm("a", Score())], as_events(columns), start="2024-01-02", resamples=0)
+    assert {c.cohort: c.rows for c in report.cohorts} == {"0": 0, "1-4": 0, "5-19": 1, "20+": 1}
 
 
 def test_unlabelled_rows_are_passed_on_but_not_measured():
@@ -436,7 +472,7 @@ def test_costs_are_by_verb_and_add_up():
         assert result.peak_bytes > 10_000_000
     verbs = {w.arm: (w.fit_seconds > 0, w.update_seconds > 0) for w in report.windows}
     assert verbs == {"a": (False, True), "b": (True, False), "c": (False, False)}
-    assert Counter((w.arm, w.state_bytes) for w in report.windows) == {("a", 123): 4, ("b", 24): 4, ("c", None): 4}
+    assert Counter((w.arm, w.state_bytes) for w in report.windows) == {("a", 123): 4, ("b", 16): 4, ("c", None): 4}
 
 
 @pytest.mark.parametrize("delay", [None, "12h"])

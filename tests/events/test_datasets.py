@@ -21,10 +21,10 @@ import acclimate as ac
 from acclimate import pipeline
 from acclimate.artifacts import Events
 from acclimate.errors import ConfigError, DataError, OutputError, OutputExistsError, SourceError
-from acclimate.events.datasets import Dataset, write_world
+from acclimate.events.datasets import Dataset, world_project, write_world
 from acclimate.events.kuairand import kuairand
 from acclimate.events.movielens import _LAYOUTS, _convert, movielens
-from acclimate.project import Project, load_project
+from acclimate.project import Project, load_project, parse_project
 
 
 def opened(made: Dataset) -> tuple[Project, Events]:
@@ -60,6 +60,14 @@ def test_a_world_can_be_replayed(tmp_path: Path) -> None:
     assert all((arm.rows, arm.regret is not None) == (400, True) for arm in report.arms.values())
 
 
+def test_a_world_is_the_same_project_in_memory_and_on_disk(tmp_path: Path) -> None:
+    world = ac.simulate(users=30, items=10, days=9, events_per_day=50)
+    made = write_world(world, tmp_path / "world")
+    assert parse_project(world_project(world), made.project.parent) == load_project(made.project)
+    starts = [str(world_project(world, days)["replay"]["start"]) for days in (None, 1, 5)]
+    assert starts == ["2024-01-03", "2024-01-02", "2024-01-06"]
+
+
 def test_a_place_that_is_taken_is_left_alone(tmp_path: Path) -> None:
     world = ac.simulate(users=3, items=2, days=2, events_per_day=5)
     (tmp_path / "mine").write_text("precious")
@@ -76,6 +84,8 @@ def test_a_place_that_is_taken_is_left_alone(tmp_path: Path) -> None:
 
 def test_no_events_make_no_world(tmp_path: Path) -> None:
     world = ac.simulate(users=3, items=2, days=2, events_per_day=5)
+    with pytest.raises(DataError, match="no events"):
+        world_project(world.before("2023-01-01"))
     with pytest.raises(DataError, match="no events"):
         write_world(world.before("2023-01-01"), tmp_path / "world")
     assert list(tmp_path.iterdir()) == []

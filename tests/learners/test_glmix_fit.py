@@ -4,18 +4,19 @@ import dataclasses
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
-from sample_events import HOUR, START, events_of
+from sample_events import HOUR, START, assert_same_states, events_of, in_pieces
 from scipy import optimize
 from scipy.special import expit, logit
 
 import acclimate as ac
 from acclimate.errors import ConfigError, DataError, NotFittedError
-from acclimate.features import FeatureIndex
+from acclimate.features import Settled
 from acclimate.learners import batch as batches
-from acclimate.learners.batch import Batch, Layout, read_batch, sample_rows
+from acclimate.learners import mixed
+from acclimate.learners.batch import Batch, read_batch, sample_rows
+from acclimate.learners.effects import new_effects
 
 SCHEMA = ac.Schema(
     time="time",
@@ -57,7 +58,7 @@ def fitted(events: ac.Events, *, tolerance: float = 1e-9, **kwargs: Any) -> ac.G
 
 def population(model: ac.GLMix, effect: int = 1) -> ac.Posterior:
     assert model.state is not None
-    return model.state.effects[effect].base
+    return model.state.effects[effect].population
 
 
 # --- the joint optimum --------------------------------------------------------------------------------------
@@ -66,7 +67,7 @@ def population(model: ac.GLMix, effect: int = 1) -> ac.Posterior:
 def minimum(objective: Any, size: int) -> np.ndarray:
     """Where a smooth convex function ``w -> (value, gradient, hessian)`` has its minimum."""
     w = np.zeros(size)
-    found = optimize.minimize(
+    optimum = optimize.minimize(
         lambda v: objective(v)[0],
         w,
         jac=lambda v: objective(v)[1],
@@ -74,8 +75,8 @@ def minimum(objective: Any, size: int) -> np.ndarray:
         method="trust-exact",
         options={"gtol": 1e-11},
     )
-    assert np.abs(objective(found.x)[1]).max() < 1e-7
-    return found.x
+    assert np.abs(objective(optimum.x)[1]).max() < 1e-7
+    return optimum.x
 
 
 def test_fit_finds_the_joint_optimum():
@@ -126,9 +127,9 @@ def test_the_unit_of_a_column_does_not_matter(precision):
     def model(scale: float, shift: float) -> np.ndarray:
         data = log()
         events = events_of(PLAIN, {**data, "x": data["x"] * scale + shift})
-        of = {"precision": precision}
+        kept = {"precision": precision}
         learner = ac.GLMix(
-            fixed=ac.FixedEffect("x", **of), random=[ac.RandomEffect("user", "x", **of)], tolerance=1e-9
+            fixed=ac.FixedEffect("x", **kept), random=[ac.RandomEffect("user", "x", **kept)], tolerance=1e-9
         )
         return learner.fit(events).update(events).predict(events)
 
@@ -208,7 +209,7 @@ def test_each_entity_says_whether_it_converged():
     model = ac.GLMix(random=[ac.RandomEffect("user")], learn_population=False, max_steps=0).fit(events)
     assert not model.info.converged
     assert model.info.decrement > 1.0
-    assert set(model.info.unsettled["user"].to_pylist()) <= set(range(9))
+    assert set(model.info.unsettled["user"].tolist()) <= set(range(9))
     assert len(model.info.unsettled["user"]) > 4
     assert all(len(ids) == 0 for ids in fitted(events).info.unsettled.values())
 
@@ -220,29 +221,11 @@ def test_reading_piece_by_piece_changes_nothing(monkeypatch):
     events = events_of(SCHEMA, log()).cached()
     whole = fitted(events)
     monkeypatch.setattr(batches, "_PIECE_ROWS", 7)
-    cut = ac.Events(SCHEMA, _Pieces(events.source, rows=3))
+    cut = in_pieces(events, rows=3)
     pieces = fitted(cut)
     assert set(pieces.state.effects[0].index.names) == set(whole.state.effects[0].index.names)
     assert_allclose(pieces.predict(cut), whole.predict(events), rtol=0, atol=1e-9)
     assert pieces.info.rows == whole.info.rows == 300
-
-
-@dataclasses.dataclass(frozen=True)
-class _Pieces:
-    """A source that hands its rows out a few at a time."""
-
-    source: Any
-    rows: int
-
-    def columns(self) -> pa.Schema:
-        return self.source.columns()
-
-    def scan(self, columns: Any, start: int | None, end: int | None) -> pa.RecordBatchReader:
-        table = self.source.scan(columns, start, end).read_all()
-        return pa.RecordBatchReader.from_batches(table.schema, table.to_batches(max_chunksize=self.rows))
-
-    def describe(self, start: int | None, end: int | None) -> Any:
-        return self.source.describe(start, end)
 
 
 def test_a_warm_start_reaches_the_same_optimum_sooner():
@@ -267,13 +250,15 @@ def test_a_warm_start_learns_about_the_same_population():
 def test_locked_effects_stay_as_they_are_and_act_as_offsets_in_a_fit():
     first, second = log(seed=1), log(seed=2)
     model = fitted(events_of(SCHEMA, first))
-    users = model.state.effects[1]
+    users, states = model.state.effects[1], model.states("user")
     model.fit(events_of(SCHEMA, second), locked=["user"])
-    assert model.state.effects[1] is users
+    after = model.state.effects[1]
+    assert all(getattr(after, f.name) is getattr(users, f.name) for f in dataclasses.fields(users))
+    assert_same_states(model.states("user"), states)
 
     # The same with the locked effect's margin written into the offset.
     data = dict(second)
-    rows = [users.posteriors_of(pa.array([u])).mean[0] for u in second["user_id"].tolist()]
+    rows = [model.entity_posterior("user", u)[1].mean for u in second["user_id"].tolist()]
     assert users.index.names == ("(intercept)", "x")
     data["o"] = second["o"] + [m[0] + m[1] * x for m, x in zip(rows, second["x"], strict=True)]
     other = ac.GLMix(
@@ -286,6 +271,20 @@ def test_locked_effects_stay_as_they_are_and_act_as_offsets_in_a_fit():
     assert_allclose(
         [w[1:] for w in sorted(model.weights())], [w[1:] for w in sorted(other.weights())], rtol=0, atol=1e-7
     )
+
+
+@pytest.mark.parametrize("locked", ["fixed", "video"])
+def test_a_locked_effect_gets_no_new_features_in_a_fit(locked):
+    """``genre`` is a feature of both."""
+    model = fitted(events_of(SCHEMA, log(seed=1)))
+    place = {"fixed": 0, "video": 2}[locked]
+    before = model.state.effects
+    model.fit(events_of(SCHEMA, {**log(seed=2), "genre": np.resize(["opera", "news"], 300)}), locked=[locked])
+    after = model.state.effects
+    assert after[place].index is before[place].index
+    assert after[2 - place].index.names == (*before[2 - place].index.names, "genre=opera")
+    assert model.states("video").posterior.mean.shape[1] == len(after[2].index)
+    assert model.state.fixed_states.posterior.mean.shape[1] == len(after[0].index)
 
 
 def test_a_locked_fixed_effect_is_not_learned():
@@ -369,6 +368,156 @@ def test_without_learning_the_population_stays_at_the_ridge():
     assert model.info.rounds == 0
 
 
+def test_a_population_is_learned_from_representatives_where_entities_are_many(monkeypatch):
+    """200 of 500, chosen by lot; the sampling error of a deviation of theirs is about a twentieth."""
+    events, learned = simulated(0.8, 1.0, 0.5), []
+    model = ac.GLMix(random=[ac.RandomEffect("user", "x")]).fit(events)
+    everyone, p = population(model), model.predict(events)
+    monkeypatch.setattr(mixed, "_POPULATION_CELLS", 800)
+    monkeypatch.setattr(mixed, "_REPRESENTATIVES", 10)
+    monkeypatch.setattr(mixed, "learn_population", recorded(mixed.learn_population, learned))
+    some = population(model.fit(events))
+    assert {linear.shape for (linear, *_), *_ in learned} == {(200, 2)}
+    assert len(model.states("user")) == 500
+    assert_allclose(some.standard_deviation(), everyone.standard_deviation(), rtol=0.15)
+    assert_allclose(some.mean, everyone.mean, atol=0.1)
+    assert 0.0 < np.abs(model.predict(events) - p).max() < 0.06
+
+
+def recorded(function: Any, calls: list[Any]) -> Any:
+    """The same function, whose arguments and results are kept."""
+
+    def recording(*values: Any, **named: Any) -> Any:
+        result = function(*values, **named)
+        calls.append((values, named, result))
+        return result
+
+    return recording
+
+
+def test_representatives_are_of_all_entities(monkeypatch):
+    """Those that come first are all alike, and those that come later are not."""
+    rng = np.random.default_rng(7)
+    users, rows = 400, 30
+    level = np.where(np.arange(users) < users // 2, 0.1, 1.5) * rng.standard_normal(users)
+    user = np.repeat(np.arange(users), rows)
+    label = (rng.random(users * rows) < expit(level[user])).astype(int)
+    data = {"time": START + HOUR + np.arange(users * rows), "user_id": user, "click": label}
+    events = events_of(ac.Schema(time="time", entities={"user": "user_id"}, labels="click"), data)
+    model = ac.GLMix(random=["user"])
+    everyone = population(model.fit(events)).standard_deviation()
+    monkeypatch.setattr(mixed, "_POPULATION_CELLS", 80)
+    monkeypatch.setattr(mixed, "_REPRESENTATIVES", 80)
+    assert_allclose(population(model.fit(events)).standard_deviation(), everyone, rtol=0.2)
+
+
+@pytest.mark.parametrize(
+    ("count", "width", "precision", "most"),
+    [
+        (101, 2, "full", 10),  # 40 cells of matrices
+        (101, 2, "diagonal", 20),  # 40 cells of diagonals
+        (101, 20, "full", 6),  # never fewer
+        (11, 2, "full", 10),
+        (10, 2, "full", None),
+        (6, 20, "full", None),
+    ],
+)
+def test_how_many_entities_represent_all(monkeypatch, count, width, precision, most):
+    monkeypatch.setattr(mixed, "_POPULATION_CELLS", 40)
+    monkeypatch.setattr(mixed, "_REPRESENTATIVES", 6)
+    parts: list[Any] = []
+    monkeypatch.setattr(mixed, "_representatives", recorded(mixed._representatives, parts))
+    rows = 4 * count
+    data = {**log(rows=rows), "user_id": np.arange(rows) % count, "word": np.arange(rows) % (width - 1)}
+    ac.GLMix(random=[ac.RandomEffect("user", ["word"], precision=precision)]).fit(events_of(PLAIN, data))
+    places = parts[0][-1]
+    assert places is None if most is None else (len(places), len(set(places.tolist()))) == (most, most)
+
+
+def test_representatives_go_by_neither_names_nor_the_order_of_rows(monkeypatch):
+    monkeypatch.setattr(mixed, "_POPULATION_CELLS", 200)
+    monkeypatch.setattr(mixed, "_REPRESENTATIVES", 10)
+    rng = np.random.default_rng(3)
+    data = {**log(rows=900, users=120), "time": START + HOUR * np.arange(900)}
+    name, order = rng.permutation(120), rng.permutation(900)
+    renamed = {**data, "user_id": name[data["user_id"]]}
+    shuffled = {column: values[order] for column, values in data.items()}
+    one, other, another = (
+        population(ac.GLMix(random=[ac.RandomEffect("user", "x")], tolerance=1e-9).fit(events_of(PLAIN, log_)))
+        for log_ in (data, renamed, shuffled)
+    )
+    assert_allclose(other.precision, one.precision, rtol=1e-6)
+    assert_allclose(another.precision, one.precision, rtol=1e-6)
+
+
+def test_wide_populations_are_learned_from_all_of_some_thousand_entities(monkeypatch):
+    """A diagonal of 60 coefficients of 300 entities is far from the bound: the lot is not drawn."""
+    places: list[Any] = []
+    monkeypatch.setattr(mixed, "_representatives", recorded(mixed._representatives, places))
+    data = {**log(rows=3000, users=300), "word": np.arange(3000) % 59}
+    ac.GLMix(random=[ac.RandomEffect("user", ["word"])]).fit(events_of(PLAIN, data))
+    assert {result for *_, result in places} == {None}
+
+
+def test_representatives_are_the_same_in_any_order_of_rows(monkeypatch):
+    monkeypatch.setattr(mixed, "_POPULATION_CELLS", 12)
+    data = {**log(rows=400, users=30), "time": np.full(400, START)}
+    order = np.random.default_rng(0).permutation(400)
+    models = [
+        ac.GLMix(random=["user", "video"], tolerance=1e-9).fit(events_of(SCHEMA, rows))
+        for rows in (data, {name: values[order] for name, values in data.items()})
+    ]
+    for effect in (1, 2):
+        one, other = (population(model, effect) for model in models)
+        assert_allclose(one.precision, other.precision, rtol=1e-9)
+    assert models[0].info.rounds == models[1].info.rounds > 1
+    events = events_of(SCHEMA, data)
+    assert_allclose(models[0].predict(events), models[1].predict(events), rtol=0, atol=1e-9)
+
+
+# --- how it went --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("random", [["user"], ["user", "video"]], ids=len)
+def test_steps_and_products_are_those_of_all_rounds(monkeypatch, random):
+    solved: list[Any] = []
+    monkeypatch.setattr(mixed, "solve_joint", recorded(mixed.solve_joint, solved))
+    events = events_of(SCHEMA, log(rows=600, users=30))
+    info = ac.GLMix(fixed=["x"], random=random, tolerance=1e-9).fit(events).info
+    solutions = [solution for *_, solution in solved]
+    assert info.rounds == len(solutions) - 1 > 1
+    assert all(solution.steps > 0 and solution.products > 0 for solution in (solutions[0], solutions[-1]))
+    assert info.steps == sum(solution.steps for solution in solutions)
+    assert info.products == sum(solution.products for solution in solutions)
+    assert info.decrement == solutions[-1].decrement
+    # Each round begins where the one before it ended.
+    assert [named["start"] is not None for _, named, _ in solved] == [False, *[True] * info.rounds]
+    assert solved[1][1]["curvature"] is solutions[0].curvature
+    assert info.rows == 600
+
+
+def test_steps_of_a_solution_entity_by_entity_count_too(monkeypatch):
+    """With the fixed effect locked and no population to learn, each user is a problem of its own."""
+    model = ac.GLMix(random=["user"], tolerance=1e-9, learn_population=False)
+    model.fit(events_of(SCHEMA, log(rows=600, users=30)))
+    jointly: list[Any] = []
+    separately: list[Any] = []
+    monkeypatch.setattr(mixed, "solve_joint", recorded(mixed.solve_joint, jointly))
+    monkeypatch.setattr(mixed, "solve_separately", recorded(mixed.solve_separately, separately))
+    info = model.fit(events_of(SCHEMA, log(rows=600, users=30, seed=1)), locked=["fixed"]).info
+    ((*_, last),) = separately
+    assert jointly == []
+    assert info.steps == last.steps > 0
+    assert info.products == 0
+
+
+def test_a_warm_start_of_one_block_begins_where_it_was():
+    events = events_of(SCHEMA, log(rows=600, users=30))
+    model = ac.GLMix(random=["user"], tolerance=1e-9, learn_population=False).fit(events)
+    cold = model.fit(events, locked=["fixed"]).info.steps
+    assert model.fit(events, locked=["fixed"], warm_start=True).info.steps == 0 < cold
+
+
 # --- bounds on the rows of an entity ------------------------------------------------------------------------
 
 
@@ -385,19 +534,66 @@ def test_entities_of_few_rows_are_left_to_the_population():
     assert_array_equal(model.entity_posterior("user", 0)[1].mean, before.mean)
 
 
-def read(data: dict[str, Any]) -> tuple[Batch, list[Any]]:
-    layouts = [Layout(None, ["x", "genre"]), Layout("user_id", ["x"])]
-    batch, indexes = read_batch(
-        events_of(SCHEMA, data), layouts, [FeatureIndex()] * 2, label="click", grow=[True, True]
-    )
-    return batch, [index.names for index in indexes]
+@pytest.mark.parametrize(("rows", "learned"), [(9, 0), (10, 10), (11, 11)])
+def test_min_rows_are_enough(rows, learned):
+    data = {**log(rows=40), "user_id": np.repeat([0, 1], [40 - rows, rows])}
+    model = ac.GLMix(random=[ac.RandomEffect("user", min_rows=10)], learn_population=False)
+    model.fit(events_of(PLAIN, data))
+    _, posterior, count = model.entity_posterior("user", 1)
+    assert count == learned
+    assert (posterior.precision[0, 0] > population(model).precision[0, 0]) == (learned > 0)
+    assert model.states("user").ids.tolist() == ([0, 1] if learned else [0])
+    assert set(model.info.unsettled) == {"fixed", "user"}
+
+
+def test_entities_of_few_rows_are_at_the_population_that_is_learned_while_others_learn():
+    """At the optimum the slope in the fixed intercept is nothing, for the very probabilities of predictions."""
+    rng = np.random.default_rng(4)
+    user = np.repeat(np.arange(300), np.repeat([3, 40], [100, 200]))
+    x = rng.normal(2.0, 1.0, len(user))
+    taste = 1.0 + 0.5 * rng.standard_normal(300)
+    label = (rng.random(len(user)) < expit(-1.0 + taste[user] * x)).astype(int)
+    data = {"time": START + np.arange(len(user)), "user_id": user, "x": x, "click": label}
+    events = events_of(ac.Schema(time="time", entities={"user": "user_id"}, labels="click"), data)
+    model = ac.GLMix(random=[ac.RandomEffect("user", "x", min_rows=10)], tolerance=1e-9).fit(events)
+    assert len(model.states("user")) == 200
+    assert population(model).mean[1] > 0.5
+    ridge, (_, intercept, _) = population(model, 0), model.weights()[0]
+    slope = (label - model.predict(events)).sum() - ridge.precision[0, 0] * (intercept - ridge.mean[0])
+    assert_allclose(slope, 0.0, atol=1e-6)
+
+
+def test_only_entities_that_learn_are_told_as_not_converged():
+    """The one of few rows comes first."""
+    data = {**log(rows=60), "user_id": np.repeat([0, 1, 2], [3, 30, 27])}
+    model = ac.GLMix(random=[ac.RandomEffect("user", min_rows=5)], learn_population=False, max_steps=0)
+    model.fit(events_of(PLAIN, data))
+    assert set(model.info.unsettled["user"].tolist()) <= {1, 2}
+    assert len(model.info.unsettled["user"]) > 0
+    model.update(events_of(PLAIN, data), locked=["fixed"])
+    assert set(model.info.unsettled["user"].tolist()) <= {1, 2}
+    assert len(model.info.unsettled["user"]) > 0
+
+
+def test_a_fit_forgets_the_entities_of_before():
+    model = fitted(events_of(PLAIN, log()))
+    model.fit(events_of(PLAIN, {**log(rows=50), "user_id": np.arange(50) // 10 + 100}), locked=["video"])
+    assert model.states("user").ids.tolist() == [100, 101, 102, 103, 104]
+    assert len(model.states("video")) == 6
+
+
+def read(data: dict[str, Any]) -> Batch:
+    parameters = ac.GLMix(fixed=["x", "genre"], random={"user": ["x"]}).parameters
+    return read_batch(events_of(SCHEMA, data), new_effects(parameters, SCHEMA), Settled(), label="click")
 
 
 def test_a_sample_of_rows_stands_for_all_of_an_entitys():
     data = {**log(rows=300, users=5), "w": np.full(300, 1.0)}
-    batch, names = read(data)
-    entity = np.where(batch.ids[1].to_numpy() == 0, -1, batch.ids[1].to_numpy())
-    rows, weight = sample_rows(batch, names, entity, 20)
+    batch = read(data)
+    user = batch.seen[1].ids[batch.seen[1].codes]
+    assert_array_equal(user, data["user_id"])
+    entity = np.where(user == 0, -1, user)
+    rows, weight = sample_rows(batch, entity, 20)
     for user in (-1, 1, 2, 3, 4):
         have, kept = np.sum(entity == user), np.sum(entity[rows] == user)
         assert kept == (have if user == -1 else min(have, 20))
@@ -406,14 +602,25 @@ def test_a_sample_of_rows_stands_for_all_of_an_entitys():
     assert_allclose(data["click"].mean(), np.average(batch.label[rows], weights=weight), atol=0.1)
 
 
+def test_rows_of_a_sample_keep_their_weights():
+    batch = read({**log(rows=300, users=5), "o": np.zeros(300)})
+    entity = np.where(batch.seen[1].codes == 0, -1, batch.seen[1].codes)
+    rows, weight = sample_rows(batch, entity, 20)
+    have = np.bincount(batch.seen[1].codes)
+    times = np.where(entity[rows] < 0, 1.0, have[batch.seen[1].codes[rows]] / 20)
+    assert have.min() > 20
+    assert_allclose(weight, batch.weight[rows] * times, rtol=1e-12)
+    assert len(set(batch.weight.tolist())) == 300
+
+
 def test_a_sample_of_rows_is_the_same_in_any_order():
     """Many rows at one instant, so that reading them puts them in the order in which they come."""
     data = {**log(), "time": np.full(300, START), "user_id": np.zeros(300, int), "video_id": np.zeros(300, int)}
     shuffled = np.random.default_rng(3).permutation(300)
     chosen = []
     for order in (np.arange(300), shuffled):
-        batch, names = read({name: np.asarray(values)[order] for name, values in data.items()})
-        rows, weight = sample_rows(batch, names, np.zeros(300, np.int64), 40)
+        batch = read({name: np.asarray(values)[order] for name, values in data.items()})
+        rows, weight = sample_rows(batch, np.zeros(300, np.int64), 40)
         chosen.append(sorted(zip(order[rows].tolist(), weight.tolist(), strict=True)))
     assert chosen[0] == chosen[1]
     assert len(chosen[0]) == 40
@@ -424,8 +631,8 @@ def test_rows_that_differ_in_the_label_alone_are_sampled_without_favour():
     same = {name: np.full(400, values[0]) for name, values in log().items()} | {"time": np.full(400, START)}
     sampled = set()
     for label in (np.repeat([0, 1], 200), np.repeat([1, 0], 200), np.resize([0, 1], 400)):
-        batch, names = read({**same, "click": label})
-        rows, _ = sample_rows(batch, names, np.zeros(400, np.int64), 100)
+        batch = read({**same, "click": label})
+        rows, _ = sample_rows(batch, np.zeros(400, np.int64), 100)
         sampled.add(int(batch.label[rows].sum()))
     (positive,) = sampled
     assert 35 <= positive <= 65
@@ -500,8 +707,8 @@ def test_the_form_of_an_entitys_precision(precision, columns, full):
     assert posterior.mean.shape == (d,)
     assert posterior.precision.shape == ((d, d) if full else (d,))
     floats = d + (d * d if full else d)
-    assert model.state.effects[1].states.nbytes == 9 * 8 * (floats + 3)  # 9 users, each with id, time and rows
-    assert model.nbytes == sum(effect.states.nbytes for effect in model.state.effects)
+    assert model.entities.nbytes == 9 * 8 * (floats + 3)  # 9 users, each with id, time and rows
+    assert model.nbytes == model.entities.nbytes + 2 * 8  # and the intercept of the fixed effect
 
 
 # --- what is not allowed ------------------------------------------------------------------------------------

@@ -3,17 +3,16 @@
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
-from sample_events import HOUR, START, events_of
+from sample_events import HOUR, START, assert_same_states, events_of
 from scipy import integrate
 from scipy.special import expit, logit
 from scipy.stats import kstest, norm
 
 import acclimate as ac
 from acclimate.errors import ColumnError, ConfigError, NotFittedError
-from acclimate.learners.draws import draws
+from acclimate.models.scoring import draws
 
 SCHEMA = ac.Schema(time="time", entities={"user": "user_id", "video": "video_id"}, labels="click")
 FORMS = ("full", "diagonal", "marginal")
@@ -31,10 +30,10 @@ def log(*, rows: int = 120, seed: int = 0) -> dict[str, Any]:
 
 
 def model_of(precision: str = "full", **kwargs: Any) -> ac.GLMix:
-    of = {"precision": precision}
+    kept = {"precision": precision}
     model = ac.GLMix(
-        fixed=ac.FixedEffect("x", **of),
-        random=[ac.RandomEffect("user", "x", **of), ac.RandomEffect("video", **of)],
+        fixed=ac.FixedEffect("x", **kept),
+        random=[ac.RandomEffect("user", "x", **kept), ac.RandomEffect("video", **kept)],
         learn_population=False,
         **kwargs,
     )
@@ -55,7 +54,7 @@ def asked() -> ac.Events:
 
 def moments(model: ac.GLMix, events: ac.Events) -> tuple[np.ndarray, np.ndarray]:
     """Mean and variance of each row's margin, one row at a time from what the model tells of its posteriors."""
-    fixed = model.state.effects[0].states.posterior
+    fixed = model.state.fixed_states.posterior
     mean, variance = [], []
     for row in events.table().to_pylist():
         x = np.array([1.0, row["x"]])
@@ -75,6 +74,12 @@ def test_a_point_prediction_is_at_the_means(model, asked):
     mean, _ = moments(model, asked)
     assert_allclose(model.predict(asked), expit(mean), rtol=1e-12)
     assert_array_equal(model.predict(asked), model.predict(asked, mode="point"))
+
+
+def test_rows_without_a_label_are_predicted_too(model):
+    data = log(rows=40, seed=3)
+    p = model.predict(events_of(SCHEMA, data))
+    assert_array_equal(model.predict(events_of(SCHEMA, {**data, "click": [None, 1] * 20})), p)
 
 
 def expectation(mean: float, sd: float) -> float:
@@ -141,7 +146,7 @@ def test_a_draw_does_not_depend_on_who_else_is_asked_about(model):
 
 
 def test_entities_of_one_id_in_two_effects_are_drawn_apart():
-    ids = pa.array(np.arange(4000))
+    ids = np.arange(4000)
     standard = ac.Posterior(np.zeros((4000, 3)), np.ones((4000, 3)))
     noise = np.hstack([draws(standard, ids, [seed, i]) for seed in (0, 1) for i in (1, 2)])
     assert_allclose(np.corrcoef(noise.T), np.eye(12), atol=5.0 / np.sqrt(4000))
@@ -158,11 +163,11 @@ def test_many_draws_have_the_moments_of_the_posterior(model):
     assert np.abs((draws.mean(axis=0) - mean) / sd).max() < 4.0 / np.sqrt(600)
     assert_allclose(draws.var(axis=0) / variance, 1.0, atol=4.0 * np.sqrt(2.0 / 600))
     # Two rows of one user are correlated by all three effects.
-    fixed = model.state.effects[0].states.posterior
+    fixed = model.state.fixed_states.posterior
     x = np.array([[1.0, 0.0], [1.0, 2.0]])
     for columns, user in (([0, 1], 1), ([2, 3], 77)):
-        own = model.entity_posterior("user", user)[1]
-        parts = [own, ac.Posterior(fixed.mean[0], fixed.precision[0])]
+        user_part = model.entity_posterior("user", user)[1]
+        parts = [user_part, ac.Posterior(fixed.mean[0], fixed.precision[0])]
         S = sum(p.covariance() if p.is_full else np.diag(p.covariance()) for p in parts)
         video = model.entity_posterior("video", 0)[1].covariance().item()
         expected = (x @ S @ x.T + video)[0, 1] / np.prod(sd[columns])
@@ -172,7 +177,7 @@ def test_many_draws_have_the_moments_of_the_posterior(model):
 def test_strangers_are_drawn_from_the_population():
     """4000 of them in one call: the spread of their margins is that of the population."""
     model = model_of()
-    base = model.state.effects[1].base
+    base = model.state.effects[1].population
     users = np.repeat(np.arange(1000, 5000), 2)
     data = {"user_id": users, "video_id": np.zeros(8000, int), "x": np.tile([0.0, 1.5], 4000)}
     events = events_of(SCHEMA, {**data, "click": np.zeros(8000, int), "time": np.full(8000, START)})
@@ -188,7 +193,7 @@ def test_strangers_are_drawn_from_the_population():
 
 def test_weights_are_those_of_the_fixed_effect():
     model = model_of()
-    posterior = model.state.effects[0].states.posterior
+    posterior = model.state.fixed_states.posterior
     names, mean, sd = zip(*model.weights(), strict=True)
     assert names == ("(intercept)", "x")
     assert_array_equal(mean, posterior.mean[0])
@@ -200,8 +205,8 @@ def test_an_entity_is_found_by_role_and_by_column():
     names, posterior, rows = model.entity_posterior("user", 3)
     assert names == ("(intercept)", "x")
     assert rows == np.sum(log()["user_id"] == 3)
-    states = model.state.effects[1].states
-    place = states.ids.to_pylist().index(3)
+    states = model.states("user")
+    place = states.ids.tolist().index(3)
     assert_array_equal(posterior.mean, states.posterior.mean[place])
     assert_array_equal(posterior.precision, states.posterior.precision[place])
     assert_array_equal(model.entity_posterior("user_id", 3)[1].mean, posterior.mean)
@@ -217,12 +222,9 @@ def test_columns_are_counted_without_learning():
 
 def test_the_state_is_as_large_as_its_arrays():
     model = model_of()
-    arrays = [
-        array
-        for effect in model.state.effects
-        for array in (effect.states.posterior.mean, effect.states.posterior.precision)
-    ]
-    assert model.nbytes > sum(array.nbytes for array in arrays) > 0
+    posteriors = [model.state.fixed_states.posterior, *(model.states(e).posterior for e in ("user", "video"))]
+    arrays = [array for posterior in posteriors for array in (posterior.mean, posterior.precision)]
+    assert model.nbytes == sum(array.nbytes for array in arrays) + 24 * (8 + 5)
     before = model.nbytes
     model.update(events_of(SCHEMA, {**log(rows=10), "user_id": np.arange(100, 110)}))
     assert model.nbytes == before + 10 * 8 * (2 + 4 + 1 + 2)  # mean, precision, id, time and rows
@@ -243,7 +245,9 @@ def test_a_model_comes_back_with_its_parameters(tmp_path):
     assert loaded.cut == model.cut == START + 119 * HOUR
     assert loaded.weights() == model.weights()
     assert loaded.state.effects[1].index == model.state.effects[1].index
-    assert loaded.state.effects[1].states.ids.type == pa.int64()
+    assert loaded.state.effects[1].ids == "int64"
+    assert loaded.states("user").ids.dtype == np.int64
+    assert_same_states(loaded.states("user"), model.states("user"))
 
 
 def test_there_is_no_other_mode(asked):
@@ -259,12 +263,47 @@ def test_nothing_is_told_before_a_fit(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "given", [{"tolerance": -0.1}, {"tolerance": float("nan")}, {"tolerance": float("inf")}, {"max_steps": -1}]
+    ("given", "message"),
+    [
+        ({"tolerance": -0.1}, "GLMix: tolerance: should be greater than or equal to 0"),
+        ({"tolerance": float("nan")}, "GLMix: tolerance: should be a finite number"),
+        ({"tolerance": float("inf")}, "GLMix: tolerance: should be a finite number"),
+        ({"max_steps": -1}, "GLMix: max_steps: should be greater than or equal to 0"),
+    ],
+    ids=str,
 )
-def test_a_search_that_cannot_end_is_refused(given):
-    with pytest.raises(ConfigError, match="0 or more"):
+def test_a_search_that_cannot_end_is_refused(given, message):
+    with pytest.raises(ConfigError, match=message):
         ac.GLMix(**given)
     ac.GLMix(tolerance=0.0, max_steps=0)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"lable": "click"}, "GLMix: no argument 'lable' .*did you mean 'label'"),
+        ({"states": "float16"}, "GLMix: states: should be 'float64' or 'float32'"),
+        (
+            {"random": {"user": {"min_rows": 0}}},
+            r"GLMix: random\.0\.min_rows: should be greater than or equal to 1",
+        ),
+        ({"fixed": {"ridge": 0.0}}, r"GLMix: fixed\.ridge: should be greater than 0"),
+    ],
+    ids=str,
+)
+def test_what_is_declared_is_checked_when_it_is_declared(given, message):
+    with pytest.raises(ConfigError, match=message):
+        ac.GLMix(**given)
+
+
+def test_short_forms_declare_the_same():
+    declared = ac.GLMix(
+        fixed=ac.FixedEffect(("x",)),
+        random=[ac.RandomEffect("user", ("x",)), ac.RandomEffect("video", min_rows=3)],
+    ).parameters
+    assert ac.GLMix(fixed="x", random={"user": "x", "video": {"min_rows": 3}}).parameters == declared
+    assert ac.GLMix(fixed=["x"], random=["user"]).parameters.random == (ac.RandomEffect("user"),)
+    assert declared.shared_part() == ac.GLMix(fixed=["x"]).parameters
 
 
 def test_a_loaded_model_reads_a_category_that_comes_as_floats(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
-from sample_events import DAY, HOUR, START, events_of
+from sample_events import DAY, HOUR, START, assert_same_states, events_of
 from scipy import optimize
 from scipy.special import expit, logit
 
@@ -49,13 +49,12 @@ def of_user(model: ac.GLMix, user: int) -> ac.Posterior:
 
 def fixed(model: ac.GLMix) -> ac.Posterior:
     assert model.state is not None
-    posterior = model.state.effects[0].states.posterior
-    return ac.Posterior(posterior.mean[0], posterior.precision[0])
+    return model.state.fixed_states.posterior.at(0)
 
 
 def base(model: ac.GLMix, effect: int) -> ac.Posterior:
     assert model.state is not None
-    return model.state.effects[effect].base
+    return model.state.effects[effect].population
 
 
 # --- the step -----------------------------------------------------------------------------------------------
@@ -129,29 +128,24 @@ def test_random_effects_alone_follow_the_formula(forgetting):
 
 def test_a_locked_random_effect_stays_bit_for_bit_and_is_an_offset():
     model = mixed().fit(events_of(WEIGHTED, log()))
-    users, data = model.state.effects[1], log(seed=1, rows=60)
+    users, states, data = model.state.effects[1], model.states("user"), log(seed=1, rows=60)
     rows = design(data, users.index.names)
-    own = np.array([of_user(model, u).mean for u in data["user_id"].tolist()])
-    X, o = design(data, model.state.effects[0].index.names), data["o"] + np.vecdot(rows, own)
+    means = np.array([of_user(model, u).mean for u in data["user_id"].tolist()])
+    X, o = design(data, model.state.effects[0].index.names), data["o"] + np.vecdot(rows, means)
     expected = step(fixed(model), base(model, 0), 1.0, X, data["click"], o, data["w"])
     model.update(events_of(WEIGHTED, data), locked=["user"])
     assert_same(fixed(model), expected)
-    after = model.state.effects[1]
-    assert after.index == users.index
-    assert after.states.ids.equals(users.states.ids)
-    for name in ("touched", "rows"):
-        assert_array_equal(getattr(after.states, name), getattr(users.states, name))
-    assert_array_equal(after.states.posterior.mean, users.states.posterior.mean)
-    assert_array_equal(after.states.posterior.precision, users.states.posterior.precision)
+    assert model.state.effects[1].index == users.index
+    assert_same_states(model.states("user"), states)
 
 
 def test_a_locked_effect_gets_no_new_features_or_entities():
     model = mixed().fit(events_of(SCHEMA, log()))
-    users = model.state.effects[1]
+    users, ids = model.state.effects[1], model.states("user").ids
     data = {**log(seed=1, rows=60), "genre": ["opera"] * 60, "user_id": np.arange(60) // 20 * 50}
     model.update(events_of(SCHEMA, data), locked=["user"])
     assert model.state.effects[1].index == users.index
-    assert model.state.effects[1].states.ids.equals(users.states.ids)
+    assert_array_equal(model.states("user").ids, ids)
     assert model.state.effects[0].index.names[-1] == "genre=opera"
 
 
@@ -245,7 +239,27 @@ def test_the_past_halves_in_a_half_life(days, kept):
     expected = step(of_user(model, 0), base(model, 1), kept, rows, data["click"], o, data["w"])
     model.update(events_of(WEIGHTED, data), locked=["fixed"])
     assert_same(of_user(model, 0), expected)
-    assert model.state.effects[1].states.touched.tolist() == [START + round(max(days)) * DAY]
+    assert model.states("user").touched.tolist() == [START + round(max(days)) * DAY]
+
+
+def test_each_entity_forgets_for_as_long_as_it_was_away():
+    """One of too few rows comes first, so that places among all entities and among those that learn differ."""
+    model = mixed(half_life="7d", min_rows=2).fit(events_of(WEIGHTED, at(1, [0, 1, 2]) | {"user_id": [1, 1, 1]}))
+    model.update(events_of(WEIGHTED, at(2, [3, 4, 5])))
+    data = at(0, [8.0, 9.0, 10.0, 15.0, 16.0, 19.0]) | {"user_id": np.array([0, 1, 2, 3, 1, 2])}
+    expected = {}
+    for user, kept in ((1, 0.25), (2, 0.25)):
+        rows = data["user_id"] == user
+        X = design(data, model.state.effects[1].index.names)[rows]
+        z = (data["o"] + design(data, model.state.effects[0].index.names) @ fixed(model).mean)[rows]
+        expected[user] = step(
+            of_user(model, user), base(model, 1), kept, X, data["click"][rows], z, data["w"][rows]
+        )
+    model.update(events_of(WEIGHTED, data), locked=["fixed"])
+    for user, posterior in expected.items():
+        assert_same(of_user(model, user), posterior)
+    assert model.states("user").ids.tolist() == [1, 2]
+    assert model.states("user").touched.tolist() == [START + 16 * DAY, START + 19 * DAY]
 
 
 def test_late_events_make_nothing_be_forgotten_and_do_not_turn_back_the_clock():
@@ -256,11 +270,11 @@ def test_late_events_make_nothing_be_forgotten_and_do_not_turn_back_the_clock():
     expected = step(of_user(model, 0), base(model, 1), 1.0, rows, data["click"], o, data["w"])
     model.update(events_of(WEIGHTED, data), locked=["fixed"])
     assert_same(of_user(model, 0), expected)
-    assert model.state.effects[1].states.touched.tolist() == [START + 10 * DAY]
+    assert model.states("user").touched.tolist() == [START + 10 * DAY]
     assert model.cut == START + 10 * DAY
     # One late event and one new one: the time is that of the new one.
     model.update(events_of(WEIGHTED, at(0, [1.0, 17.0])))
-    assert model.state.effects[1].states.touched.tolist() == [START + 17 * DAY]
+    assert model.states("user").touched.tolist() == [START + 17 * DAY]
 
 
 def test_a_fixed_effect_forgets_by_time_too():
@@ -282,14 +296,14 @@ def test_a_new_entity_has_nothing_to_forget():
 
 def test_an_entity_without_rows_is_untouched_bit_for_bit():
     model = mixed(half_life="1d").fit(events_of(SCHEMA, log()))
-    old = model.state.effects[1].states
+    old = model.states("user")
     data = log(seed=1, rows=50, start=START + 60 * DAY)
     data["user_id"] = np.where(data["user_id"] < 3, 1, 9)  # users 0, 2, 3, 4 and 5 stay away; 9 is new
     model.update(events_of(SCHEMA, data))
-    new = model.state.effects[1].states
-    ids = old.ids.to_pylist()
+    new = model.states("user")
+    ids = old.ids.tolist()
     away = [ids.index(user) for user in (0, 2, 3, 4, 5)]
-    assert new.ids.to_pylist() == [*ids, 9]
+    assert new.ids.tolist() == [*ids, 9]
     for name in ("touched", "rows"):
         assert_array_equal(getattr(new, name)[away], getattr(old, name)[away])
     assert_array_equal(new.posterior.mean[away], old.posterior.mean[away])
@@ -305,6 +319,23 @@ def test_rows_and_times_are_counted():
     assert [model.entity_posterior("user", user)[2] for user in (0, 1, 2)] == [4, 8, 1]
     assert model.cut == START + DAY + 3 * HOUR
     assert model.info.rows == 3
+
+
+@pytest.mark.parametrize(("rows", "learned"), [(9, 0), (10, 10), (11, 11)])
+@pytest.mark.parametrize("user", [0, 50], ids=["known", "new"])
+def test_min_rows_are_enough_in_an_update(user, rows, learned):
+    """They are counted in the batch: what was learned before is not."""
+    model = mixed(min_rows=10).fit(events_of(SCHEMA, {**log(rows=60), "user_id": np.repeat([0, 1], 30)}))
+    before, counted = of_user(model, user), model.entity_posterior("user", user)[2]
+    ids = model.states("user").ids.tolist()
+    data = {**log(rows=40, seed=1, start=START + 60 * DAY), "user_id": np.repeat([1, user], [40 - rows, rows])}
+    model.update(events_of(SCHEMA, data))
+    assert model.entity_posterior("user", user)[2] == counted + learned
+    after = of_user(model, user)
+    assert np.any(after.mean != before.mean) == np.any(after.precision != before.precision) == (learned > 0)
+    assert model.states("user").ids.tolist() == [*ids, *([50] if user == 50 and learned else [])]
+    assert model.entity_posterior("user", 1)[2] == 30 + 40 - rows
+    assert model.info.rows == 40
 
 
 # --- features and entities come and go ----------------------------------------------------------------------
@@ -341,6 +372,66 @@ def test_a_new_number_joins_at_a_ridge_in_its_own_unit():
     names = model.state.effects[0].index.names
     assert names[-1] == "genre=opera x x"
     assert_allclose(base(model, 0).precision[-1], np.var(data["x"]), rtol=1e-9)
+
+
+def test_a_new_level_of_a_feature_that_one_effect_has():
+    """The other effect keeps its columns, and the entity learns by the formula from where it was, widened."""
+    user = ac.RandomEffect("user", "genre")
+    model = ac.GLMix(fixed=ac.FixedEffect("x"), random=[user], learn_population=False, tolerance=1e-10)
+    model.fit(events_of(WEIGHTED, log()))
+    shared, known, old = model.state.fixed, model.state.fixed_states, model.state.effects[1]
+    before, away = of_user(model, 0), of_user(model, 1)
+    data = {**log(rows=30, seed=1), "genre": np.repeat(["opera", "news"], 15), "user_id": np.zeros(30, int)}
+    model.update(events_of(WEIGHTED, data), locked=["fixed"])
+    assert model.state.fixed.index is shared.index
+    assert_array_equal(model.state.fixed_states.posterior.mean, known.posterior.mean)
+    names = model.state.effects[1].index.names
+    assert names == (*old.index.names, "genre=opera")
+    widened = ac.Posterior(
+        np.append(before.mean, 0.0),
+        np.block([[before.precision, np.zeros((3, 1))], [np.zeros((1, 3)), np.ones((1, 1))]]),
+    )
+    X = np.column_stack([design(data, old.index.names), data["genre"] == "opera"])
+    z = data["o"] + design(data, shared.index.names) @ fixed(model).mean
+    assert_same(of_user(model, 0), step(widened, widened, 1.0, X, data["click"], z, data["w"]))
+    assert_array_equal(of_user(model, 1).mean, [*away.mean, 0.0])
+    # With the fixed effect free it is the same columns that grow.
+    data = {**log(rows=30, seed=2), "genre": ["jazz"] * 30}
+    model.update(events_of(WEIGHTED, data))
+    assert model.state.fixed.index is shared.index
+    assert model.state.fixed_states.posterior.mean.shape == (1, 2)
+    assert model.state.effects[1].index.names == (*names, "genre=jazz")
+
+
+@pytest.mark.parametrize("precision", ["full", "diagonal", "marginal"])
+def test_a_population_that_was_learned_keeps_what_it_knows_as_features_come(precision):
+    model = ac.GLMix(random=[ac.RandomEffect("user", ["x", "genre"], precision=precision)])
+    model.fit(events_of(SCHEMA, log(rows=600)))
+    old = model.state.effects[1]
+    assert np.abs(old.population.precision - old.ridge.precision).max() > 0.1
+    data = {**log(rows=30, seed=1), "genre": ["opera", "jazz"] * 15, "x": 100.0 * log(rows=30)["x"]}
+    grown = model.update(events_of(SCHEMA, data)).state.effects[1]
+    d = len(old.index)
+    assert len(grown.index) == d + 2
+    for before, after in ((old.population, grown.population), (old.ridge, grown.ridge)):
+        assert_array_equal(after.mean, [*before.mean, 0.0, 0.0])
+        assert_array_equal(after.precision[:d, :d] if after.is_full else after.precision[:d], before.precision)
+        new = after.precision[d:, d:].diagonal() if after.is_full else after.precision[d:]
+        assert_array_equal(new, [1.0, 1.0])
+
+
+def test_entities_are_as_wide_as_they_were_when_they_last_learned():
+    model = mixed().fit(events_of(SCHEMA, log()))
+    for number, genre in enumerate(("opera", "jazz", "folk")):
+        data = {**log(rows=20, seed=number), "genre": [genre] * 20, "user_id": np.full(20, number)}
+        model.update(events_of(SCHEMA, data))
+    widths = {name: len(array) for name, array in model.entities.arrays("user").items() if "." in name}
+    assert widths == {"4.full": 3, "5.full": 1, "6.full": 1, "7.full": 1}
+    assert model.states("user").posterior.precision.shape == (6, 7, 7)
+    assert model.entities.nbytes == 8 * (3 * (4 + 16) + (5 + 25) + (6 + 36) + (7 + 49)) + 6 * 24
+    data = {**log(rows=60, seed=9), "user_id": np.arange(60) % 6}
+    model.update(events_of(SCHEMA, data))
+    assert [name for name in model.entities.arrays("user") if "." in name] == ["7.full"]
 
 
 def test_a_feature_that_vanishes_is_kept():
@@ -382,6 +473,19 @@ def test_ids_of_another_type_are_refused_if_they_cannot_be_the_same_ids():
     assert model.entity_posterior("user", "anna")[2] == 20
 
 
+def test_an_update_without_a_known_label_learns_nothing():
+    model = mixed().fit(events_of(SCHEMA, log()))
+    state, before, cut = model.state, model.states("user"), model.cut
+    unlabelled = events_of(SCHEMA, {**log(seed=1, start=START + 90 * DAY), "click": [None] * 200})
+    for nothing in (unlabelled, unlabelled.before(START)):
+        model.update(nothing)
+        assert model.info.rows == model.info.steps == model.info.products == 0
+        assert model.info.converged
+        assert model.state is state
+        assert model.cut == cut
+        assert_same_states(model.states("user"), before)
+
+
 def test_an_update_needs_a_fit():
     with pytest.raises(NotFittedError):
         mixed().update(events_of(SCHEMA, log()))
@@ -401,12 +505,12 @@ def test_day_by_day_stays_near_the_fit_on_all_days(precision, bound):
     label = (rng.random(rows) < expit(X @ truth + 0.7 * rng.standard_normal(users)[user])).astype(int)
     data = {"time": START + HOUR * np.arange(rows), "user_id": user, "click": label}
     events = events_of(SCHEMA, data | {f"x{i}": X[:, i] for i in range(d)})
-    of = {"precision": precision}
+    kept = {"precision": precision}
     names = [f"x{i}" for i in range(d)]
 
     def model() -> ac.GLMix:
         return ac.GLMix(
-            fixed=ac.FixedEffect(names, **of), random=[ac.RandomEffect("user", **of)], learn_population=False
+            fixed=ac.FixedEffect(names, **kept), random=[ac.RandomEffect("user", **kept)], learn_population=False
         )
 
     pooled = model().fit(events)
@@ -430,6 +534,11 @@ def levels(count: int, *, rows: int = 600) -> ac.Events:
     return events_of(SCHEMA, {**log(rows=rows), "word": np.arange(rows) % count})
 
 
+def states_of(model: ac.GLMix, *, random: bool) -> ac.EntityStates:
+    assert model.state is not None
+    return model.states("user") if random else model.state.fixed_states
+
+
 @pytest.mark.parametrize("random", [True, False], ids=["random", "fixed"])
 def test_an_effect_that_outgrows_full_precisions_turns_diagonal(random):
     """At 33 coefficients of an entity, at 513 of the fixed effect; asked for by name, full stays."""
@@ -444,7 +553,7 @@ def test_an_effect_that_outgrows_full_precisions_turns_diagonal(random):
     auto, full = of("auto").fit(levels(most - 1)), of("full").fit(levels(most - 1))
     assert auto.state.effects[i].form == "full"
     assert len(auto.state.effects[i].index) == most
-    fitted = auto.state.effects[i]
+    fitted, entities = auto.state.effects[i], len(states_of(auto, random=random))
     auto.update(levels(most, rows=1))
     assert auto.state.effects[i].form == "full"
     auto.update(levels(most))
@@ -452,10 +561,10 @@ def test_an_effect_that_outgrows_full_precisions_turns_diagonal(random):
     assert full.state.effects[i].form == "full"
     grown = auto.state.effects[i]
     assert grown.form == "diagonal"
-    for posterior in (grown.ridge, grown.base):
+    for posterior in (grown.ridge, grown.population):
         assert posterior.precision.shape == (most + 1,)
-    assert grown.states.posterior.precision.shape == (len(fitted.states.ids), most + 1)
-    assert_array_equal(grown.base.precision[:most], np.diag(fitted.base.precision))
+    assert states_of(auto, random=random).posterior.precision.shape == (entities, most + 1)
+    assert_array_equal(grown.population.precision[:most], np.diag(fitted.population.precision))
     p = auto.predict(levels(most))
     assert np.all((p > 0) & (p < 1))
     auto.update(levels(most + 1))
@@ -471,7 +580,8 @@ def test_a_fit_that_goes_on_takes_ids_of_the_type_of_before(how):
     model = ac.GLMix(random=[ac.RandomEffect("user")]).fit(events_of(SCHEMA, data))
     small = {**data, "user_id": data["user_id"].astype(np.int16)}
     model.fit(events_of(SCHEMA, small), **how)
-    assert str(model.state.effects[1].states.ids.type) == "int64"
+    assert model.state.effects[1].ids == "int64"
+    assert model.states("user").ids.dtype == np.int64
     named = {**data, "user_id": [f"u{id}" for id in data["user_id"]]}
     with pytest.raises(MismatchError, match="ids of 'user' are string, those learned before are int64"):
         model.fit(events_of(SCHEMA, named), **how)
@@ -481,9 +591,9 @@ def test_a_fit_that_goes_on_takes_ids_of_the_type_of_before(how):
 @pytest.mark.parametrize("locked", ["user", "user_id"])
 def test_an_effect_is_locked_by_role_or_by_column(named, locked):
     model = ac.GLMix(random=[ac.RandomEffect(named)]).fit(events_of(SCHEMA, log()))
-    before, weights = model.state.effects[1], model.weights()
+    before, weights = model.states("user"), model.weights()
     model.update(events_of(SCHEMA, log(seed=1)), locked=[locked])
-    assert_array_equal(model.state.effects[1].states.posterior.mean, before.states.posterior.mean)
+    assert_same_states(model.states("user"), before)
     assert model.weights() != weights
     with pytest.raises(ConfigError, match="every effect is locked"):
         model.update(events_of(SCHEMA, log(seed=1)), locked=["fixed", locked])

@@ -1,4 +1,6 @@
+import copy
 import dataclasses
+import tracemalloc
 
 import numpy as np
 import pyarrow as pa
@@ -8,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
 from acclimate.artifacts import Events, TableSource
-from acclimate.config import Schema
+from acclimate.config import GlobalRateParameters, RateParameters, Schema
 from acclimate.errors import ConfigError, FormatError, MismatchError, NotFittedError, OutputExistsError
 from acclimate.learners.rates import GlobalRate, Rate
 
@@ -91,8 +93,8 @@ def test_batches_and_order_do_not_matter(rows, cut, batch):
         stepwise = make().fit(whole.before(cut)).update(whole.after(cut)).predict(asked)
         in_batches = make().fit(as_events(users, y, batch=batch)).predict(asked)
         turned = make().fit(as_events(users[::-1], y[::-1])).predict(asked)
-        for found in (stepwise, in_batches, turned):
-            assert_allclose(found, expected, rtol=1e-15)
+        for rates in (stepwise, in_batches, turned):
+            assert_allclose(rates, expected, rtol=1e-15)
 
 
 def test_fit_forgets_and_predict_changes_nothing(learner):
@@ -119,7 +121,7 @@ def test_saved_it_goes_on_as_if_nothing_happened(learner, tmp_path):
 
 def test_parameters_are_saved_too(tmp_path):
     Rate("user", "z", prior_rows=5).fit(as_events(USERS, Y)).save(tmp_path / "rate")
-    loaded = Rate.load(tmp_path / "rate")
+    loaded = Rate.load(tmp_path / "rate").parameters
     assert (loaded.entity, loaded.label, loaded.prior_rows) == ("user", "z", 5)
 
 
@@ -134,11 +136,11 @@ def test_another_kind_or_nothing_is_not_loaded(tmp_path):
 def test_fit_or_load_comes_first(learner, tmp_path):
     events = as_events(USERS, Y)
     for verb in (learner.update, learner.predict):
-        with pytest.raises(NotFittedError, match="call fit or load first"):
+        with pytest.raises(NotFittedError, match=r"has learned nothing yet .*fit it, or load a saved one"):
             verb(events)
-    with pytest.raises(NotFittedError):
-        learner.save(tmp_path / "rate")
-    assert learner.nbytes == 0
+    for ask in (lambda: learner.save(tmp_path / "rate"), lambda: learner.nbytes, lambda: learner.cut):
+        with pytest.raises(NotFittedError, match="fit it, or load a saved one"):
+            ask()
     assert not (tmp_path / "rate").exists()
 
 
@@ -160,6 +162,80 @@ def test_ids_of_another_type_are_refused_and_learn_nothing():
     assert_allclose(learner.predict(narrow), expected, rtol=0)
 
 
+NAMES = ["ä", "a\u0308", "用户 7", "🙂", "a", "x" * 40, "Ж" * 20]
+
+
+def test_text_of_any_script_is_an_id_and_survives_saving(tmp_path):
+    """An umlaut in both of its spellings is two ids; text is compared as it is."""
+    rng = np.random.default_rng(0)
+    users, y = rng.choice(NAMES, 200), rng.integers(0, 2, 200)
+    first, second = as_events(users[:120], y[:120]), as_events([*users[120:], "new ü"], [*y[120:], 1])
+    asked = as_events([*NAMES, "new ü", "nobody é"], [None] * 9)
+    uninterrupted = Rate("user").fit(first)
+    uninterrupted.save(tmp_path / "rate")
+    loaded = Rate.load(tmp_path / "rate")
+    assert_allclose(loaded.predict(asked), uninterrupted.predict(asked), rtol=0)
+    for learner in (uninterrupted, loaded):
+        learner.update(second)
+    rate = (y.sum() + 1 + 0.5) / 202
+    seen = [(np.sum(y[users == name]), np.sum(users == name)) for name in NAMES] + [(1, 1), (0, 0)]
+    expected = [(positives + 20 * rate) / (rows + 20) for positives, rows in seen]
+    assert len({round(p, 6) for p in expected}) > 5
+    for learner in (uninterrupted, loaded):
+        assert_allclose(learner.predict(asked), expected, rtol=1e-14)
+    loaded.save(tmp_path / "again")
+    assert Rate.load(tmp_path / "again").counts.index.ids().tolist() == loaded.counts.index.ids().tolist()
+    assert loaded.nbytes == 16 + 24 * 8
+
+
+def test_counts_cost_what_is_touched():
+    """An array of a number of each entity that is stored would take more than is allowed."""
+    stored = np.arange(200_000)
+    learner = Rate("user").fit(as_events(stored, stored % 2, batch=300_000))
+    few = as_events([3, 199_999, 5, -1], [1, 0, 1, 1])
+    learner.update(as_events([-1], [1]))  # may make room for twice as many
+    for verb in (learner.update, learner.predict):
+        tracemalloc.start()
+        try:
+            verb(few)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert peak < 1_000_000
+    rows, positives = learner.counts.take(np.array([3, 199_999, 4, -1, 200_000]))
+    assert rows.tolist() == [2, 2, 1, 2, 0]
+    assert positives.tolist() == [2, 1, 0, 2, 0]
+    assert learner.state.rows == 200_005
+    assert learner.nbytes == 16 + 24 * 200_001
+
+
+def test_late_events_do_not_turn_back_the_clock(learner):
+    events = as_events(np.arange(10), [0, 1] * 5, batch=3)
+    late, new = events.before(4), events.after(4)
+    assert learner.fit(new).cut == 9
+    assert learner.update(late).cut == 9
+    assert learner.fit(late).cut == 3
+    assert learner.update(new).cut == 9
+    assert learner.fit(as_events([1, 2, 3], [1, 0, None])).cut == 1  # the last one is not learned
+
+
+def test_a_copy_counts_for_itself():
+    learner = Rate("user").fit(as_events(USERS, Y))
+    other, p = copy.deepcopy(learner), learner.predict(as_events([7, 3, 9], [0] * 3))
+    other.update(as_events([7, 9, 9], [0, 1, 1]))
+    assert_allclose(learner.predict(as_events([7, 3, 9], [0] * 3)), p, rtol=0)
+    assert other.nbytes == learner.nbytes + 24
+
+
+def test_parameters_are_a_record_of_the_fields():
+    assert Rate("user").parameters == RateParameters("user", label=None, prior_rows=20.0)
+    assert GlobalRate("z").parameters == GlobalRateParameters(label="z")
+    with pytest.raises(ConfigError, match=r"Rate: no argument 'prior_row' .*did you mean 'prior_rows'"):
+        Rate("user", prior_row=3.0)
+    with pytest.raises(ConfigError, match="Rate: entity: is missing"):
+        Rate()
+
+
 def test_names_and_numbers_that_do_not_fit():
     events = as_events(USERS, Y)
     with pytest.raises(ConfigError, match=r"no label 'yy' .*did you mean 'y'"):
@@ -167,5 +243,5 @@ def test_names_and_numbers_that_do_not_fit():
     with pytest.raises(ConfigError, match=r"no entity 'usr' .*did you mean 'user'"):
         Rate("usr").fit(events)
     for prior_rows in (0.0, -1.0, np.nan, np.inf):
-        with pytest.raises(ConfigError, match="prior_rows"):
+        with pytest.raises(ConfigError, match="Rate: prior_rows: should be"):
             Rate("user", prior_rows=prior_rows)

@@ -83,7 +83,7 @@ def distance(a: Array, b: Array, H: Array) -> float:
     return float(np.sqrt((a - b) @ H @ (a - b)))
 
 
-def apart(A: Array, B: Array) -> float:
+def relative_difference(A: Array, B: Array) -> float:
     """The largest relative difference of two precisions, over all directions."""
     root = np.linalg.inv(np.linalg.cholesky(B))
     return float(np.abs(np.linalg.eigvalsh(root @ (A - B) @ root.T)).max())

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from model_oracles import random_precision
 from numpy.testing import assert_allclose
-from scipy import optimize, sparse
+from scipy import linalg, optimize, sparse
 
-from acclimate.artifacts import Posterior
+from acclimate.arrays import Diagonal, Full, Posterior
+from acclimate.models.blocks import Design
 from acclimate.models.joint import Block, solve_joint
 from acclimate.models.population import learn_population
 
@@ -27,7 +28,7 @@ def evidence(seed: int, count: int, covariance: np.ndarray, mean: np.ndarray, in
 
 def learned(A, linear, prior: Posterior, ridge: Posterior, free_mean, **options) -> tuple[Posterior, float]:
     """The population and its gain, from evidence in the form that ``prior`` has."""
-    information = A if prior.is_full else np.diagonal(A, axis1=1, axis2=2)
+    information = Full(A) if prior.is_full else Full(A).kept("diagonal")
     return learn_population(linear, information, prior, ridge, free_mean=np.array(free_mean), **options)
 
 
@@ -56,9 +57,9 @@ def most_likely(A, linear, ridge: Posterior, free: np.ndarray, *, full: bool) ->
     def cost(theta):
         return -log_likelihood(*parts(theta), A, linear, ridge)
 
-    found = optimize.minimize(cost, np.zeros(free.sum() + len(lower[0])), method="BFGS", options={"gtol": 1e-5})
+    near = optimize.minimize(cost, np.zeros(free.sum() + len(lower[0])), method="BFGS", options={"gtol": 1e-5})
     tight = {"xatol": 1e-9, "fatol": 1e-12, "maxiter": 20_000, "maxfev": 20_000}
-    return parts(optimize.minimize(cost, found.x, method="Nelder-Mead", options=tight).x)
+    return parts(optimize.minimize(cost, near.x, method="Nelder-Mead", options=tight).x)
 
 
 @pytest.mark.parametrize("full", [True, False], ids=["full", "diagonal"])
@@ -72,11 +73,11 @@ def test_the_population_is_the_most_likely_one(free_mean, full):
     A = A if full else A * np.eye(d)
     R = np.array([[0.7, 0.1], [0.1, 1.3]])[:d, :d] * (1.0 if full else np.eye(d))
     ridge = Posterior(np.full(d, 0.1), R if full else np.diag(R))
-    found, _ = learned(A, linear, ridge, ridge, free_mean, tolerance=1e-11, max_rounds=100_000)
+    population, _ = learned(A, linear, ridge, ridge, free_mean, tolerance=1e-11, max_rounds=100_000)
     mean, C = most_likely(A, linear, ridge, free, full=full)
-    assert_allclose(found.mean, mean, rtol=1e-4)
-    assert_allclose(found.covariance(), C if full else np.diag(C), rtol=1e-4)
-    assert_allclose(found.mean[~free], 0.1, rtol=0, atol=0)
+    assert_allclose(population.mean, mean, rtol=1e-4)
+    assert_allclose(population.covariance(), C if full else np.diag(C), rtol=1e-4)
+    assert_allclose(population.mean[~free], 0.1, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("information", [5.0, 500.0])
@@ -85,12 +86,12 @@ def test_known_variances_and_means_are_recovered(information):
     covariance, mean = np.array([[0.8, -0.3, 0.0], [-0.3, 0.5, 0.1], [0.0, 0.1, 0.2]]), np.array([1.0, -0.5, 0.0])
     A, linear = evidence(1, 4000, covariance, mean, information)
     ridge = Posterior(np.zeros(3), np.eye(3))
-    found, _ = learned(A, linear, ridge, ridge, [True] * 3, tolerance=1e-7, max_rounds=20_000)
+    population, _ = learned(A, linear, ridge, ridge, [True] * 3, tolerance=1e-7, max_rounds=20_000)
     observed = covariance + np.linalg.inv(A).mean(axis=0)
     variance = np.diag(observed)
     error = np.sqrt((np.outer(variance, variance) + observed**2) / 4000)
-    assert np.all(np.abs(found.covariance() - covariance) < 4 * error)
-    assert np.all(np.abs(found.mean - mean) < 4 * np.sqrt(variance / 4000))
+    assert np.all(np.abs(population.covariance() - covariance) < 4 * error)
+    assert np.all(np.abs(population.mean - mean) < 4 * np.sqrt(variance / 4000))
 
 
 def test_the_prior_of_the_fit_does_not_matter_for_gaussian_evidence():
@@ -111,13 +112,13 @@ def test_few_entities_give_a_proper_population(count, full):
     A, linear = evidence(4, count, np.eye(3), np.ones(3), 5.0)
     A = A if full else A * np.eye(3)
     ridge = Posterior(np.zeros(3), np.eye(3) if full else np.ones(3))
-    found, _ = learned(A, linear, ridge, ridge, [False, True, True], max_rounds=10_000, tolerance=1e-9)
-    variances = np.linalg.eigvalsh(found.covariance()) if full else found.covariance()
+    population, _ = learned(A, linear, ridge, ridge, [False, True, True], max_rounds=10_000, tolerance=1e-9)
+    variances = np.linalg.eigvalsh(population.covariance()) if full else population.covariance()
     assert np.all(variances > 2 / (2 + count) - 1e-9)  # no less than the ridge's share
     assert np.all(variances < 100)
     if count == 0:
-        assert_allclose(found.mean, ridge.mean, rtol=0, atol=0)
-        assert_allclose(found.precision, ridge.precision, rtol=1e-12)
+        assert_allclose(population.mean, ridge.mean, rtol=0, atol=0)
+        assert_allclose(population.precision, ridge.precision, rtol=1e-12)
 
 
 def test_rounds_are_bounded_and_more_of_them_come_closer():
@@ -138,9 +139,10 @@ def test_it_does_not_stop_before_it_is_there(information):
     A, linear = evidence(6, 1000, 0.3 * np.eye(1), np.zeros(1), information)
     ridge = Posterior(np.zeros(1), np.eye(1))
     _, C = most_likely(A, linear, ridge, np.array([False]), full=True)
-    found, _ = learned(A, linear, ridge, ridge, [False])
+    population, _ = learned(A, linear, ridge, ridge, [False])
     mean = np.zeros(1)
-    left = log_likelihood(mean, C, A, linear, ridge) - log_likelihood(mean, found.covariance(), A, linear, ridge)
+    highest = log_likelihood(mean, C, A, linear, ridge)
+    left = highest - log_likelihood(mean, population.covariance(), A, linear, ridge)
     assert 0 <= left < 0.1
 
 
@@ -173,13 +175,13 @@ def test_a_direction_without_information_stays_at_the_ridge_however_loosely_the_
     y = (rng.random(count * size) < 1 / (1 + np.exp(-rng.normal(0, 1, count)[entity]))).astype(float)
     prior = Posterior(np.zeros((count, 4)), np.broadcast_to(np.eye(4), (count, 4, 4)))
     zero, one = np.zeros(len(y)), np.ones(len(y))
-    solution = solve_joint([Block(X, entity, prior)], y, zero, one, tolerance=2.0)
+    design = Design.of(X, entity, count, weight=one, centre=True)
+    solution = solve_joint([Block(design, prior, "full")], y, zero, one, tolerance=2.0)
     assert solution.decrement > 1e-3  # it was loose indeed
     ridge = Posterior(np.zeros(4), np.eye(4))
     held = np.zeros(4, bool)
     population, _ = learn_population(
-        solution.evidence[0],
-        solution.information[0],
+        *solution.evidence(0),
         ridge,
         ridge,
         free_mean=held,
@@ -188,3 +190,71 @@ def test_a_direction_without_information_stays_at_the_ridge_however_loosely_the_
     )
     unknown = np.array([1.0, -1.0, -1.0, -1.0]) / 2.0
     assert_allclose(unknown @ population.precision @ unknown, 1.0, rtol=0.05)
+
+
+@pytest.mark.parametrize("d", [1, 3])
+def test_one_round_is_as_written_out(d):
+    """A Newton step of the free means, and of the covariance twice the step to ``C W C = Q``."""
+    A, linear = evidence(11, 12, np.eye(d), np.ones(d), 2.0)
+    R, b, B = np.linalg.inv(random_precision(11, d)), np.linspace(-1, 1, d), random_precision(12, d, 0.5)
+    ridge, free = Posterior(np.full(d, 0.3), np.linalg.inv(R)), np.arange(d) != 1
+    S = np.linalg.inv(A + B)
+    m = np.matvec(S, linear + B @ b)
+    W = sum(B - B @ s @ B for s in S) + PSEUDO * B
+    slope = B @ (sum(m - b) + PSEUDO * (ridge.mean - b))
+    mean = np.where(free, b, ridge.mean)
+    mean[free] += np.linalg.solve(W[np.ix_(free, free)], slope[free])
+    Q = sum(np.outer(x, x) for x in m - mean) + PSEUDO * (R + np.outer(ridge.mean - mean, ridge.mean - mean))
+    root = linalg.sqrtm(W)
+    step = np.linalg.inv(root) @ linalg.sqrtm(root @ Q @ root) @ np.linalg.inv(root)
+    assert_allclose(step @ W @ step, Q, rtol=1e-9)
+    population, gain = learned(A, linear, Posterior(b, B), ridge, free, max_rounds=1)
+    covariance = step @ B @ step
+    assert_allclose(population.mean, mean, rtol=1e-9)
+    assert_allclose(population.covariance(), covariance, rtol=1e-9)
+    moved = 0.5 * np.sum((B @ Q @ B - W) * (covariance - np.linalg.inv(B)))
+    assert_allclose(gain, slope @ (mean - b) + moved, rtol=1e-8)
+
+
+@pytest.mark.parametrize("full", [True, False], ids=["full", "diagonal"])
+def test_a_diagonal_of_information_is_the_matrix_that_it_is(full):
+    """As of entities that have an intercept alone, whose evidence is kept as a diagonal."""
+    for d in (1, 3):
+        A, linear = evidence(8, 30, np.eye(d), np.zeros(d), 4.0)
+        A = A * np.eye(d)
+        ridge = Posterior(np.zeros(d), np.eye(d) if full else np.ones(d))
+        options = {"free_mean": np.ones(d, bool), "tolerance": 1e-9, "max_rounds": 1000}
+        matrix, gain = learn_population(linear, Full(A), ridge, ridge, **options)
+        diagonal, same_gain = learn_population(linear, Diagonal(Full(A).diagonal()), ridge, ridge, **options)
+        assert matrix.is_full == diagonal.is_full == full
+        assert_allclose(diagonal.mean, matrix.mean, rtol=1e-12)
+        assert_allclose(diagonal.precision, matrix.precision, rtol=1e-12, atol=1e-14)
+        assert_allclose(same_gain, gain, rtol=1e-9)
+
+
+def test_a_diagonal_population_is_one_of_each_coefficient_alone():
+    A, linear = evidence(9, 60, np.diag([0.5, 2.0, 0.1]), np.array([1.0, 0.0, -1.0]), 3.0)
+    ridge, free = Posterior(np.array([0.1, 0.2, 0.3]), np.array([1.0, 0.5, 2.0])), [True, False, True]
+    options = {"tolerance": 1e-12, "max_rounds": 10_000}
+    together, _ = learned(A, linear, ridge, ridge, free, **options)
+    for j in range(3):
+        one = Posterior(ridge.mean[[j]], ridge.precision[[j]])
+        alone, _ = learned(A[:, [j]][:, :, [j]], linear[:, [j]], one, one, [free[j]], **options)
+        assert_allclose(together.mean[j], alone.mean[0], rtol=1e-6)
+        assert_allclose(together.precision[j], alone.precision[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("full", [True, False], ids=["full", "diagonal"])
+def test_the_order_of_entities_and_their_units_do_not_matter(full):
+    A, linear = evidence(10, 50, np.array([[1.0, 0.4], [0.4, 0.7]]), np.array([0.5, -1.0]), 3.0)
+    A = A if full else A * np.eye(2)
+    ridge = Posterior(np.zeros(2), np.eye(2) if full else np.ones(2))
+    options = {"tolerance": 1e-10, "max_rounds": 1000}
+    before, gain = learned(A, linear, ridge, ridge, [True, False], **options)
+    order, unit = np.random.default_rng(10).permutation(50), np.array([10.0, 0.01])
+    square = np.outer(unit, unit)
+    moved = Posterior(ridge.mean / unit, ridge.precision * (square if full else unit**2))
+    after, same_gain = learned(A[order] * square, linear[order] * unit, moved, moved, [True, False], **options)
+    assert_allclose(after.mean * unit, before.mean, rtol=1e-7, atol=1e-9)
+    assert_allclose(after.precision / (square if full else unit**2), before.precision, rtol=1e-7, atol=1e-9)
+    assert_allclose(same_gain, gain, rtol=1e-9)

@@ -7,14 +7,23 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from model_oracles import Rows, apart, distance, draw, gradient, information, minimiser, random_precision
+from model_oracles import (
+    Rows,
+    distance,
+    draw,
+    gradient,
+    information,
+    minimiser,
+    random_precision,
+    relative_difference,
+)
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 
 import acclimate as ac
-from acclimate.artifacts import Posterior
+from acclimate.arrays import Posterior
 from acclimate.errors import ConfigError, RowError
-from acclimate.models import update_posterior, update_posteriors
+from acclimate.models.posterior import update_posterior, update_posteriors
 
 SIZES = np.array([5, 0, 1, 3000, 17, 2, 1, 0, 240, 33, 64, 9])
 
@@ -43,7 +52,7 @@ def assert_same(a: Posterior, b: Posterior, within: float = 1e-8) -> None:
     for m, n, P, Q in zip(a.mean, b.mean, a.precision, b.precision, strict=True):
         P, Q = (P, Q) if a.is_full else (np.diag(P), np.diag(Q))
         assert distance(m, n, P) < within
-        assert apart(P, Q) < within
+        assert relative_difference(P, Q) < within
 
 
 def test_the_public_name_is_this_function():
@@ -63,9 +72,10 @@ def test_together_is_one_by_one(d, kind, forgetting):
     keep = np.broadcast_to(forgetting, len(SIZES))
     one_by_one = []
     for e in range(len(SIZES)):
-        own = rows.taken(slice(indptr[e], indptr[e + 1]))
+        part = rows.taken(slice(indptr[e], indptr[e + 1]))
         before = Posterior(posteriors.mean[e], posteriors.precision[e])
-        alone, info = update_posterior(before, own.X, own.y, **own.columns, forgetting=float(keep[e]), **options)
+        past = {"forgetting": float(keep[e]), **options}
+        alone, info = update_posterior(before, part.X, part.y, **part.columns, **past)
         assert info.converged
         one_by_one.append(alone)
     expected = Posterior(np.array([p.mean for p in one_by_one]), np.array([p.precision for p in one_by_one]))
@@ -77,11 +87,11 @@ def test_each_mean_is_scipys_minimiser():
     posteriors, rows, indptr = entities(2, sizes, 3, full=True)
     after = updated(posteriors, rows, indptr)
     for e in range(3):
-        own = rows.taken(slice(indptr[e], indptr[e + 1]))
-        w = minimiser(posteriors.mean[e], posteriors.precision[e], own)
-        H = posteriors.precision[e] + information(w, own)
+        part = rows.taken(slice(indptr[e], indptr[e + 1]))
+        w = minimiser(posteriors.mean[e], posteriors.precision[e], part)
+        H = posteriors.precision[e] + information(w, part)
         assert distance(after.mean[e], w, H) < 1e-8
-        assert apart(after.precision[e], H) < 1e-8
+        assert relative_difference(after.precision[e], H) < 1e-8
 
 
 def test_squared_loss_batch_by_batch_equals_the_closed_form_on_all_data():
@@ -96,7 +106,7 @@ def test_squared_loss_batch_by_batch_equals_the_closed_form_on_all_data():
         H = posteriors.precision[e] + weighted.T @ X
         mean = np.linalg.solve(H, posteriors.precision[e] @ posteriors.mean[e] + weighted.T @ y)
         assert_allclose(after.mean[e], mean, rtol=0, atol=1e-9)
-        assert apart(after.precision[e], H) < 1e-9
+        assert relative_difference(after.precision[e], H) < 1e-9
 
 
 @pytest.mark.parametrize("full", [True, False], ids=["full", "diagonal"])
@@ -135,12 +145,12 @@ def test_the_order_of_entities_and_of_rows_does_not_matter(seed, order, full):
 def test_how_entities_are_grouped_does_not_matter(sizes, cells):
     posteriors, rows, indptr = entities(6, np.array(sizes), 2, full=True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("acclimate.models.posterior._CHUNK_CELLS", cells)
+        patch.setattr("acclimate.models.grouping._CHUNK_CELLS", cells)
         after = updated(posteriors, rows, indptr)
     for e in range(len(sizes)):
-        own = slice(indptr[e], indptr[e + 1])
+        part = slice(indptr[e], indptr[e + 1])
         one = Posterior(posteriors.mean[e : e + 1], posteriors.precision[e : e + 1])
-        alone = updated(one, rows.taken(own), np.array([0, sizes[e]]))
+        alone = updated(one, rows.taken(part), np.array([0, sizes[e]]))
         assert_same(Posterior(after.mean[e : e + 1], after.precision[e : e + 1]), alone)
 
 
@@ -171,10 +181,10 @@ def test_hard_entities_converge_beside_easy_ones(full, scale):
     posteriors = Posterior(posteriors.mean, 1e-2 * posteriors.precision)
     after = updated(posteriors, rows, indptr)
     for e in range(7):
-        own = rows.taken(entity == e)
+        part = rows.taken(entity == e)
         P = posteriors.precision[e] if full else np.diag(posteriors.precision[e])
-        H = P + information(after.mean[e], own)
-        left = gradient(after.mean[e], posteriors.mean[e], P, own)
+        H = P + information(after.mean[e], part)
+        left = gradient(after.mean[e], posteriors.mean[e], P, part)
         assert np.sqrt(left @ np.linalg.solve(H, left)) < 1e-8
         assert_allclose(after.precision[e], H if full else np.diag(H), rtol=1e-7, atol=1e-9)
 
@@ -221,7 +231,7 @@ def test_shifted_features_are_as_exact_as_a_raw_precision_can_hold():
     H = 0.1 * np.eye(2) + information(w, inside)
     back = np.linalg.inv(standardised)
     assert distance(standardised @ after.mean[0], w, H) < 1e-8
-    assert apart(back.T @ after.precision[0] @ back, H) < 1e-7
+    assert relative_difference(back.T @ after.precision[0] @ back, H) < 1e-7
 
 
 # --- bad input -------------------------------------------------------------------------------------------

@@ -117,12 +117,12 @@ def fit(
 ) -> None:
     """Fit a learner from scratch and save it."""
     from acclimate import pipeline
-    from acclimate.cli.terminal import show_info, working
+    from acclimate.cli.terminal import show_learner, working
 
     with working("fitting"):
         described = _project(project, set_)
         model = pipeline.fit(described, out, learner=learner, until=until, overwrite=overwrite)
-    show_info(model, out)
+    show_learner(model, out)
 
 
 @app.command()
@@ -144,12 +144,12 @@ def update(
     at or before that one, need --since.
     """
     from acclimate import pipeline
-    from acclimate.cli.terminal import show_info, working
+    from acclimate.cli.terminal import show_learner, working
 
     with working("updating"):
         described = _project(project, set_)
         learned = pipeline.update(described, model, learner=learner, since=since, until=until)
-    show_info(learned, model)
+    show_learner(learned, model)
 
 
 @app.command()

@@ -1,6 +1,5 @@
 """What a person sees: progress on standard error, tables on standard output."""
 
-import datetime as dt
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,11 +16,10 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from acclimate.artifacts import Report, Summary
+from acclimate.artifacts import Learner, Report, Summary
 from acclimate.evaluate import Progress as Step
 from acclimate.evaluate.summary import summary_table
 from acclimate.events.datasets import Dataset
-from acclimate.learners import GLMix
 from acclimate.project import Project
 
 _ERR = Console(stderr=True)
@@ -89,18 +87,11 @@ def show_report(report: Report, out: Path) -> None:
     _OUT.print(f"report: {out / 'report.html'}   figures: {out / 'metrics.json'}", soft_wrap=True)
 
 
-def show_info(model: GLMix, path: Path) -> None:
-    """How a fit or an update went."""
-    info = model.info
-    if info is None:
-        return
-    learned = dt.datetime.fromtimestamp(model.cut / 1e6, dt.UTC).isoformat(timespec="seconds")
-    state = "converged" if info.converged else f"not converged ({info.decrement:.2g} posterior sd left)"
-    _OUT.print(f"learned {info.rows:,} rows up to {learned} in {info.steps} Newton steps: {state}", soft_wrap=True)
-    for name, ids in info.unsettled.items():
-        if len(ids):
-            _OUT.print(f"  {name}: {len(ids):,} entities not converged", soft_wrap=True)
-    _OUT.print(f"model: {path} ({model.nbytes / 1e6:.1f} MB of state)", soft_wrap=True)
+def show_learner(learner: Learner, path: Path) -> None:
+    """How a fit or an update went, and where the learner is."""
+    for line in learner.summary():
+        _OUT.print(line, soft_wrap=True)
+    _OUT.print(f"model: {path} ({learner.nbytes / 1e6:.1f} MB of state)", soft_wrap=True)
 
 
 def show_check(project: Project, summary: Summary, sizes: dict[str, int]) -> None:

@@ -7,14 +7,16 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
 
-from acclimate.artifacts import Cost, Events, FloatArray, Learner, Posterior, Source, Summary, TracePoint, Weight
-from acclimate.config import duration_us
+from acclimate.arrays import FloatArray, Posterior
+from acclimate.artifacts import Cost, Events, Replayable, Source, Summary, TracePoint, Weight
+from acclimate.config import Regime
 from acclimate.errors import ConfigError, ModelError
+from acclimate.times import duration_us
 
 T = TypeVar("T")
 Belief: TypeAlias = tuple[Sequence[str], Posterior, int]
@@ -33,8 +35,8 @@ class Arm:
     """
 
     name: str
-    learner: Learner
-    regime: Literal["incremental", "stale", "retrain"] = "incremental"
+    learner: Replayable
+    regime: Regime = "incremental"
     window: str | None = None
 
     def __post_init__(self) -> None:
@@ -72,7 +74,7 @@ class Run:
     """An arm with a fitted learner of its own; ``costs`` and ``predictions`` have one entry per window."""
 
     arm: Arm
-    learner: Learner
+    learner: Replayable
     fit_seconds: float
     costs: list[Cost] = field(default_factory=list[Cost])
     predictions: list[FloatArray] = field(default_factory=list[FloatArray])
@@ -140,7 +142,7 @@ class Run:
 
 def first_fits(arms: Sequence[Arm], past: Callable[[Arm], Events], tell: Callable[[Arm], None]) -> list[Run]:
     """Fit a copy of each arm's learner; the same learner on the same events is fitted once and copied."""
-    fitted: dict[tuple[int, str | None], tuple[Learner, float]] = {}
+    fitted: dict[tuple[int, str | None], tuple[Replayable, float]] = {}
     for arm in arms:
         if (id(arm.learner), arm.window) not in fitted:
             tell(arm)

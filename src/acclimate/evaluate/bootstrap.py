@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from acclimate.artifacts import Comparison, FloatArray, IntArray
+from acclimate.arrays import FloatArray, IntArray
+from acclimate.artifacts import Comparison
 from acclimate.evaluate.metrics import auc_by_group, bernoulli_entropy, row_log_loss, row_regret
 
 METRICS = ("auc", "gauc", "log_loss", "normalized_entropy", "regret")

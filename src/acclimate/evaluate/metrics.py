@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from acclimate.artifacts import FloatArray, IntArray, Quality
+from acclimate.arrays import FloatArray, IntArray
+from acclimate.artifacts import Quality
 
 _EPS = float(np.finfo(np.float64).eps)
 """A probability of 0 or 1 costs as much as this one off it, as in scikit-learn: finite, but dear."""
@@ -132,8 +133,8 @@ def calibration_error(
     y: FloatArray, p: FloatArray, weight: FloatArray | None = None, *, bins: int = BINS
 ) -> float | None:
     """Mean distance of predicted to observed rate over :func:`calibration_bins`, by weight."""
-    found = calibration_bins(y, p, weight, bins=bins)
-    return mean(np.abs(found.predicted - found.observed), found.weight)
+    binned = calibration_bins(y, p, weight, bins=bins)
+    return mean(np.abs(binned.predicted - binned.observed), binned.weight)
 
 
 def ndcg(y: FloatArray, p: FloatArray, group: IntArray, k: int = 10) -> float | None:

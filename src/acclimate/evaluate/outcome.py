@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from acclimate.artifacts import CalibrationBin, CohortResult, Comparison, Events, FloatArray, IntArray, Quality
+from acclimate.arrays import FloatArray, IntArray
+from acclimate.artifacts import CalibrationBin, CohortResult, Comparison, Events, Quality
 from acclimate.config import Schema
 from acclimate.evaluate import metrics
 from acclimate.evaluate.bootstrap import compare
-from acclimate.features import positions
+from acclimate.features import codes_of, positions
 
 COHORTS = ("0", "1-4", "5-19", "20+")
 _COHORT_STARTS = (1, 5, 20)
@@ -78,8 +79,8 @@ class Outcome:
         bins = [metrics.calibration_bins(self.y, p, self.weight) for p in self.p.T]
         return [
             CalibrationBin(arm, int(rows), float(predicted), float(observed))
-            for arm, found in zip(self.arms, bins, strict=True)
-            for rows, predicted, observed in zip(found.rows, found.predicted, found.observed, strict=True)
+            for arm, binned in zip(self.arms, bins, strict=True)
+            for rows, predicted, observed in zip(binned.rows, binned.predicted, binned.observed, strict=True)
         ]
 
     def comparisons(self, *, resamples: int, seed: int) -> list[Comparison]:
@@ -119,7 +120,7 @@ def outcome(
     schema, rows = events.schema, pa.concat_tables(windows)
     column = next(iter(schema.entities.values()))
     window = np.repeat(np.arange(len(windows)), [w.num_rows for w in windows])
-    ids, entity = _encoded(rows[column])
+    entity, ids = codes_of(rows[column])
     past = _past_rows(entity, window, _rows_of(ids, events.reader([column])))
     y = rows[label].cast(pa.float64()).to_numpy()
     known = np.isfinite(y)
@@ -130,7 +131,7 @@ def outcome(
         entity=entity[known],
         window=window[known],
         past=past[known],
-        within={name: _encoded(rows[name])[1][known] for name in within},
+        within={name: codes_of(rows[name])[0][known] for name in within},
         weight=rows[schema.weight].to_numpy()[known] if schema.weight else None,
         truth=rows[schema.truth].to_numpy()[known] if schema.truth else None,
         ndcg_at=ndcg_at,
@@ -141,12 +142,6 @@ def columns_kept(schema: Schema, label: str, within: Sequence[str]) -> list[str]
     """The columns of a window that :func:`outcome` needs."""
     optional = [c for c in (schema.weight, schema.truth) if c]
     return list(dict.fromkeys([next(iter(schema.entities.values())), label, *optional, *within]))
-
-
-def _encoded(column: "pa.ChunkedArray[Any]") -> tuple["pa.Array[Any]", IntArray]:
-    """The values there are (null among them), and for each row the number of its value."""
-    encoded = column.combine_chunks().dictionary_encode(null_encoding="encode")
-    return encoded.dictionary, encoded.indices.to_numpy().astype(np.int64)
 
 
 def _rows_of(ids: "pa.Array[Any]", batches: pa.RecordBatchReader) -> IntArray:

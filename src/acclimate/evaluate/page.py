@@ -89,7 +89,7 @@ def _period(report: Report) -> list[str]:
 
 
 def findings(report: Report) -> list[str]:
-    """What was found, in sentences: incremental against stale and retrain where they ran, else the best arm."""
+    """What was shown, in sentences: incremental against stale and retrain where they ran, else the best arm."""
     scored = {name: arm.auc for name, arm in report.arms.items() if arm.auc is not None}
     others = [name for name in ("stale", "retrain") if name in scored]
     if "incremental" in scored and others:
@@ -155,9 +155,9 @@ def _plain(value: Any) -> str:
 
 
 def _table(report: Report) -> str:
-    found = columns(report)
-    head = _heading("Arm", "", "ascending") + "".join(_measure_heading(c.measure) for c in found)
-    rows = "".join(_row(i, arm, found) for i, arm in enumerate(report.arms))
+    shown = columns(report)
+    head = _heading("Arm", "", "ascending") + "".join(_measure_heading(c.measure) for c in shown)
+    rows = "".join(_row(i, arm, shown) for i, arm in enumerate(report.arms))
     return (
         '<div class="scroll" tabindex="0" role="region" aria-label="Table of the arms">'
         f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
@@ -179,9 +179,9 @@ def _heading(label: str, small: str, first: str, help: str = "") -> str:
     )
 
 
-def _row(position: int, arm: str, found: Iterable[Column]) -> str:
+def _row(position: int, arm: str, shown: Iterable[Column]) -> str:
     mark = f'<span class="mark" style="color: var(--arm-{position % 8})">{MARKS[position % len(MARKS)]}</span>'
-    cells = "".join(_cell(column, arm) for column in found)
+    cells = "".join(_cell(column, arm) for column in shown)
     name = escape(arm)
     return f'<tr><th scope="row" title="{name}" data-value="{position}">{mark}{name}</th>{cells}</tr>'
 

@@ -4,7 +4,6 @@ All arms go through the events in one pass and are asked the same questions. Lab
 ``predict``; what was said and what came true is kept aside, and measured once at the end.
 """
 
-import datetime as dt
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
@@ -13,10 +12,10 @@ from zoneinfo import ZoneInfo
 import pyarrow as pa
 
 from acclimate.artifacts import ArmResult, Cost, Events, Instant, Report, TableSource, WindowResult
-from acclimate.config import duration_us
 from acclimate.errors import ConfigError, DataError, nearest
 from acclimate.evaluate.arms import Arm, HasEntityPosterior, Run, first_fits, spent
 from acclimate.evaluate.outcome import Outcome, columns_kept, outcome
+from acclimate.times import duration_us, utc
 
 Phase = Literal["fit", "predict", "learn", "compare"]
 
@@ -79,15 +78,16 @@ def replay(
         ModelError: an arm's predictions are not one probability per row.
     """
     _check_arms(arms)
-    _check_columns(events, label, within)
+    _check_columns(events, within)
     if ndcg_at < 1 or resamples < 0:
         raise ConfigError(f"ndcg_at {ndcg_at} must be at least 1, and resamples {resamples} at least 0")
+    label = events.schema.label(label)
     plan = _Plan(
         events=events,
         windows=[(cast("int", w.start), cast("int", w.end)) for w in events.windows(every, start, end)],
-        label=label or events.schema.labels[0],
+        label=label,
         delay=duration_us(label_delay) if label_delay else 0,
-        columns=columns_kept(events.schema, label or events.schema.labels[0], within),
+        columns=columns_kept(events.schema, label, within),
         on_progress=on_progress,
     )
     _check_events(plan)
@@ -95,19 +95,19 @@ def replay(
     windows = _play(runs, plan, _followed(arms, plan, follow))
     plan.tell("compare", "", len(windows))
     predictions = {run.arm.name: run.predictions for run in runs}
-    found = outcome(
+    measured = outcome(
         events.before(plan.start), windows, predictions, label=plan.label, within=within, ndcg_at=ndcg_at
     )
     return Report(
         name=name,
         settings=plan.settings()
         | {"every": every, "label_delay": label_delay, "ndcg_at": ndcg_at, "resamples": resamples, "seed": seed}
-        | {"baseline_rate": found.base_rate()},
-        arms={run.arm.name: _arm_result(run, found, a) for a, run in enumerate(runs)},
-        windows=_window_results(runs, plan, found),
-        cohorts=found.cohorts(),
-        calibration=found.calibration(),
-        comparisons=found.comparisons(resamples=resamples, seed=seed),
+        | {"baseline_rate": measured.base_rate()},
+        arms={run.arm.name: _arm_result(run, measured, a) for a, run in enumerate(runs)},
+        windows=_window_results(runs, plan, measured),
+        cohorts=measured.cohorts(),
+        calibration=measured.calibration(),
+        comparisons=measured.comparisons(resamples=resamples, seed=seed),
         weights=[weight for run in runs for weight in run.weights()],
         trace=[point for run in runs for point in run.trace],
     )
@@ -152,8 +152,7 @@ class _Plan:
 
     def iso(self, time: int) -> str:
         """ISO 8601 in the schema's zone."""
-        utc = dt.datetime(1970, 1, 1, tzinfo=dt.UTC) + dt.timedelta(microseconds=time)
-        return utc.astimezone(ZoneInfo(self.events.schema.time.zone)).isoformat()
+        return utc(time).astimezone(ZoneInfo(self.events.schema.time.zone)).isoformat()
 
     def settings(self) -> dict[str, Any]:
         return {
@@ -174,10 +173,8 @@ def _check_arms(arms: Sequence[Arm]) -> None:
         raise ConfigError(f"several arms are called '{twice[0]}'", hint="give each arm a name of its own")
 
 
-def _check_columns(events: Events, label: str | None, within: Sequence[str]) -> None:
-    labels, columns = events.schema.labels, events.source.columns()
-    if label is not None and label not in labels:
-        raise ConfigError(f"no label '{label}' in the schema", hint=nearest(label, labels))
+def _check_columns(events: Events, within: Sequence[str]) -> None:
+    columns = events.source.columns()
     for name in within:
         if name not in columns.names:
             raise ConfigError(f"no column '{name}' to report within", hint=nearest(name, columns.names))
@@ -256,9 +253,9 @@ def _most_present(plan: _Plan, column: str) -> Any:
     return ranked[column][0].as_py()
 
 
-def _arm_result(run: Run, found: Outcome, arm: int) -> ArmResult:
+def _arm_result(run: Run, measured: Outcome, arm: int) -> ArmResult:
     return ArmResult(
-        **vars(found.quality(arm)),
+        **vars(measured.quality(arm)),
         fit_seconds=run.fit_seconds,
         update_seconds=sum(cost.update_seconds for cost in run.costs),
         predict_seconds=sum(cost.predict_seconds for cost in run.costs),
@@ -266,12 +263,12 @@ def _arm_result(run: Run, found: Outcome, arm: int) -> ArmResult:
         state_bytes=run.costs[-1].state_bytes,
         peak_bytes=run.costs[-1].peak_bytes,
         seconds=sum(_seconds(cost) for cost in run.costs),
-        within=found.auc_within(arm),
+        within=measured.auc_within(arm),
     )
 
 
-def _window_results(runs: Sequence[Run], plan: _Plan, found: Outcome) -> list[WindowResult]:
-    qualities = found.windows(len(plan.windows))
+def _window_results(runs: Sequence[Run], plan: _Plan, measured: Outcome) -> list[WindowResult]:
+    qualities = measured.windows(len(plan.windows))
     return [
         WindowResult(
             **vars(qualities[w][a]),

@@ -97,9 +97,9 @@ class Column:
 def columns(report: Report) -> list[Column]:
     """What to compare the arms by: quality over all windows, cost per window; measures no arm has are left out."""
     within = dict.fromkeys(c for arm in report.arms.values() for c in arm.within)
-    found = [Column(within_measure(c), {a: r.within.get(c) for a, r in report.arms.items()}) for c in within]
+    aucs_within = [Column(within_measure(c), {a: r.within.get(c) for a, r in report.arms.items()}) for c in within]
     fields = [Column(m, _values(report, m.key)) for m in (*quality(report), *COST)]
-    return [c for c in (*fields[:1], *found, *fields[1:]) if any(v is not None for v in c.values.values())]
+    return [c for c in (*fields[:1], *aucs_within, *fields[1:]) if any(v is not None for v in c.values.values())]
 
 
 def quality(report: Report) -> list[Measure]:

@@ -220,13 +220,13 @@ def feature(rows: Rows, name: str, declared: Feature, role: str, *, zone: str) -
     Raises:
         ColumnError: the column is absent, or its type cannot be of that kind.
     """
-    found: Any = rows.type_of(name, role)
+    column_type: Any = rows.type_of(name, role)
     kind = declared.kind or ("numeric" if declared.transform else None)
     if kind in ("hour", "weekday"):
         return clock(rows, TimeColumn(name, zone=zone), role).optional
-    if kind == "numeric" and not _counts(found):
+    if kind == "numeric" and not _counts(column_type):
         raise _wrong_type(rows, name, f"{role} must be a number")
-    if kind == "embedding" and not (_is_list(found) and _is_number(found.value_type)):
+    if kind == "embedding" and not (_is_list(column_type) and _is_number(column_type.value_type)):
         raise _wrong_type(rows, name, f"{role} must be a list of numbers")
     return plain(rows, name)
 
@@ -360,8 +360,8 @@ def _known(number: str) -> str:
 
 def _wrong_type(rows: Rows, name: str, wanted: str) -> ColumnError:
     kind = rows.columns.field(name).type
-    found = "text" if is_text(kind) else str(kind)
-    return ColumnError(f"{rows.name}: column '{name}' is {found}, but {wanted}", hint="convert the column")
+    holds = "text" if is_text(kind) else str(kind)
+    return ColumnError(f"{rows.name}: column '{name}' is {holds}, but {wanted}", hint="convert the column")
 
 
 def is_text(kind: Any) -> bool:

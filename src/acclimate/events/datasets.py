@@ -71,8 +71,8 @@ def making(
         if local.is_dir():
             made = Making(local.resolve(), folder, f"Made from {local.resolve()}", None)
         else:
-            found = checksum(local, "sha256")
-            made = Making(folder / "data", folder, f"Made from {source}\nsha256 {found}", found)
+            digest = checksum(local, "sha256")
+            made = Making(folder / "data", folder, f"Made from {source}\nsha256 {digest}", digest)
             _unpack(local, made.data, keep=not is_url(source))
         yield made
     if is_url(source):
@@ -131,7 +131,7 @@ def write_world(events: Events, out: str | Path, *, overwrite: bool = False) -> 
     """
     import pyarrow.parquet as pq
 
-    project = _world_project(events)
+    project = world_project(events)
     with replacing_folder(out, overwrite=overwrite) as folder:
         (folder / "events").mkdir()
         for window in events.windows("1d"):
@@ -141,10 +141,18 @@ def write_world(events: Events, out: str | Path, *, overwrite: bool = False) -> 
     return Dataset(Path(out) / PROJECT)
 
 
-def _world_project(events: Events) -> dict[str, Any]:
+def world_project(events: Events, fit_days: int | None = None) -> dict[str, Any]:
+    """What :func:`acclimate.simulate` returned as the content of a project file.
+
+    Its learner has the form of the true logit of a click; its replay starts after ``fit_days``, by default a
+    quarter of the days.
+
+    Raises:
+        DataError: there are no events.
+    """
     log = events.describe()
     if log.first is None or log.last is None:
-        raise DataError("there are no events to write")
+        raise DataError("there are no events in this world", hint="give it more users")
     quarter = max((log.last.date() - log.first.date()).days // 4, 1)
     schema = TypeAdapter(Schema).dump_python(events.schema, mode="json", exclude_defaults=True)
     features = schema.pop("features")
@@ -157,11 +165,11 @@ def _world_project(events: Events) -> dict[str, Any]:
                 "kind": "glmix",
                 "label": "click",
                 "fixed": ["surface", "hour", "position", "topics", "duration"],
-                "random": {"user": {"features": ["topics"], "half_life": "10d"}, "item": {"half_life": "30d"}},
+                "random": {"user": {"features": ["topics"], "half_life": "20d"}, "item": {"half_life": "20d"}},
             }
         },
         "replay": {
-            "start": log.first.date() + dt.timedelta(days=quarter),
+            "start": log.first.date() + dt.timedelta(days=quarter if fit_days is None else fit_days),
             "every": "1d",
             "arms": list(BUILT_IN_ARMS),
             "within": ["surface"],

@@ -78,10 +78,10 @@ def verify(path: Path, *, sha256: str | None = None, md5: str | None = None) -> 
     Raises:
         SourceError: one differs.
     """
-    if sha256 and (found := checksum(path, "sha256")) != sha256.lower():
-        raise SourceError(f"{path}: its sha256 is {found}, not {sha256}", hint="delete it and fetch it again")
-    if md5 and (found := checksum(path, "md5")) != md5.lower():
-        raise SourceError(f"{path}: its md5 is {found}, not {md5}", hint="delete it and fetch it again")
+    if sha256 and (digest := checksum(path, "sha256")) != sha256.lower():
+        raise SourceError(f"{path}: its sha256 is {digest}, not {sha256}", hint="delete it and fetch it again")
+    if md5 and (digest := checksum(path, "md5")) != md5.lower():
+        raise SourceError(f"{path}: its md5 is {digest}, not {md5}", hint="delete it and fetch it again")
 
 
 def checksum(path: Path, kind: Literal["sha256", "md5"]) -> str:

@@ -303,10 +303,10 @@ def _parquet_types(path: str) -> dict[str, Any]:
 
 def _vectors(files: list[dict[str, Any]]) -> dict[str, str]:
     """DuckDB's types of fixed-size lists of floats, which Parquet itself knows as lists of any size."""
-    found = {name: kind for types in files for name, kind in types.items() if pa.types.is_fixed_size_list(kind)}
+    vectors = {name: kind for types in files for name, kind in types.items() if pa.types.is_fixed_size_list(kind)}
     return {
         name: f"{'DOUBLE' if pa.types.is_float64(kind.value_type) else 'FLOAT'}[{kind.list_size}]"
-        for name, kind in found.items()
+        for name, kind in vectors.items()
         if pa.types.is_floating(kind.value_type) and all(types.get(name, kind) == kind for types in files)
     }
 

@@ -91,14 +91,14 @@ def _project(made: Making) -> dict[str, Any]:
 
 
 def _version(folder: Path) -> str:
-    found = {match[1] for path in folder.iterdir() if (match := _VERSIONED.fullmatch(path.name))}
-    if len(found) != 1:
-        what = "no" if not found else "more than one"
+    versions = {match[1] for path in folder.iterdir() if (match := _VERSIONED.fullmatch(path.name))}
+    if len(versions) != 1:
+        what = "no" if not versions else "more than one"
         raise SourceError(
-            f"{folder}: {what} version of KuaiRand there: {', '.join(sorted(found))}",
+            f"{folder}: {what} version of KuaiRand there: {', '.join(sorted(versions))}",
             hint="give a folder with the files of one version: pure, 1k or 27k",
         )
-    return found.pop()
+    return versions.pop()
 
 
 def _files(folder: Path, version: str) -> tuple[list[Path], dict[str, Path]]:
@@ -110,11 +110,11 @@ def _files(folder: Path, version: str) -> tuple[list[Path], dict[str, Path]]:
     layouts = [[name for stem in logs for name in _names(stem, version)] for logs in _LOGS]
     logs = max(layouts, key=lambda names: sum(_existing(folder, name) is not None for name in names))
     tables = {name: f"{stem}_{version}" for name, stem in _TABLES.items()}
-    found = {name: _existing(folder, name) for name in (*logs, *tables.values())}
-    missing = [f"{name}.csv" for name, path in found.items() if path is None]
+    existing = {name: _existing(folder, name) for name in (*logs, *tables.values())}
+    missing = [f"{name}.csv" for name, path in existing.items() if path is None]
     if missing:
         raise SourceError(f"{folder}: missing {', '.join(missing)}", hint="CSV or Parquet, under these names")
-    paths = {name: path for name, path in found.items() if path}
+    paths = {name: path for name, path in existing.items() if path}
     return [paths[name] for name in logs], {name: paths[file] for name, file in tables.items()}
 
 

@@ -17,9 +17,11 @@ import pyarrow as pa
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from acclimate.artifacts import Events, FloatArray, IntArray, TableSource
-from acclimate.config import Feature, Schema, TimeColumn, duration_us
+from acclimate.arrays import FloatArray, IntArray
+from acclimate.artifacts import Events, TableSource
+from acclimate.config import Feature, Schema, TimeColumn
 from acclimate.errors import ConfigError
+from acclimate.times import duration_us
 
 _TOPICS: Any = pa.array(
     ["animals", "art", "cars", "comedy", "fashion", "food", "games", "music", "news", "science", "sport", "travel"]

@@ -1,6 +1,5 @@
 """Events from files and frames, read anew by DuckDB whenever they are asked for."""
 
-import datetime as dt
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -16,9 +15,9 @@ from acclimate.errors import ColumnError, ConfigError, RowError, nearest
 from acclimate.events import checks
 from acclimate.events.checks import Check, Clock, Column, Scan, explained
 from acclimate.events.files import POSITION, Database, Rows, open_rows, quoted
+from acclimate.times import utc
 
 _BATCH = 122_880  # rows, as in a row group of DuckDB
-_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _KEY, _SINCE = "acclimate.key", "acclimate.since"  # columns that only joins see
 
 
@@ -213,7 +212,7 @@ class _LogSource:
         ]
         with _explaining(scans):
             row = self.log.database.query(f"SELECT {', '.join(wanted)} FROM ({sql})").fetchall()[0]
-        first, last = (None if us is None else _EPOCH + dt.timedelta(microseconds=us) for us in row[1:3])
+        first, last = (None if us is None else utc(us) for us in row[1:3])
         counts, rates = row[3 : 3 + len(entities)], row[3 + len(entities) :]
         return Summary(
             row[0], first, last, dict(zip(entities, counts, strict=True)), dict(zip(labels, rates, strict=True))

@@ -1,6 +1,20 @@
 """Columns to design matrices: one encoding for learners, server and replay."""
 
-from acclimate.features.encode import encode, positions
+from acclimate.features.codes import codes_of, flat, id_type, ids_as, ids_as_arrow, positions
+from acclimate.features.encode import design, encode, names_of
 from acclimate.features.index import INTERCEPT, FeatureIndex, Settled
 
-__all__ = ["INTERCEPT", "FeatureIndex", "Settled", "encode", "positions"]
+__all__ = [
+    "INTERCEPT",
+    "FeatureIndex",
+    "Settled",
+    "codes_of",
+    "design",
+    "encode",
+    "flat",
+    "id_type",
+    "ids_as",
+    "ids_as_arrow",
+    "names_of",
+    "positions",
+]

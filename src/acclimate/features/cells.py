@@ -1,5 +1,6 @@
 """One feature of many rows as sparse cells: which row, which of the feature's columns, what value."""
 
+import functools
 import math
 import zlib
 from dataclasses import dataclass
@@ -9,9 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from acclimate.artifacts import ArrowArray, FloatArray, IntArray
+from acclimate.arrays import ArrowArray, FloatArray, IntArray
 from acclimate.config import Feature, Kind, Schema
 from acclimate.errors import ColumnError
+from acclimate.features.codes import codes_of, flat
 from acclimate.features.index import Settled
 
 _WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
@@ -36,21 +38,30 @@ class Cells:
     names: list[str]
 
 
-def encode_feature(name: str, table: pa.Table, schema: Schema, settled: Settled) -> Cells:
-    """The cells of a feature; what is not yet ``settled`` about it is entered there once it has a known value.
+def encode_feature(
+    name: str, table: pa.Table, schema: Schema, settled: Settled, encoded: dict[str, Cells]
+) -> Cells:
+    """The cells of a feature, entered in ``encoded``, which is asked first.
+
+    What is not yet ``settled`` about the feature is entered there once it has a known value.
 
     Raises:
         ColumnError: a column's type does not go with the feature's kind, declared or settled.
     """
+    if name not in encoded:
+        parts = [encode_feature(part, table, schema, settled, encoded) for part in schema.feature(name).of]
+        encoded[name] = (
+            functools.reduce(lambda left, right: _crossed(left, right, table.num_rows), parts)
+            if parts
+            else _encode_column(name, table, schema, settled)
+        )
+    return encoded[name]
+
+
+def _encode_column(name: str, table: pa.Table, schema: Schema, settled: Settled) -> Cells:
     feature = schema.feature(name)
-    if feature.kind == "cross":
-        parts = [encode_feature(part, table, schema, settled) for part in feature.of]
-        product = parts[0]
-        for part in parts[1:]:
-            product = _crossed(product, part, table.num_rows)
-        return product
     column_name = schema.feature_columns(name)[0]
-    kind, column = _typed(name, _combined(table[column_name]), feature, settled)
+    kind, column = _typed(name, flat(table[column_name]), feature, settled)
     if not _suits(kind, column.type, feature):
         was = "was" if name in settled.kinds else "is"
         raise ColumnError(
@@ -99,46 +110,45 @@ def _whole(name: str, column: ArrowArray) -> ArrowArray:
         ) from error
 
 
-def _kind_of(feature: Feature, of: pa.DataType) -> Kind:
+def _kind_of(feature: Feature, column_type: pa.DataType) -> Kind:
     """The kind as declared, or as the feature's other settings and then the column's type suggest."""
     if feature.kind:
         return feature.kind
     if feature.transform:
         return "numeric"
-    if pa.types.is_fixed_size_list(of) and not feature.buckets:
+    if pa.types.is_fixed_size_list(column_type) and not feature.buckets:
         return "embedding"
-    if feature.separator is not None or _is_list(of):
+    if feature.separator is not None or _is_list(column_type):
         return "multi"
-    return "numeric" if _is_quantity(of) and not feature.buckets else "categorical"
+    return "numeric" if _is_quantity(column_type) and not feature.buckets else "categorical"
 
 
-def _suits(kind: Kind, of: Any, feature: Feature) -> bool:
+def _suits(kind: Kind, column_type: Any, feature: Feature) -> bool:
     if kind == "numeric":
-        return _is_number(of)
+        return _is_number(column_type)
     if kind == "embedding":
-        return _is_list(of) and _is_number(of.value_type)
+        return _is_list(column_type) and _is_number(column_type.value_type)
     if kind in ("hour", "weekday"):
-        return pa.types.is_timestamp(of)
-    if kind == "multi" and _is_list(of):
-        return not pa.types.is_nested(of.value_type)
-    return not pa.types.is_nested(of) and (kind != "multi" or feature.separator is not None)
+        return pa.types.is_timestamp(column_type)
+    if kind == "multi" and _is_list(column_type):
+        return not pa.types.is_nested(column_type.value_type)
+    return not pa.types.is_nested(column_type) and (kind != "multi" or feature.separator is not None)
 
 
-def _is_quantity(of: pa.DataType) -> bool:
-    return pa.types.is_floating(of) or pa.types.is_decimal(of)
+def _is_quantity(column_type: pa.DataType) -> bool:
+    return pa.types.is_floating(column_type) or pa.types.is_decimal(column_type)
 
 
-def _is_number(of: pa.DataType) -> bool:
-    return _is_quantity(of) or pa.types.is_integer(of) or pa.types.is_boolean(of)
+def _is_number(column_type: pa.DataType) -> bool:
+    return _is_quantity(column_type) or pa.types.is_integer(column_type) or pa.types.is_boolean(column_type)
 
 
-def _is_list(of: pa.DataType) -> bool:
-    return pa.types.is_list(of) or pa.types.is_large_list(of) or pa.types.is_fixed_size_list(of)
-
-
-def _combined(column: ArrowArray) -> ArrowArray:
-    array = column.combine_chunks()
-    return pa.concat_arrays(array.chunks) if isinstance(array, pa.ChunkedArray) else array
+def _is_list(column_type: pa.DataType) -> bool:
+    return (
+        pa.types.is_list(column_type)
+        or pa.types.is_large_list(column_type)
+        or pa.types.is_fixed_size_list(column_type)
+    )
 
 
 def _floats(column: ArrowArray) -> FloatArray:
@@ -228,10 +238,10 @@ def _split(
         else [_level(name, part.strip(), feature) for part in str(text).split(feature.separator) if part.strip()]
         for text in values
     ]
-    names = list(dict.fromkeys(part for found in parts for part in found))
+    names = list(dict.fromkeys(part for levels in parts for part in levels))
     number = {part: i for i, part in enumerate(names)}
-    flat = np.array([number[part] for found in parts for part in found], np.int64)
-    sizes = np.array([len(found) for found in parts], np.int64)
+    flat = np.array([number[part] for levels in parts for part in levels], np.int64)
+    sizes = np.array([len(levels) for levels in parts], np.int64)
     starts = np.cumsum(sizes) - sizes
     counts = sizes[texts]
     rows = np.repeat(np.arange(len(texts)), counts)
@@ -269,8 +279,8 @@ def _dictionary(column: ArrowArray) -> tuple[IntArray, list[Any]]:
     """Codes ``(n,)`` into the distinct values; a missing value is one of them, ``None``."""
     if pa.types.is_floating(column.type):
         column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
-    encoded = column.dictionary_encode(null_encoding="encode")
-    return encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64), encoded.dictionary.to_pylist()
+    codes, values = codes_of(column)
+    return codes, values.to_pylist()
 
 
 def _merged(names: list[str], codes: IntArray) -> tuple[list[str], IntArray]:

@@ -1,11 +1,11 @@
 """Names to column numbers: an index that grows and never renumbers."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from acclimate.artifacts import IntArray
+from acclimate.arrays import IntArray
 from acclimate.config import Kind
 
 INTERCEPT = "(intercept)"
@@ -33,7 +33,6 @@ class FeatureIndex:
     """The columns of one effect by name, in the order in which they were first seen; column 0 is the intercept."""
 
     names: tuple[str, ...] = (INTERCEPT,)
-    settled: Settled = field(default_factory=Settled)
     _numbers: dict[str, int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -46,7 +45,7 @@ class FeatureIndex:
         """The column of each name, -1 for unknown ones."""
         return np.array([self._numbers.get(name, -1) for name in names], dtype=np.int64)
 
-    def grown(self, names: Sequence[str], settled: Settled) -> "FeatureIndex":
-        """The index with unknown names appended and what is settled by now; itself where there is nothing new."""
+    def grown(self, names: Iterable[str]) -> "FeatureIndex":
+        """The index with unknown names appended; itself where there is none."""
         new = [name for name in dict.fromkeys(names) if name not in self._numbers]
-        return FeatureIndex((*self.names, *new), settled) if new or settled != self.settled else self
+        return FeatureIndex((*self.names, *new)) if new else self

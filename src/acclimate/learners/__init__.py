@@ -1,9 +1,33 @@
-"""The contract of :class:`acclimate.artifacts.Learner`, and the learners that keep it."""
+"""The learners, each known by the record that declares it, and imported when it is asked for."""
 
-from acclimate.learners.glmix import GLMix
-from acclimate.learners.rates import GlobalRate, Rate
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
 
-LEARNERS = (GLMix, GlobalRate, Rate)
-"""All of them; the conformance suite is made from this list."""
+from acclimate.artifacts import Learner
+from acclimate.config import LearnerParameters, class_of, record_of
+from acclimate.errors import ConfigError, FormatError
+from acclimate.storage import read_kind
 
-__all__ = ["LEARNERS", "GLMix", "GlobalRate", "Rate"]
+
+def make(parameters: LearnerParameters) -> Learner:
+    """The learner that a record declares."""
+    declared: Any = parameters
+    return class_of(type(declared))(**{f.name: getattr(declared, f.name) for f in fields(declared)})
+
+
+def load(path: str | Path) -> Learner:
+    """The learner saved at ``path``, of whatever kind.
+
+    Raises:
+        FormatError: there is none, it is damaged, of another version, or of a kind that is not known.
+    """
+    kind = read_kind(path)
+    try:
+        record = record_of(kind)
+    except ConfigError as error:
+        raise FormatError(f"{path}: {error.message}", hint="load it with the version that wrote it") from error
+    return class_of(record).load(path)
+
+
+__all__ = ["load", "make"]

@@ -4,8 +4,8 @@ Encoded piece by piece, so that the raw rows never all stand in memory.
 """
 
 import zlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,31 +14,42 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from scipy import sparse
 
-from acclimate.artifacts import ArrowArray, Events, FloatArray, IntArray
+from acclimate.arrays import ArrowArray, FloatArray, IdArray, IntArray
+from acclimate.artifacts import Events
 from acclimate.config import Schema
-from acclimate.features import FeatureIndex, encode
-from acclimate.learners.draws import hashed
+from acclimate.features import FeatureIndex, Settled, codes_of, design, encode, flat, id_type, ids_as, names_of
+from acclimate.learners.effects import FIXED, Effect
+from acclimate.models.hashing import hashed
 
-FIXED = "fixed"
-"""Name of the fixed effect, and id of its one entity."""
-
-_PIECE_ROWS = 1 << 18
+_PIECE_ROWS = 1 << 16
 
 
 @dataclass(frozen=True)
-class Layout:
-    """What one effect reads: the column of its entity (``None``: all rows are one entity's) and its features."""
+class Seen:
+    """A batch as one effect sees it.
 
-    entity: str | None
-    features: Sequence[str]
+    ``effect``: as it is before the batch and, once it was begun or grown, with the batch's columns; ``index``: its
+    columns with those that the batch brings. ``X``: the
+    design ``(n, d)``; ``ids``: the distinct entities ``(t,)``; ``codes``: which of these each row is of, ``(n,)``.
+    """
+
+    effect: Effect
+    index: FeatureIndex
+    X: "sparse.csr_array[Any]"
+    codes: IntArray
+    ids: IdArray
+
+    def at(self, rows: IntArray) -> "Seen":
+        """Only these rows; entities stay."""
+        return replace(self, X=self.X[rows], codes=self.codes[rows])
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows of one batch: per effect the design ``(n, d)`` and the entity ids ``(n,)``; the rest ``(n,)``."""
+    """Rows of one batch: as each effect sees them, and the columns that are all effects'; the latter ``(n,)``."""
 
-    designs: "list[sparse.csr_array[Any]]"
-    ids: list[ArrowArray]
+    seen: list[Seen]
+    settled: Settled
     label: FloatArray
     weight: FloatArray
     offset: FloatArray
@@ -47,11 +58,11 @@ class Batch:
     def __len__(self) -> int:
         return len(self.time)
 
-    def taken(self, rows: IntArray, weight: FloatArray) -> "Batch":
+    def at(self, rows: IntArray, weight: FloatArray) -> "Batch":
         """Only these rows, with new weights ``(len(rows),)``."""
         return Batch(
-            [X[rows] for X in self.designs],
-            [ids.take(pa.array(rows)) for ids in self.ids],
+            [seen.at(rows) for seen in self.seen],
+            self.settled,
             self.label[rows],
             weight,
             self.offset[rows],
@@ -59,50 +70,75 @@ class Batch:
         )
 
 
+@dataclass(frozen=True)
+class _Piece:
+    """Some rows: one design and one column of ids per effect, and the columns that are all effects'."""
+
+    designs: "list[sparse.csr_array[Any]]"
+    ids: list[ArrowArray]
+    columns: list[NDArray[Any]]
+
+
 def read_batch(
     events: Events,
-    layouts: Sequence[Layout],
-    indexes: Sequence[FeatureIndex],
+    effects: Sequence[Effect],
+    settled: Settled,
     *,
     label: str | None,
-    grow: Sequence[bool],
-) -> tuple[Batch, list[FeatureIndex]]:
+    locked: Collection[str] = (),
+) -> Batch:
     """Read and encode events; with a ``label``, only the rows on which it is known.
 
-    ``grow`` says per effect whether names unseen before get new columns. Returns the indexes as they are then.
+    Names unseen before get new columns in every effect that is not ``locked``.
+
+    Raises:
+        ColumnError: a column's type does not go with a feature's kind.
+        MismatchError: ids cannot be of the type of those learned before.
     """
-    schema = events.schema
-    indexes = list(indexes)
-    pieces: list[Batch] = []
-    for table in _pieces(events, _columns(schema, layouts, label)):
-        if label is not None:
-            table = table.filter(pc.is_valid(table[label]))
-        designs: list[Any] = []
-        for i, layout in enumerate(layouts):
-            X, indexes[i] = encode(layout.features, table, schema, indexes[i], grow=grow[i])
+    schema, pieces = events.schema, list[_Piece]()
+    indexes = [effect.index for effect in effects]
+    for table in _pieces(events, _columns(schema, effects, label), label):
+        encoded, settled = encode(_features(effects), table, schema, settled)
+        designs: list[sparse.csr_array[Any]] = []
+        for number, effect in enumerate(effects):
+            X, indexes[number] = design(
+                effect.declared.features,
+                encoded,
+                table.num_rows,
+                indexes[number],
+                grow=effect.name not in locked,
+            )
             designs.append(X)
         pieces.append(
-            Batch(
-                designs,
-                [_ids(table, layout) for layout in layouts],
-                _floats(table, label),
-                _floats(table, schema.weight, default=1.0),
-                _floats(table, schema.offset),
-                table[schema.time.column].cast(pa.int64()).to_numpy(),
-            )
+            _Piece(designs, [_ids(table, effect) for effect in effects], _columns_of(table, schema, label))
         )
-    return _joined(pieces, [len(index) for index in indexes]), indexes
+    seen: list[Seen] = []  # the designs of pieces go as they are joined, so that rows are there once, not twice
+    for number, (effect, index) in enumerate(zip(effects, indexes, strict=True)):
+        stacked = _stacked([piece.designs.pop(0) for piece in pieces], len(index))
+        seen.append(_seen(effect, index, stacked, pa.chunked_array([piece.ids[number] for piece in pieces])))
+    pa.default_memory_pool().release_unused()  # what the raw rows took is a good part of what learning takes
+    columns = [np.concatenate(parts) for parts in zip(*(piece.columns for piece in pieces), strict=True)]
+    return Batch(seen, settled, *columns)
 
 
-def sample_rows(
-    batch: Batch, names: Sequence[Sequence[str]], entity: IntArray, most: int
-) -> tuple[IntArray, FloatArray]:
+def count_columns(events: Events, effects: Sequence[Effect], settled: Settled, label: str) -> list[FeatureIndex]:
+    """The columns that each effect has on these events; all of them are read and checked, none is kept."""
+    indexes = [effect.index for effect in effects]
+    for table in _pieces(events, _columns(events.schema, effects, label), label):
+        encoded, settled = encode(_features(effects), table, events.schema, settled)
+        for number, effect in enumerate(effects):
+            names = names_of(encoded[name] for name in effect.declared.features)
+            indexes[number] = indexes[number].grown(names)
+    return indexes
+
+
+def sample_rows(batch: Batch, entity: IntArray, most: int) -> tuple[IntArray, FloatArray]:
     """At most ``most`` rows of each entity, re-weighted to stand for all of its rows: which, and their weights.
 
-    ``names`` are those of each design's columns; ``entity`` is ``(n,)``, and rows of -1 are all kept. A row's lot
-    is a hash of all that is in it, so the choice depends neither on the order of rows nor on a seed.
+    ``entity`` is ``(n,)``, and rows of -1 are all kept. A row's lot is a hash of all that is in it, so the choice
+    depends neither on the order of rows nor on a seed.
     """
-    order = np.lexsort((_lots(batch, names), entity))
+    order = np.lexsort((_lots(batch), entity))
     sizes = np.bincount(entity + 1)
     rank = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     kept = np.sort(order[(rank < most) | (entity[order] < 0)])
@@ -110,7 +146,7 @@ def sample_rows(
     return kept, batch.weight[kept] * factor
 
 
-def _lots(batch: Batch, names: Sequence[Sequence[str]]) -> NDArray[np.uint64]:
+def _lots(batch: Batch) -> NDArray[np.uint64]:
     """A 64-bit hash of each row.
 
     Its cells are added up by name, in integers: neither their order nor the numbering of columns shows.
@@ -118,10 +154,10 @@ def _lots(batch: Batch, names: Sequence[Sequence[str]]) -> NDArray[np.uint64]:
     lots = np.zeros(len(batch), np.uint64)
     for column in (batch.time, batch.label, batch.weight, batch.offset):
         lots = hashed(lots ^ column.view(np.uint64))
-    for X, columns in zip(batch.designs, names, strict=True):
-        of_name = np.array([zlib.crc32(name.encode()) for name in columns], np.uint64)
-        cells = hashed(hashed(of_name)[X.indices] ^ X.data.view(np.uint64))
-        lots = hashed(lots ^ np.add.reduceat(cells, X.indptr[:-1]))  # an intercept is in every row
+    for seen in batch.seen:
+        name_hash = np.array([zlib.crc32(name.encode()) for name in seen.index.names], np.uint64)
+        cells = hashed(hashed(name_hash)[seen.X.indices] ^ seen.X.data.view(np.uint64))
+        lots = hashed(lots ^ np.add.reduceat(cells, seen.X.indptr[:-1]))  # an intercept is in every row
     # Rows alike in all are interchangeable, but with one lot they would be drawn all together or not at all.
     return hashed(lots ^ hashed(_alike_before(lots)))
 
@@ -134,51 +170,61 @@ def _alike_before(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return before
 
 
-def _columns(schema: Schema, layouts: Sequence[Layout], label: str | None) -> list[str]:
-    named = [schema.time.column, label, schema.weight, schema.offset, *(layout.entity for layout in layouts)]
-    features = [
-        column for layout in layouts for name in layout.features for column in schema.feature_columns(name)
-    ]
-    return list(dict.fromkeys(c for c in (*named, *features) if c is not None))
+def _features(effects: Sequence[Effect]) -> list[str]:
+    """Each feature once."""
+    return list(dict.fromkeys(name for effect in effects for name in effect.declared.features))
 
 
-def _pieces(events: Events, columns: list[str]) -> Iterator[pa.Table]:
-    """Tables of about ``_PIECE_ROWS`` rows, at least one."""
+def _columns(schema: Schema, effects: Sequence[Effect], label: str | None) -> list[str]:
+    named = [schema.time.column, label, schema.weight, schema.offset, *(effect.column for effect in effects)]
+    features = [column for name in _features(effects) for column in schema.feature_columns(name)]
+    return list(dict.fromkeys(column for column in (*named, *features) if column is not None))
+
+
+def _pieces(events: Events, columns: list[str], label: str | None) -> Iterator[pa.Table]:
+    """Tables of about ``_PIECE_ROWS`` rows, at least one; with a label only rows on which it is known."""
     reader = events.reader(columns)
     held: list[pa.RecordBatch] = []
     for batch in reader:
         held.append(batch)
         if sum(b.num_rows for b in held) >= _PIECE_ROWS:
-            yield pa.Table.from_batches(held)
+            yield _known(pa.Table.from_batches(held), label)
             held = []
-    yield pa.Table.from_batches(held, reader.schema)
+    yield _known(pa.Table.from_batches(held, reader.schema), label)
 
 
-def _joined(pieces: list[Batch], widths: list[int]) -> Batch:
-    """The pieces on top of each other; earlier designs are widened to the columns that came later."""
-    first = pieces[0]
-    if len(pieces) == 1:
-        return first
-    return Batch(
-        [_stacked([piece.designs[i] for piece in pieces], width) for i, width in enumerate(widths)],
-        [pa.concat_arrays([piece.ids[i] for piece in pieces]) for i in range(len(widths))],
-        *(np.concatenate([getattr(p, name) for p in pieces]) for name in ("label", "weight", "offset", "time")),
-    )
+def _known(table: pa.Table, label: str | None) -> pa.Table:
+    return table if label is None else table.filter(pc.is_valid(table[label]))
 
 
-def _stacked(parts: "list[sparse.csr_array[Any]]", width: int) -> "sparse.csr_array[Any]":
-    wide = [sparse.csr_array((X.data, X.indices, X.indptr), shape=(X.shape[0], width)) for X in parts]
-    return sparse.csr_array(sparse.vstack(wide, format="csr"))
-
-
-def _ids(table: pa.Table, layout: Layout) -> Any:
-    if layout.entity is None:
-        return pa.repeat(FIXED, table.num_rows)
-    column: Any = table[layout.entity].combine_chunks()
-    return pa.concat_arrays(column.chunks) if isinstance(column, pa.ChunkedArray) else column
+def _columns_of(table: pa.Table, schema: Schema, label: str | None) -> list[NDArray[Any]]:
+    """Label, weight, offset and time, as :class:`Batch` has them."""
+    time = table[schema.time.column].cast(pa.int64()).to_numpy()
+    return [_floats(table, label), _floats(table, schema.weight, default=1.0), _floats(table, schema.offset), time]
 
 
 def _floats(table: pa.Table, column: str | None, default: float = 0.0) -> FloatArray:
     if column is None:
         return np.full(table.num_rows, default)
     return table[column].cast(pa.float64()).to_numpy()
+
+
+def _ids(table: pa.Table, effect: Effect) -> ArrowArray:
+    if effect.column is None:
+        return pa.nulls(table.num_rows)
+    return flat(table[effect.column])
+
+
+def _seen(effect: Effect, index: FeatureIndex, X: "sparse.csr_array[Any]", ids: ArrowArray) -> Seen:
+    """With the ids as numbers of distinct ones, in the type of those learned before."""
+    if effect.column is None:
+        return Seen(effect, index, X, np.zeros(X.shape[0], np.int64), np.array([FIXED], np.dtypes.StringDType()))
+    codes, distinct = codes_of(ids)
+    kind = effect.ids or id_type(distinct.type)
+    return Seen(replace(effect, ids=kind), index, X, codes, ids_as(distinct, kind, f"'{effect.name}'"))
+
+
+def _stacked(parts: "list[sparse.csr_array[Any]]", width: int) -> "sparse.csr_array[Any]":
+    """The pieces on top of each other; earlier ones are widened to the columns that came later."""
+    wide = [sparse.csr_array((X.data, X.indices, X.indptr), shape=(X.shape[0], width)) for X in parts]
+    return wide[0] if len(wide) == 1 else sparse.csr_array(sparse.vstack(wide, format="csr"))

@@ -3,61 +3,44 @@
 Zhang et al., GLMix (KDD 2016) for the model; Ouyang et al., arXiv 2108.13299 for the sequential Bayesian update.
 """
 
-import math
-from collections.abc import Collection, Sequence
-from pathlib import Path
-from typing import Any, Self
+from collections.abc import Collection, Iterable, Iterator
+from typing import Any, ClassVar, Self
 
+import numpy as np
 import pyarrow as pa
 
-from acclimate.artifacts import Events, FloatArray, Posterior
-from acclimate.config import FixedEffect, RandomEffect, Schema
-from acclimate.errors import ConfigError, MismatchError, NotFittedError, nearest
-from acclimate.features import positions
-from acclimate.learners.mixed import Info, Mode, Parameters, State, columns, fit, predict, update
+from acclimate.arrays import EntityStates, FloatArray, Posterior
+from acclimate.artifacts import Events
+from acclimate.config import GLMixParameters
+from acclimate.errors import ConfigError, MismatchError, ModelError, nearest
+from acclimate.features import id_type, ids_as
+from acclimate.learners import mixed
+from acclimate.learners.base import Fitted, Packed, declared_by
+from acclimate.learners.batch import Batch, Seen
+from acclimate.learners.effects import FIXED, Effect
+from acclimate.learners.entities import MemoryEntities
+from acclimate.learners.mixed import Info
+from acclimate.learners.shared import Shared, begun, grown, locked_effects, read, unknown
+from acclimate.models.gaussian import widened
+from acclimate.models.scoring import Mode
+from acclimate.storage import Stored
 
 
-class GLMix:
+class GLMix(Fitted[Shared]):
     """A fixed effect and any number of random effects, one joint model.
 
-    Args:
-        fixed: the coefficients that all rows share.
-        random: coefficients per entity, one effect for each entity column.
-        label: the label to predict; the schema's first without.
-        learn_population: learn each random effect's population from all entities at ``fit`` (empirical Bayes);
-            without, it stays at the ridge.
-        tolerance: stop when the joint Newton decrement is this many posterior standard deviations.
-        max_steps: Newton steps at most.
-
-    ``state`` and ``info`` are those of the last fit or update.
+    Its arguments are the fields of :class:`acclimate.config.GLMixParameters`. ``state`` is what all entities
+    share, ``entities`` holds what is of each; ``info`` is that of the last fit or update.
     """
 
-    kind = "glmix"
+    kind: ClassVar[str] = "glmix"
 
-    def __init__(
-        self,
-        *,
-        fixed: FixedEffect | None = None,
-        random: Sequence[RandomEffect] = (),
-        label: str | None = None,
-        learn_population: bool = True,
-        tolerance: float = 1e-2,
-        max_steps: int = 50,
-    ) -> None:
-        if not 0.0 <= tolerance < math.inf:
-            raise ConfigError(f"a tolerance of {tolerance}", hint="a finite number, 0 or more")
-        if max_steps < 0:
-            raise ConfigError(f"{max_steps} Newton steps at most", hint="a whole number, 0 or more")
-        entities = [effect.entity for effect in random]
-        if len(set(entities)) < len(entities):
-            raise ConfigError(
-                f"two random effects of one entity in {entities}", hint="put their features together"
-            )
-        self.parameters = Parameters(
-            fixed or FixedEffect(), tuple(random), label, learn_population, tolerance, max_steps
-        )
-        self.state: State | None = None
+    @declared_by(GLMixParameters)
+    def __init__(self, parameters: GLMixParameters) -> None:
+        self.parameters: GLMixParameters = parameters
+        self.state: Shared | None = None
         self.info: Info | None = None
+        self.entities = MemoryEntities(parameters.states)
 
     def fit(self, events: Events, *, warm_start: bool = False, locked: Collection[str] = ()) -> Self:
         """Learn from these events alone.
@@ -74,7 +57,23 @@ class GLMix:
             MismatchError: the events have another schema, or ids of another type, than that fit.
         """
         before = self._fitted(events.schema) if warm_start or locked else None
-        self.state, self.info = fit(self.parameters, events, before, warm_start=warm_start, locked=locked)
+        locks = locked_effects(self.parameters, events.schema, locked)
+        batch = read(self.parameters, events, before, locked=locks)
+        shared, batch = begun(self.parameters, events.schema, batch, before, locked=locks)
+        taken = {
+            seen.effect.name: self._take(seen) if seen.effect.name in locks else unknown(seen.effect, seen.ids)
+            for seen in batch.seen[1:]
+        }
+        start = self._means(before, batch) if before and warm_start else None
+        task = mixed.prepared(batch, taken, shared, locked=locks)
+        del batch  # large, and not needed any more
+        shared, changed, info = mixed.learn(
+            self.parameters, shared, task, start=start, population=self.parameters.learn_population
+        )
+        entities = self.entities.only(locks)
+        for effect, pieces in changed.items():
+            entities.fill(effect, self._sound(effect, pieces), room=len(taken[effect]))
+        self.state, self.entities, self.info = shared, entities, info
         return self
 
     def update(self, events: Events, *, locked: Collection[str] = ()) -> Self:
@@ -88,7 +87,18 @@ class GLMix:
             NotFittedError: there was no fit.
             MismatchError: the events have another schema.
         """
-        self.state, self.info = update(self.parameters, self._fitted(events.schema), events, locked=locked)
+        before = self._fitted(events.schema)
+        locks = locked_effects(self.parameters, events.schema, locked)
+        batch = read(self.parameters, events, before, locked=locks)
+        if not len(batch):
+            self.info = mixed.NOTHING_LEARNED
+            return self
+        shared, batch = grown(before, batch)
+        taken = {seen.effect.name: self._take(seen) for seen in batch.seen[1:]}
+        task = mixed.prepared(batch, taken, shared, locked=locks)
+        shared, changed, info = mixed.learn(self.parameters, shared, task)
+        self.entities.commit({effect: self._sound(effect, pieces) for effect, pieces in changed.items()})
+        self.state, self.info = shared, info
         return self
 
     def predict(self, events: Events, *, mode: Mode = "point", seed: int = 0) -> FloatArray:
@@ -100,7 +110,7 @@ class GLMix:
                 every coefficient: rows of one entity share theirs, as a slate that is ranked together needs.
             seed: of the draw.
         """
-        return predict(self.parameters, self._fitted(events.schema), events, mode=mode, seed=seed)
+        return mixed.predict(self._fitted(events.schema), self.entities, events, mode=mode, seed=seed)
 
     def columns(self, events: Events) -> dict[str, int]:
         """Read and check these events as :meth:`fit` would, and count the coefficients of each effect.
@@ -109,20 +119,14 @@ class GLMix:
             DataError: rows are not allowed.
             ConfigError: the label, an entity or a feature is not in the schema.
         """
-        return columns(self.parameters, events)
+        return mixed.columns(self.parameters, events)
 
     def weights(self) -> list[tuple[str, float, float]]:
         """Name, mean and standard deviation of every coefficient of the fixed effect, in raw feature units."""
-        effect = self._fitted().effects[0]
-        posterior = effect.states.posterior
-        return list(
-            zip(
-                effect.index.names,
-                posterior.mean[0].tolist(),
-                posterior.standard_deviation()[0].tolist(),
-                strict=True,
-            )
-        )
+        state = self._fitted()
+        posterior = state.fixed_states.posterior.at(0)
+        columns = (state.fixed.index.names, posterior.mean.tolist(), posterior.standard_deviation().tolist())
+        return list(zip(*columns, strict=True))
 
     def entity_posterior(self, entity: str, id: str | int) -> tuple[tuple[str, ...], Posterior, int]:
         """Names of the coefficients, their posterior ``(d,)`` and the rows learned so far, of one entity.
@@ -133,69 +137,89 @@ class GLMix:
             ConfigError: there is no such random effect.
             MismatchError: the id cannot be one of those learned.
         """
-        state = self._fitted()
-        columns: dict[str, str] = state.contract["entities"]
-        names = [columns.get(of.entity, of.entity) for of in self.parameters.random]
-        column = columns.get(entity, entity)
-        if column not in names:
-            raise ConfigError(f"no random effect of '{entity}'", hint=nearest(column, names))
-        effect = state.effects[1 + names.index(column)]
-        one: Any = [id]
-        ids: Any = effect.cast_ids(pa.array(one), entity)
-        posterior = effect.posteriors_of(ids)
-        position = int(positions(ids, effect.states.ids)[0])
-        rows = int(effect.states.rows[position]) if position >= 0 else 0
-        return effect.index.names, Posterior(posterior.mean[0], posterior.precision[0]), rows
+        effect = self._effect(entity)
+        asked: Any = [id]
+        try:
+            one: Any = pa.array(asked)
+        except (pa.ArrowInvalid, OverflowError) as error:
+            raise MismatchError(f"{id!r} is no id of '{entity}'", hint="give a whole number or a text") from error
+        ids = ids_as(one, effect.ids or id_type(one.type), f"'{entity}'")
+        states = self.entities.take(effect.name, ids, effect.population)
+        return effect.index.names, states.posterior.at(0), int(states.rows[0])
 
-    @property
-    def cut(self) -> int:
-        """Time of the last event learned, microseconds UTC."""
-        return self._fitted().cut
+    def states(self, entity: str) -> EntityStates:
+        """All entities that have learned, in the order in which they came; ``entity`` is a role or a column.
+
+        Raises:
+            ConfigError: there is no such random effect.
+        """
+        effect = self._effect(entity)
+        return self.entities.take(effect.name, self.entities.ids(effect.name), effect.population)
 
     @property
     def nbytes(self) -> int:
         """Bytes of the state."""
-        return sum(effect.states.nbytes for effect in self._fitted().effects)
+        fixed = self._fitted().fixed_states.posterior
+        return fixed.mean.nbytes + fixed.precision.nbytes + self.entities.nbytes
 
-    def save(self, path: str | Path, *, overwrite: bool = False) -> None:
-        """Write the model as a folder (JSON, safetensors, Parquet), aside first and then renamed.
+    def summary(self) -> list[str]:
+        """How the last fit or update went, in lines for the terminal."""
+        (line,), info = super().summary(), self.info
+        if info is None:
+            return [line]
+        how = "converged" if info.converged else f"not converged ({info.decrement:.2g} posterior sd left)"
+        left = [
+            f"  {name}: {len(ids):,} entities not converged" for name, ids in info.unsettled.items() if len(ids)
+        ]
+        return [f"{line} in {info.steps} Newton steps: {how}", *left]
+
+    def _effect(self, entity: str) -> Effect:
+        state = self._fitted()
+        roles: dict[str, str] = state.contract["entities"]
+        by_column = {effect.column: effect for effect in state.random}
+        column = roles.get(entity, entity)
+        if column not in by_column:
+            names = [str(name) for name in by_column]
+            raise ConfigError(f"no random effect of '{entity}'", hint=nearest(column, names))
+        return by_column[column]
+
+    def _take(self, seen: Seen) -> EntityStates:
+        return self.entities.take(seen.effect.name, seen.ids, seen.effect.population)
+
+    def _sound(self, effect: str, pieces: Iterable[EntityStates]) -> Iterator[EntityStates]:
+        """The same states, if their precisions are still positive definite in the digits that they are kept in.
 
         Raises:
-            OutputError: the place is taken, or cannot be written.
+            ModelError: those of some entities are not.
         """
-        from acclimate.learners.storing import save_glmix
+        for states in pieces:
+            if self.parameters.states == "float32" and states.posterior.is_full and len(states):
+                rounded = states.posterior.precision.astype(np.float32).astype(np.float64)
+                bad = states.ids[np.linalg.eigvalsh(rounded)[:, 0] <= 0.0]
+                if len(bad):
+                    raise ModelError(
+                        f"rounded to float32 the precisions of {len(bad):,} of {len(states):,} entities of "
+                        f"'{effect}' are not positive definite, first of {', '.join(map(str, bad[:3].tolist()))}",
+                        hint="use states: float64, or bring features to means not far above their spread",
+                    )
+            yield states
 
-        save_glmix(path, self.parameters, self._fitted(), overwrite=overwrite)
+    def _means(self, before: Shared, batch: Batch) -> dict[str, FloatArray]:
+        """The means of a batch's entities as they were, over the columns that there are now."""
+        fixed, *random = batch.seen
+        populations = {effect.name: effect.population for effect in before.random}
+        means = {FIXED: widened(before.fixed_states.posterior, fixed.effect.population).mean}
+        for seen in random:
+            name = seen.effect.name
+            means[name] = self.entities.means(name, seen.ids, widened(populations[name], seen.effect.population))
+        return means
 
-    @classmethod
-    def load(cls, path: str | Path) -> Self:
-        """Read a model that :meth:`save` wrote.
+    def _packed(self, state: Shared) -> Packed:
+        from acclimate.learners.storing import packed
 
-        Raises:
-            FormatError: there is none, it is damaged or of another version.
-            MismatchError: it is of another kind.
-        """
-        from acclimate.learners.storing import load_glmix
+        return packed(state, self.entities)
 
-        model = cls()
-        model.parameters, model.state = load_glmix(path)
-        return model
+    def _unpack(self, stored: Stored, known: dict[str, Any]) -> None:
+        from acclimate.learners.storing import unpacked
 
-    def _fitted(self, schema: Schema | None = None) -> State:
-        if self.state is None:
-            raise NotFittedError("this GLMix has learned nothing yet", hint="fit it, or load a saved one")
-        if schema is not None and schema.content() != self.state.contract:
-            raise MismatchError(
-                f"events of another schema than the model's: {_difference(self.state.contract, schema.content())}",
-                hint="read them with the schema that the model was fitted with, or fit anew",
-            )
-        return self.state
-
-
-def _difference(saved: dict[str, Any], now: dict[str, Any]) -> str:
-    """What differs between two contents of a schema, in words."""
-    return "; ".join(
-        f"{key} was {saved.get(key)} and is {now.get(key)}"
-        for key in sorted({*saved, *now})
-        if saved.get(key) != now.get(key)
-    )
+        self.state = unpacked(stored, self.parameters, known, self.entities)

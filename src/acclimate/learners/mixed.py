@@ -1,29 +1,31 @@
-"""Mixed-effect logistic regression as pure functions: fit, update and predict over an immutable state.
+"""Mixed-effect logistic regression as pure functions: fit, update and predict.
 
 Zhang et al., GLMix (KDD 2016) for the model; Ouyang et al., arXiv 2108.13299 for the sequential Bayesian update.
 """
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeAlias
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, TypeAlias
 
 import numpy as np
-import pyarrow as pa
-from scipy.special import expit
 
-from acclimate.artifacts import ArrowArray, Events, FloatArray, IntArray, Posterior
-from acclimate.config import FixedEffect, RandomEffect, Schema
-from acclimate.errors import ConfigError, DataError, nearest
-from acclimate.features import FeatureIndex, positions
-from acclimate.learners.batch import FIXED, Batch, Layout, read_batch, sample_rows
-from acclimate.learners.draws import draws
-from acclimate.learners.effects import Effect, EffectState, new_effect
-from acclimate.models.gaussian import in_form
+from acclimate.arrays import BoolArray, EntityStates, FloatArray, IdArray, IntArray, Posterior
+from acclimate.artifacts import Entities, Events
+from acclimate.config import GLMixParameters, RandomEffect
+from acclimate.features import Settled
+from acclimate.learners.batch import Batch, Seen, count_columns, read_batch, sample_rows
+from acclimate.learners.effects import FIXED, Effect, new_effects
+from acclimate.learners.shared import Shared, unknown
+from acclimate.models.blocks import Design
+from acclimate.models.hashing import hashed
 from acclimate.models.joint import Block, Solution, solve_joint
 from acclimate.models.population import learn_population
-from acclimate.models.scoring import Term, expected_probability, margins, variances
+from acclimate.models.scoring import Mode, Term, margins, score
+from acclimate.models.separate import SeparateSolution, is_separate, solve_separately
 
-Mode: TypeAlias = Literal["point", "integrated", "thompson"]
+Changed: TypeAlias = Mapping[str, Iterable[EntityStates]]
+"""What an update changed, by effect: what :meth:`acclimate.artifacts.Entities.commit` takes."""
 
 _ROUNDS = 5
 """Rounds of fit and population at most; one variance settles in three, a large covariance comes close."""
@@ -34,40 +36,13 @@ _LOOSE = 0.03
 _SETTLED = 1.0
 """Log-likelihood, in nats, that a round of learning the population has to gain for another one to follow."""
 
+_POPULATION_CELLS = 1 << 22
+"""Cells of the entities' information (matrices, or diagonals) that a population is learned from at most: beyond,
+some entities stand for all. Sixteen coefficients are learned from 16,384 entities, to about a hundredth of a
+variance; what that costs in the posteriors is of second order."""
 
-@dataclass(frozen=True)
-class Parameters:
-    """What a GLMix is; see :class:`GLMix`."""
-
-    fixed: FixedEffect = field(default_factory=FixedEffect)
-    random: tuple[RandomEffect, ...] = ()
-    label: str | None = None
-    learn_population: bool = True
-    tolerance: float = 1e-2
-    max_steps: int = 50
-
-    @property
-    def effects(self) -> tuple[Effect, ...]:
-        """All effects, the fixed one first."""
-        return (self.fixed, *self.random)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The names of the effects: ``fixed``, and the entities as they were given."""
-        return (FIXED, *(effect.entity for effect in self.random))
-
-
-@dataclass(frozen=True)
-class State:
-    """What a GLMix carries: its effects, the fixed one first, and what they were learned from.
-
-    ``contract`` is the content of the schema; ``cut`` the time of the last event learned, microseconds UTC.
-    """
-
-    effects: tuple[EffectState, ...]
-    label: str
-    contract: dict[str, Any]
-    cut: int
+_REPRESENTATIVES = 4096
+"""Entities that a population is learned from at least, where there are so many."""
 
 
 @dataclass(frozen=True)
@@ -85,284 +60,291 @@ class Info:
     rounds: int
     decrement: float
     converged: bool
-    unsettled: dict[str, ArrowArray]
+    unsettled: dict[str, IdArray]
+
+
+NOTHING_LEARNED = Info(0, 0, 0, 0, 0.0, True, {})
 
 
 @dataclass(frozen=True)
-class _Share:
-    """The part of a batch that an effect learns from.
+class Part:
+    """One effect in a batch that is learned.
 
-    ``entity`` (n,): which of the touched entities a row belongs to, -1 for none. ``touched`` (t,): their positions
-    in the state; ``times`` and ``rows`` (t,): the time of their last event here, and how many they have.
+    ``effect``: with the columns of the batch. ``states``: of the batch's distinct entities ``(t,)``, as they are
+    before it. ``codes``: which of these each row is of, ``(n,)``. ``latest`` and ``rows`` ``(t,)``: the time of
+    their last event here, and how many they have. ``learns`` ``(t,)``: whether an entity learns from the batch, or
+    is only known: the effect is locked, or its rows are too few.
     """
 
-    entity: IntArray
-    touched: IntArray
-    times: IntArray
+    effect: Effect
+    states: EntityStates
+    codes: IntArray
+    latest: IntArray
     rows: IntArray
+    learns: BoolArray
+
+    @property
+    def learners(self) -> IntArray:
+        """The entities that learn, as places among the batch's."""
+        return np.flatnonzero(self.learns)
+
+    def entity(self) -> IntArray:
+        """Of each row ``(n,)``: which of the entities that learn it is of, -1 for none."""
+        return np.where(self.learns, np.cumsum(self.learns) - 1, -1)[self.codes]
+
+    def design(self, X: Any, weight: FloatArray) -> Design:
+        """The rows ``(n, d)`` of the entities that learn; ``weight`` is ``(n,)``."""
+        return Design.of(X, self.entity(), len(self.learners), weight=weight, centre=self.effect.form == "full")
+
+    def prior(self) -> Posterior:
+        """Of the entities that learn; one for all where none of the batch's is known."""
+        if not self.states.rows.any():
+            return self.effect.population.at(None)
+        return self.effect.prior(states_at(self.states, self.learners), self.latest[self.learners])
+
+    def at_population(self, population: Posterior) -> "Part":
+        """The same with all entities at a new population."""
+        effect = replace(self.effect, population=population)
+        return replace(self, effect=effect, states=unknown(effect, self.states.ids))
+
+    def changed(self, members: IntArray, posterior: Posterior) -> EntityStates:
+        """The states after the batch of some of the entities that learn, counted among these."""
+        places = self.learners[members]
+        return EntityStates(
+            self.states.ids[places],
+            posterior,
+            np.maximum(self.states.touched, self.latest)[places],
+            self.states.rows[places] + self.rows[places],
+        )
 
 
-def fit(
-    parameters: Parameters,
-    events: Events,
-    before: State | None = None,
-    *,
-    warm_start: bool = False,
-    locked: Collection[str] = (),
-) -> tuple[State, Info]:
-    """The state that these events alone lead to; ``before`` serves warm starts and locked effects.
-
-    Raises:
-        DataError: no row has a label, or rows are not allowed.
-        MismatchError: ids cannot be of the type of those in ``before``.
-    """
-    locks = _locks(parameters, events.schema, locked)
-    indexes = [FeatureIndex() for _ in locks] if before is None else [e.index for e in before.effects]
-    batch, indexes, label = _read(parameters, events, indexes, locks)
-    if len(batch) == 0:
-        raise DataError(f"no event has a known label '{label}'", hint="look at events.describe()")
-    if before is not None:
-        batch = _recognised(parameters, before.effects, batch)
-    parts = zip(parameters.effects, indexes, batch.designs, batch.ids, strict=True)
-    effects = [new_effect(*of, batch.weight) for of in parts]
-    effects[0] = _centred(effects[0], batch)
-    start = None
-    if before is not None:
-        effects = [old if lock else new for old, new, lock in zip(before.effects, effects, locks, strict=True)]
-    effects, shares = _admit(parameters, effects, batch, locks)
-    if before is not None and warm_start:
-        start = [_means_before(*of) for of in zip(before.effects, effects, shares, strict=True)]
-    effects, info = _learn(parameters, effects, batch, shares, start, population=parameters.learn_population)
-    return State(tuple(effects), label, events.schema.content(), int(batch.time.max())), info
-
-
-def update(
-    parameters: Parameters, state: State, events: Events, *, locked: Collection[str] = ()
-) -> tuple[State, Info]:
-    """The state after new events; what came before enters through the posteriors alone."""
-    locks = _locks(parameters, events.schema, locked)
-    batch, indexes, _ = _read(parameters, events, [e.index for e in state.effects], locks)
-    if len(batch) == 0:
-        return state, Info(0, 0, 0, 0, 0.0, True, {})
-    batch = _recognised(parameters, state.effects, batch)
-    parts = zip(parameters.effects, state.effects, indexes, batch.designs, strict=True)
-    effects = [effect.grown(of, index, X, batch.weight) for of, effect, index, X in parts]
-    effects, shares = _admit(parameters, effects, batch, locks)
-    effects, info = _learn(parameters, effects, batch, shares, None, population=False)
-    return replace(state, effects=tuple(effects), cut=max(state.cut, int(batch.time.max()))), info
-
-
-def predict(
-    parameters: Parameters, state: State, events: Events, *, mode: Mode = "point", seed: int = 0
-) -> FloatArray:
-    """Probabilities of the label, ``(n,)``; see :meth:`acclimate.GLMix.predict`."""
-    modes = {"point": _at_means, "thompson": _at_draws, "integrated": _with_covariances}
-    if mode not in modes:
-        raise ConfigError(f"no mode '{mode}' of prediction", hint=nearest(mode, modes))
-    layouts = _layouts(parameters, events.schema)
-    batch, _ = read_batch(
-        events, layouts, [e.index for e in state.effects], label=None, grow=[False] * len(layouts)
+def states_at(states: EntityStates, places: IntArray) -> EntityStates:
+    """The states at these places."""
+    return EntityStates(
+        states.ids[places], states.posterior.at(places), states.touched[places], states.rows[places]
     )
-    batch = _recognised(parameters, state.effects, batch)
-    parts = zip(state.effects, batch.designs, batch.ids, strict=True)
-    terms = [modes[mode](effect, X, ids, [seed, i]) for i, (effect, X, ids) in enumerate(parts)]
-    z = margins(terms, batch.offset)
-    return expected_probability(z, variances(terms)) if mode == "integrated" else expit(z)
 
 
-def columns(parameters: Parameters, events: Events) -> dict[str, int]:
-    """How many coefficients each effect would have on these events; all of them are read and checked."""
-    unlocked = [False] * len(parameters.effects)
-    _, indexes, _ = _read(parameters, events, [FeatureIndex() for _ in unlocked], unlocked)
-    return {name: len(index) for name, index in zip(parameters.names, indexes, strict=True)}
+@dataclass(frozen=True)
+class Task:
+    """A batch made ready to be learned: designs in standardised form instead of the rows as they were read.
+
+    ``designs``: of the effects that learn, by place among ``parts``. ``outside``: the rows that effects are known
+    for but do not learn from: the effect's place, which rows, and these. ``label``, ``offset`` and ``weight`` are
+    ``(n,)``.
+    """
+
+    parts: list[Part]
+    designs: dict[int, Design]
+    outside: list[tuple[int, IntArray, Seen]]
+    label: FloatArray
+    offset: FloatArray
+    weight: FloatArray
+
+    def margins(self, parts: Sequence[Part]) -> FloatArray:
+        """What is known of each row's margin ``(n,)``: its offset, locked effects, entities with too few rows."""
+        z = self.offset.astype(np.float64)
+        for k, rows, seen in self.outside:
+            term = Term(seen.X, seen.codes, seen.ids, parts[k].states.posterior.mean)
+            z[rows] += margins([term], np.zeros(len(rows)))
+        return z
+
+    def blocks(self, parts: Sequence[Part]) -> list[Block]:
+        """The effects that learn, at their priors of now."""
+        return [Block(design, parts[k].prior(), parts[k].effect.form) for k, design in self.designs.items()]
 
 
-def _learn(
-    parameters: Parameters,
-    effects: list[EffectState],
-    batch: Batch,
-    shares: list[_Share],
-    start: list[FloatArray] | None,
+def prepared(
+    batch: Batch, taken: Mapping[str, EntityStates], shared: Shared, *, locked: Collection[str] = ()
+) -> Task:
+    """A batch made ready; it is not needed any more then, and large ones should not stand in memory twice.
+
+    Args:
+        batch: from :func:`acclimate.learners.shared.begun` or :func:`acclimate.learners.shared.grown`.
+        taken: of each random effect the states of the batch's entities, in the order in which it has them.
+        shared: from there too.
+        locked: effects that stay as they are and count as offsets.
+    """
+    states = {FIXED: shared.fixed_states, **taken}
+    parts = [
+        _part(seen, states[seen.effect.name], batch, locked=seen.effect.name in locked) for seen in batch.seen
+    ]
+    rows, parts = _by_entity(*_capped(batch, parts))
+    designs = {
+        k: part.design(seen.X, rows.weight)
+        for k, (part, seen) in enumerate(zip(parts, rows.seen, strict=True))
+        if part.learns.any()
+    }
+    return Task(parts, designs, _outside(parts, rows), rows.label, rows.offset, rows.weight)
+
+
+def learn(
+    parameters: GLMixParameters,
+    shared: Shared,
+    task: Task,
     *,
-    population: bool,
-) -> tuple[list[EffectState], Info]:
-    """The joint posterior of all effects with a share; with ``population``, that of the population first."""
-    free = [i for i, share in enumerate(shares) if len(share.touched)]
+    start: Mapping[str, FloatArray] | None = None,
+    population: bool = False,
+) -> tuple[Shared, Changed, Info]:
+    """The joint posterior of all effects after a batch; what came before enters through posteriors alone.
+
+    Args:
+        parameters: what a GLMix is.
+        shared: as it was prepared with.
+        task: the batch.
+        start: means ``(t, d)`` of the batch's entities, by effect, to begin the search at.
+        population: learn the populations of the random effects first, from these rows.
+
+    Returns:
+        What is shared now, the states that have changed (computed piece by piece, as they are asked for), and how
+        it went.
+    """
+    parts, free = task.parts, list(task.designs)
     if not free:
-        return effects, Info(0, 0, 0, 0, 0.0, True, {})
-    entities = sum(len(shares[i].touched) for i in free)
-    counts = {name: share.rows for name, share in zip(parameters.names, shares, strict=True)}
-    batch, shares = _capped(parameters, effects, batch, shares)
-    learning = population and any(i > 0 for i in free)
-    means, information = None if start is None else [start[i] for i in free], None
-    rounds = steps = products = 0
-    while True:
-        solution = solve_joint(
-            [_block(parameters.effects[i], effects[i], batch.designs[i], shares[i]) for i in free],
-            batch.label,
-            batch.offset + _outside(effects, batch, shares),
-            batch.weight,
-            start=means,
-            information=information,
-            tolerance=_LOOSE * np.sqrt(entities) if learning else parameters.tolerance,
+        return shared, {}, NOTHING_LEARNED
+    means = None if start is None else [start[parts[k].effect.name][parts[k].learners] for k in free]
+    jointly = partial(solve_joint, y=task.label, weight=task.weight, max_steps=parameters.max_steps)
+    steps = products = rounds = 0
+    curvature = None
+    if population and any(k > 0 for k in free):
+        loose = _LOOSE * np.sqrt(sum(len(parts[k].learners) for k in free))
+        gain = np.inf
+        while gain > _SETTLED and rounds < _ROUNDS:
+            offset = task.margins(parts)
+            solution = jointly(
+                task.blocks(parts), offset=offset, start=means, curvature=curvature, tolerance=loose
+            )
+            steps, products = steps + solution.steps, products + solution.products
+            parts, gain = _repopulated(parts, free, solution)
+            means, curvature = [solution.means(i) for i in range(len(free))], solution.curvature
+            rounds += 1
+    blocks, offset = task.blocks(parts), task.margins(parts)
+    if means is None and is_separate(blocks):
+        solved: Solution | SeparateSolution = solve_separately(
+            blocks[0],
+            task.label,
+            offset,
+            task.weight,
+            tolerance=parameters.tolerance,
             max_steps=parameters.max_steps,
         )
-        steps, products = steps + solution.steps, products + solution.products
-        if not learning:
-            break
-        effects, gain = _repopulated(effects, free, solution)
-        means, information = [posterior.mean for posterior in solution.posteriors], solution.information
-        rounds += 1
-        learning = gain > _SETTLED and rounds < _ROUNDS
-    unsettled: dict[str, ArrowArray] = {}
-    for i, posterior, settled in zip(free, solution.posteriors, solution.settled, strict=True):
-        share, name = shares[i], parameters.names[i]
-        effects[i] = effects[i].learned(share.touched, posterior, share.times, counts[name])
-        unsettled[name] = effects[i].states.ids.take(pa.array(share.touched[~settled]))
-    info = Info(len(batch), steps, products, rounds, solution.decrement, solution.converged, unsettled)
-    return effects, info
+    else:
+        solved = jointly(blocks, offset=offset, start=means, curvature=curvature, tolerance=parameters.tolerance)
+    names = [parts[k].effect.name for k in free]
+    unsettled = {
+        name: _unsettled(parts[k], solved.decrements[i], parameters.tolerance)
+        for i, (k, name) in enumerate(zip(free, names, strict=True))
+    }
+    steps, products = steps + solved.steps, products + solved.products
+    info = Info(len(task.label), steps, products, rounds, solved.decrement, solved.converged, unsettled)
+    pieces = {name: _pieces(parts[k], solved, i) for i, (k, name) in enumerate(zip(free, names, strict=True))}
+    fixed_states = next(iter(pieces.pop(FIXED))) if FIXED in pieces else shared.fixed_states
+    effects = [part.effect for part in parts]
+    return replace(shared, fixed=effects[0], random=tuple(effects[1:]), fixed_states=fixed_states), pieces, info
 
 
-def _read(
-    parameters: Parameters, events: Events, indexes: Sequence[FeatureIndex], locks: list[bool]
-) -> tuple[Batch, list[FeatureIndex], str]:
-    schema = events.schema
-    label = parameters.label or schema.labels[0]
-    if label not in schema.labels:
-        raise ConfigError(f"no label '{label}' in the schema", hint=nearest(label, schema.labels))
-    layouts = _layouts(parameters, schema)
-    batch, indexes = read_batch(events, layouts, indexes, label=label, grow=[not lock for lock in locks])
-    return batch, indexes, label
+def _part(seen: Seen, states: EntityStates, batch: Batch, *, locked: bool) -> Part:
+    declared, count = seen.effect.declared, len(seen.ids)
+    latest = np.full(count, np.iinfo(np.int64).min)
+    np.maximum.at(latest, seen.codes, batch.time)
+    rows = np.bincount(seen.codes, minlength=count)
+    least = declared.min_rows if isinstance(declared, RandomEffect) else 1
+    learns = np.zeros(count, np.bool_) if locked else rows >= least
+    return Part(seen.effect, states, seen.codes, latest, rows, learns)
 
 
-def _layouts(parameters: Parameters, schema: Schema) -> list[Layout]:
-    columns = [schema.entity_column(effect.entity) for effect in parameters.random]
-    if len(set(columns)) < len(columns):
-        raise ConfigError(f"two random effects of one entity in {columns}", hint="put their features together")
-    random = [Layout(column, of.features) for column, of in zip(columns, parameters.random, strict=True)]
-    return [Layout(None, parameters.fixed.features), *random]
+def _capped(batch: Batch, parts: list[Part]) -> tuple[Batch, list[Part]]:
+    """The rows left by each random effect's ``max_rows``; how many an entity had is not forgotten."""
+    for k in range(len(parts)):
+        part = parts[k]
+        declared = part.effect.declared
+        if isinstance(declared, RandomEffect) and declared.max_rows is not None:
+            batch = batch.at(*sample_rows(batch, part.entity(), declared.max_rows))
+            parts = _with_rows_of(batch, parts)
+    return batch, parts
 
 
-def _locks(parameters: Parameters, schema: Schema, locked: Collection[str]) -> list[bool]:
-    """Which effects are locked; an entity goes by its role or its column."""
-    columns = [FIXED, *(schema.entity_column(effect.entity) for effect in parameters.random)]
-    asked = {schema.entities.get(name, name): name for name in locked}
-    for column, name in asked.items():
-        if column not in columns:
-            raise ConfigError(f"no effect '{name}' to lock", hint=nearest(name, parameters.names))
-    if set(columns) <= asked.keys():
-        raise ConfigError("every effect is locked", hint="leave one to be learned")
-    return [column in asked for column in columns]
+def _by_entity(batch: Batch, parts: list[Part]) -> tuple[Batch, list[Part]]:
+    """The rows in the order of the entities of the largest effect: what is worked on together lies together."""
+    largest = max(parts, key=lambda part: len(part.states) * len(part.effect.index))
+    order = np.argsort(largest.codes, kind="stable")
+    batch = batch.at(order, batch.weight[order])
+    return batch, _with_rows_of(batch, parts)
 
 
-def _recognised(parameters: Parameters, effects: Sequence[EffectState], batch: Batch) -> Batch:
-    """The batch with its ids in the types of the known ones."""
-    parts = zip(effects, batch.ids, parameters.names, strict=True)
-    return replace(batch, ids=[effect.cast_ids(ids, name) for effect, ids, name in parts])
+def _with_rows_of(batch: Batch, parts: list[Part]) -> list[Part]:
+    return [replace(part, codes=seen.codes) for part, seen in zip(parts, batch.seen, strict=True)]
 
 
-def _centred(effect: EffectState, batch: Batch) -> EffectState:
-    """A fixed effect with the label's log-odds as prior intercept, lest the ridge pull to one half."""
-    positive, total = batch.weight @ batch.label + 0.5, batch.weight.sum() + 1.0
-    mean = effect.ridge.mean.copy()
-    mean[0] = np.log(positive / (total - positive))
-    ridge = Posterior(mean, effect.ridge.precision)
-    return replace(effect, ridge=ridge, base=ridge)
+def _outside(parts: Sequence[Part], batch: Batch) -> list[tuple[int, IntArray, Seen]]:
+    """See :class:`Task`."""
+    rows = [np.flatnonzero(~part.learns[part.codes]) for part in parts]
+    return [(k, rows[k], seen.at(rows[k])) for k, seen in enumerate(batch.seen) if len(rows[k])]
 
 
-def _admit(
-    parameters: Parameters, effects: list[EffectState], batch: Batch, locks: list[bool]
-) -> tuple[list[EffectState], list[_Share]]:
-    """Give every entity with rows enough a state, and say which rows each effect learns from."""
-    admitted = list(effects)
-    shares: list[_Share] = []
-    for i, (effect, ids) in enumerate(zip(effects, batch.ids, strict=True)):
-        codes, distinct = _distinct(ids)
-        rows = np.bincount(codes, minlength=len(distinct))
-        of = parameters.effects[i]
-        least = of.min_rows if isinstance(of, RandomEffect) else 1
-        enough = (rows >= least) & (not locks[i])
-        new = enough & (positions(distinct, effect.states.ids) < 0)
-        admitted[i] = effect.with_entities(distinct.filter(pa.array(new)))
-        times = np.full(len(distinct), np.iinfo(np.int64).min)
-        np.maximum.at(times, codes, batch.time)
-        local = np.where(enough, np.cumsum(enough) - 1, -1)
-        touched = positions(distinct, admitted[i].states.ids)[enough]
-        shares.append(_Share(local[codes], touched, times[enough], rows[enough]))
-    return admitted, shares
-
-
-def _capped(
-    parameters: Parameters, effects: list[EffectState], batch: Batch, shares: list[_Share]
-) -> tuple[Batch, list[_Share]]:
-    """The rows left by each random effect's ``max_rows``."""
-    names = [effect.index.names for effect in effects]
-    for i, effect in enumerate(parameters.random, start=1):
-        if effect.max_rows is not None:
-            rows, weight = sample_rows(batch, names, shares[i].entity, effect.max_rows)
-            batch = batch.taken(rows, weight)
-            shares = [replace(share, entity=share.entity[rows]) for share in shares]
-    return batch, shares
-
-
-def _block(parameter: Effect, effect: EffectState, X: Any, share: _Share) -> Block:
-    prior = effect.prior(share.touched, share.times, parameter)
-    return Block(X, share.entity, prior, "marginal" if effect.form == "marginal" else "diagonal")
-
-
-def _outside(effects: list[EffectState], batch: Batch, shares: list[_Share]) -> FloatArray:
-    """The margin ``(n,)`` of what is known but not learned here: locked effects, entities with too few rows."""
-    z = np.zeros(len(batch))
-    for effect, X, ids, share in zip(effects, batch.designs, batch.ids, shares, strict=True):
-        rows = np.flatnonzero(share.entity < 0)
-        if len(rows):
-            z[rows] += margins([_at_means(effect, X[rows], ids.take(pa.array(rows)))], np.zeros(len(rows)))
-    return z
-
-
-def _repopulated(
-    effects: list[EffectState], free: list[int], solution: Solution
-) -> tuple[list[EffectState], float]:
+def _repopulated(parts: list[Part], free: list[int], solution: Solution) -> tuple[list[Part], float]:
     """The random effects at populations learned from the solution, and the log-likelihood that it gains."""
-    changed, gained = list(effects), 0.0
-    fixed_names = set(effects[0].index.names)
-    for i, linear, information in zip(free, solution.evidence, solution.information, strict=True):
-        if i == 0:
+    changed, gained = list(parts), 0.0
+    fixed_names = set(parts[0].effect.index.names)
+    for i, k in enumerate(free):
+        if k == 0:
             continue
-        effect = effects[i]
+        effect = parts[k].effect
+        linear, information = solution.evidence(i, _representatives(parts[k]))
         # A coefficient that the fixed effect has too would share its mean with it: only their sum is known.
-        own = np.array([name not in fixed_names for name in effect.index.names])
-        seen = in_form(information, full=effect.base.is_full)
-        base, gain = learn_population(linear, seen, effect.base, effect.ridge, free_mean=own)
-        changed[i], gained = effect.at_population(base), gained + gain
+        alone = np.array([name not in fixed_names for name in effect.index.names])
+        base, gain = learn_population(linear, information, effect.population, effect.ridge, free_mean=alone)
+        changed[k], gained = parts[k].at_population(base), gained + gain
     return changed, gained
 
 
-def _means_before(before: EffectState, effect: EffectState, share: _Share) -> FloatArray:
-    """Means ``(t, d)`` of the touched entities as they were, zero where there were none."""
-    means = np.zeros((len(share.touched), len(effect.index)))
-    old = before.means_of(effect.states.ids.take(pa.array(share.touched)))
-    means[:, : old.shape[1]] = old
-    return means
+def _representatives(part: Part) -> IntArray | None:
+    """The entities that a population is learned from, counted among those that learn; ``None`` for all of them.
+
+    Where they are too many, a lot decides that is drawn from an entity's rows and times: neither the order of rows
+    nor the names of entities show.
+    """
+    learners, width = part.learners, len(part.effect.index)
+    most = max(_REPRESENTATIVES, _POPULATION_CELLS // (width**2 if part.effect.form == "full" else width))
+    if len(learners) <= most:
+        return None
+    lots = hashed(part.latest[learners].view(np.uint64) ^ hashed(part.rows[learners].view(np.uint64)))
+    return np.sort(np.argsort(lots, kind="stable")[:most])
 
 
-def _distinct(ids: ArrowArray) -> tuple[IntArray, Any]:
-    """Codes ``(n,)`` into the distinct ids, and those."""
-    encoded: Any = ids.dictionary_encode()
-    return encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64), encoded.dictionary
+def _unsettled(part: Part, decrements: FloatArray, tolerance: float) -> IdArray:
+    return part.states.ids[part.learners[decrements > tolerance]]
 
 
-def _at_means(effect: EffectState, X: Any, ids: ArrowArray, seed: Sequence[int] = ()) -> Term:  # noqa: ARG001
-    codes, distinct = _distinct(ids)
-    return Term(X, codes, effect.means_of(distinct))
+def _pieces(part: Part, solved: Solution | SeparateSolution, block: int) -> Iterator[EntityStates]:
+    for members in solved.pieces(block):
+        yield part.changed(members, solved.posterior(block, members))
 
 
-def _with_covariances(effect: EffectState, X: Any, ids: ArrowArray, seed: Sequence[int]) -> Term:  # noqa: ARG001
-    codes, distinct = _distinct(ids)
-    posterior = effect.posteriors_of(distinct)
-    return Term(X, codes, posterior.mean, posterior.covariance())
+# --- prediction and checks ----------------------------------------------------------------------------------
 
 
-def _at_draws(effect: EffectState, X: Any, ids: ArrowArray, seed: Sequence[int]) -> Term:
-    codes, distinct = _distinct(ids)
-    return Term(X, codes, draws(effect.posteriors_of(distinct), distinct, seed))
+def predict(
+    shared: Shared, entities: Entities, events: Events, *, mode: Mode = "point", seed: int = 0
+) -> FloatArray:
+    """Probabilities of the label, ``(n,)``; see :meth:`acclimate.GLMix.predict`."""
+    names = {effect.name for effect in shared.effects}
+    batch = read_batch(events, shared.effects, shared.settled, label=None, locked=names)
+    fixed, *random = batch.seen
+    posterior = shared.fixed_states.posterior
+    terms = [Term(fixed.X, fixed.codes, fixed.ids, posterior.mean, posterior.precision)]
+    for seen in random:
+        name, population = seen.effect.name, seen.effect.population
+        if mode == "point":
+            terms.append(Term(seen.X, seen.codes, seen.ids, entities.means(name, seen.ids, population)))
+            continue
+        posterior = entities.take(name, seen.ids, population).posterior
+        terms.append(Term(seen.X, seen.codes, seen.ids, posterior.mean, posterior.precision))
+    return score(terms, batch.offset, mode, seed)
+
+
+def columns(parameters: GLMixParameters, events: Events) -> dict[str, int]:
+    """How many coefficients each effect would have on these events; all of them are read and checked."""
+    effects = new_effects(parameters, events.schema)
+    indexes = count_columns(events, effects, Settled(), events.schema.label(parameters.label))
+    return {effect.name: len(index) for effect, index in zip(effects, indexes, strict=True)}

@@ -1,55 +1,125 @@
 """Plain baselines: the rate of positive rows, over all or of each entity."""
 
-from dataclasses import dataclass
-from pathlib import Path
+from abc import abstractmethod
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from acclimate.artifacts import Events, FloatArray
-from acclimate.errors import ConfigError, MismatchError, NotFittedError, nearest
-from acclimate.features import positions
-from acclimate.storage import read_artifact, unpacking, write_artifact
+from acclimate.arrays import ArrowArray, FloatArray, IdArray
+from acclimate.artifacts import Events
+from acclimate.config import GlobalRateParameters, RateParameters
+from acclimate.features import codes_of, id_type, ids_as, ids_as_arrow
+from acclimate.learners.base import Fitted, Packed, declared_by
+from acclimate.learners.entities import IdIndex, with_room
+from acclimate.storage import Stored
 
 
 @dataclass(frozen=True)
 class RateState:
-    """What was counted: ``ids (n,)``; ``rows`` and ``positives (n,)``, by weight."""
+    """What all entities share: all rows and positives by weight, and the type in which ids are kept, once seen."""
 
-    ids: "pa.Array[Any]"
-    rows: FloatArray
-    positives: FloatArray
+    label: str
+    contract: dict[str, Any]
+    cut: int
+    rows: float = 0.0
+    positives: float = 0.0
+    ids: str | None = None
 
+    @property
     def rate(self) -> float:
         """The rate over all rows, with half a row of each label added (Jeffreys): 1/2 without any."""
-        return float((self.positives.sum() + 0.5) / (self.rows.sum() + 1.0))
+        return (self.positives + 0.5) / (self.rows + 1.0)
 
-    def updated(self, ids: "pa.Array[Any]", y: FloatArray, weight: FloatArray) -> "RateState":
-        """The counts with more rows, all ``(n,)``; ids unseen before are appended."""
-        encoded = ids.dictionary_encode()
-        new = encoded.dictionary.filter(pa.array(positions(encoded.dictionary, self.ids) < 0))
-        known = pa.concat_arrays([self.ids, new])
-        place = positions(encoded.dictionary, known)[encoded.indices.to_numpy()]
-        grow = (0, len(new))
-        return RateState(
-            known,
-            np.pad(self.rows, grow) + np.bincount(place, weight, len(known)),
-            np.pad(self.positives, grow) + np.bincount(place, weight * y, len(known)),
+
+@dataclass(frozen=True)
+class RateInfo:
+    """How many ``rows`` the last fit or update counted."""
+
+    rows: int
+
+
+class Counts:
+    """Rows and positives by weight of each entity; the cost of an update follows what it touches."""
+
+    def __init__(self, ids: IdArray | None = None, rows: FloatArray | None = None, positives: Any = None) -> None:
+        self.index = IdIndex(ids)
+        self._rows = np.zeros(0) if rows is None else rows
+        self._positives = np.zeros(0) if positives is None else positives
+
+    @property
+    def rows(self) -> FloatArray:
+        """Of each entity, ``(n,)``."""
+        return self._rows[: len(self.index)]
+
+    @property
+    def positives(self) -> FloatArray:
+        """Of each entity, ``(n,)``."""
+        return self._positives[: len(self.index)]
+
+    def add(self, ids: IdArray, rows: FloatArray, positives: FloatArray) -> None:
+        """Count more of these ids, all ``(t,)``."""
+        known, numbers = len(self.index), self.index.admit(ids)
+        self._rows, self._positives = (with_room(a, len(self.index)) for a in (self._rows, self._positives))
+        self.rows[known:], self.positives[known:] = 0.0, 0.0
+        self._rows[numbers] += rows
+        self._positives[numbers] += positives
+
+    def take(self, ids: IdArray) -> tuple[FloatArray, FloatArray]:
+        """Rows and positives of these ids, 0 of unknown ones."""
+        numbers = self.index.numbers(ids)
+        known, rows, positives = numbers >= 0, np.zeros(len(ids)), np.zeros(len(ids))
+        rows[known], positives[known] = self._rows[numbers[known]], self._positives[numbers[known]]
+        return rows, positives
+
+
+def count(events: Events, before: RateState, column: str | None) -> tuple[RateState, Counts, RateInfo]:
+    """Count events: what all share then, the rows of each entity (of none without its ``column``), and how many.
+
+    Raises:
+        MismatchError: ids cannot be of the type of those counted before.
+    """
+    schema, state, counts, total = events.schema, before, Counts(), 0
+    wanted = (schema.time.column, state.label, column, schema.weight)
+    for batch in events.reader(list(dict.fromkeys(name for name in wanted if name is not None))):
+        known = batch.filter(pc.is_valid(batch[state.label]))
+        if not known.num_rows:
+            continue
+        y = known[state.label].cast(pa.float64()).to_numpy()
+        weight = np.ones(len(y)) if schema.weight is None else known[schema.weight].to_numpy()
+        latest = int(pc.max(known[schema.time.column].cast(pa.int64())).as_py())
+        total += len(y)
+        state = replace(
+            state,
+            cut=max(state.cut, latest),
+            rows=state.rows + float(weight.sum()),
+            positives=state.positives + float(weight @ y),
         )
+        if column is not None:
+            codes, distinct = codes_of(known[column])
+            state = replace(state, ids=state.ids or id_type(distinct.type))
+            rows, positives = np.bincount(codes, weight), np.bincount(codes, weight * y)
+            counts.add(_ids(distinct, state, column), rows.astype(np.float64), positives.astype(np.float64))
+    return state, counts, RateInfo(total)
 
 
-class _Counting:
-    """What the two learners share: counting rows by entity, or all as one where ``entity`` is None."""
+def _ids(ids: ArrowArray, state: RateState, column: str) -> IdArray:
+    return ids_as(ids, state.ids or id_type(ids.type), f"column '{column}'")
 
-    kind: ClassVar[str]
 
-    def __init__(self, label: str | None, entity: str | None) -> None:
-        self.label = label
-        self._entity = entity
-        self._state: RateState | None = None
-        self._fingerprint = ""
+class _Counting(Fitted[RateState]):
+    """What the two have in common: ``counts`` holds what is of each entity."""
+
+    def __init__(self) -> None:
+        self.state: RateState | None = None
+        self.info: RateInfo | None = None
+        self.counts = Counts()
+
+    @abstractmethod
+    def _column(self, events: Events) -> str | None:
+        """The column of the entities that are counted."""
 
     def fit(self, events: Events) -> Self:
         """Count these events alone.
@@ -57,7 +127,9 @@ class _Counting:
         Raises:
             ConfigError: the schema has no such label or entity.
         """
-        self._state, self._fingerprint = self._counted(None, events), events.schema.fingerprint()
+        schema = events.schema
+        nothing = RateState(schema.label(self.parameters.label), schema.content(), 0)
+        self.state, self.counts, self.info = count(events, nothing, self._column(events))
         return self
 
     def update(self, events: Events) -> Self:
@@ -67,146 +139,95 @@ class _Counting:
             NotFittedError: ``fit`` comes first.
             MismatchError: the events are of another schema than those it was fitted on.
         """
-        self._state = self._counted(self._fitted(events), events)
+        self.state, new, self.info = count(events, self._fitted(events.schema), self._column(events))
+        self.counts.add(new.index.ids(), new.rows, new.positives)
         return self
 
-    def save(self, path: str | Path, *, overwrite: bool = False) -> None:
-        """Write the counts to a folder.
+    def columns(self, events: Events) -> dict[str, int]:
+        """Read and check these events as :meth:`fit` would; there are no coefficients to count.
 
         Raises:
-            NotFittedError: there is nothing to save.
-            OutputError: the folder exists, or cannot be written.
+            ConfigError: the schema has no such label or entity.
         """
-        state = self._fitted()
-        write_artifact(
-            path,
-            kind=self.kind,
-            manifest={"parameters": self._parameters(), "schema": self._fingerprint},
-            arrays={"rows": state.rows, "positives": state.positives},
-            tables={"ids": pa.table({"id": state.ids})},
-            overwrite=overwrite,
-        )
-
-    @classmethod
-    def load(cls, path: str | Path) -> Self:
-        """Read what :meth:`save` wrote.
-
-        Raises:
-            FormatError: there is nothing, it is damaged, or another format version wrote it.
-            MismatchError: it is another kind of learner.
-        """
-        stored = read_artifact(path, kind=cls.kind)
-        with unpacking(path):
-            learner = cls(**stored.manifest["parameters"])
-            ids = stored.tables["ids"]["id"].combine_chunks()
-            rows, positives = stored.arrays["rows"], stored.arrays["positives"]
-            if not rows.shape == positives.shape == (len(ids),):
-                raise ValueError(f"{len(ids)} ids, rows {rows.shape} and positives {positives.shape}")
-            learner._state = RateState(ids, rows, positives)
-            learner._fingerprint = stored.manifest["schema"]
-        return learner
+        schema = events.schema
+        count(events, RateState(schema.label(self.parameters.label), schema.content(), 0), self._column(events))
+        return {}
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the counts."""
-        state = self._state
-        return 0 if state is None else int(state.ids.nbytes) + state.rows.nbytes + state.positives.nbytes
+        """Bytes of the counts; of each entity its id, rows and positives."""
+        self._fitted()
+        return 16 + 24 * len(self.counts.index)
 
-    def _parameters(self) -> dict[str, Any]:
-        return {"label": self.label}
+    def _packed(self, state: RateState) -> Packed:
+        shared = {"rows": state.rows, "positives": state.positives, "ids": state.ids}
+        if state.ids is None:  # no entity was seen, or none is counted
+            return Packed(shared)
+        return Packed(
+            shared,
+            {"rows": self.counts.rows, "positives": self.counts.positives},
+            {"ids": pa.table({"id": ids_as_arrow(self.counts.index.ids(), state.ids)})},
+        )
 
-    def _fitted(self, events: Events | None = None) -> RateState:
-        if self._state is None:
-            raise NotFittedError(f"{type(self).__name__} has counted nothing yet", hint="call fit or load first")
-        if events is not None and events.schema.fingerprint() != self._fingerprint:
-            raise MismatchError(
-                f"{type(self).__name__} was fitted on events of another schema",
-                hint="use the schema it was fitted with, or fit anew",
-            )
-        return self._state
-
-    def _counted(self, state: RateState | None, events: Events) -> RateState:
-        schema = events.schema
-        if self.label is not None and self.label not in schema.labels:
-            raise ConfigError(f"no label '{self.label}' in the schema", hint=nearest(self.label, schema.labels))
-        label = self.label or schema.labels[0]
-        entity = None if self._entity is None else schema.entity_column(self._entity)
-        reader = events.reader([c for c in (label, entity, schema.weight) if c is not None])
-        if state is None:
-            kind = pa.int64() if entity is None else reader.schema.field(entity).type
-            state = RateState(pa.array([], kind), np.zeros(0), np.zeros(0))
-        for batch in reader:
-            rows = batch.filter(pc.is_valid(batch[label]))
-            y = rows[label].to_numpy().astype(np.float64)
-            weight = np.ones(len(y)) if schema.weight is None else rows[schema.weight].to_numpy()
-            state = state.updated(_ids(rows, entity, state.ids.type), y, weight)
-        return state
-
-
-def _ids(rows: pa.RecordBatch, column: str | None, kind: pa.DataType) -> "pa.Array[Any]":
-    """The ids in the type they are known in; one and the same for all rows without a column."""
-    if column is None:
-        return pa.array(np.zeros(rows.num_rows, np.int64))
-    try:
-        return rows[column].cast(kind)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise MismatchError(
-            f"ids in column '{column}' are {rows[column].type}, those learned before are {kind}",
-            hint="bring the column to one type, or fit anew",
-        ) from error
+    def _unpack(self, stored: Stored, known: dict[str, Any]) -> None:
+        self.state = RateState(**known, **{name: stored.manifest[name] for name in ("rows", "positives", "ids")})
+        if self.state.ids is None:
+            return
+        ids: Any = stored.tables["ids"]["id"].combine_chunks()
+        rows, positives = stored.arrays["rows"], stored.arrays["positives"]
+        if not rows.shape == positives.shape == (len(ids),):
+            raise ValueError(f"{len(ids)} ids, rows {rows.shape} and positives {positives.shape}")
+        self.counts = Counts(ids_as(ids, self.state.ids, "the table of ids"), rows, positives)
+        if len(self.counts.index) != len(ids):
+            raise ValueError(f"{len(ids) - len(self.counts.index)} ids are there twice")
 
 
 class GlobalRate(_Counting):
     """The rate of positive rows, said of every row.
 
-    Args:
-        label: of the schema; its first one by default.
+    Its arguments are the fields of :class:`acclimate.config.GlobalRateParameters`.
     """
 
     kind: ClassVar[str] = "global-rate"
 
-    def __init__(self, label: str | None = None) -> None:
-        super().__init__(label, None)
+    @declared_by(GlobalRateParameters)
+    def __init__(self, parameters: GlobalRateParameters) -> None:
+        super().__init__()
+        self.parameters: GlobalRateParameters = parameters
 
     def predict(self, events: Events) -> FloatArray:
         """The rate, once per row ``(n,)``; raises as :meth:`update`."""
-        rate = self._fitted(events).rate()
+        rate = self._fitted(events.schema).rate
         return np.full(sum(batch.num_rows for batch in events.reader([events.schema.time.column])), rate)
+
+    def _column(self, events: Events) -> str | None:  # noqa: ARG002
+        return None
 
 
 class Rate(_Counting):
     """The rate of positive rows of each entity, smoothed towards the rate of all.
 
-    ``(positives + prior_rows * rate) / (rows + prior_rows)``; an entity never seen has the rate of all.
-
-    Args:
-        entity: role or column of an entity of the schema.
-        label: of the schema; its first one by default.
-        prior_rows: how many rows at the rate of all an entity starts with.
-
-    Raises:
-        ConfigError: ``prior_rows`` is not positive.
+    ``(positives + prior_rows * rate) / (rows + prior_rows)``; an entity never seen has the rate of all. Its
+    arguments are the fields of :class:`acclimate.config.RateParameters`.
     """
 
     kind: ClassVar[str] = "rate"
 
-    def __init__(self, entity: str, label: str | None = None, prior_rows: float = 20.0) -> None:
-        if not 0 < prior_rows < np.inf:
-            raise ConfigError(f"prior_rows is {prior_rows}", hint="give a positive number of rows")
-        super().__init__(label, entity)
-        self.entity = entity
-        self.prior_rows = prior_rows
+    @declared_by(RateParameters)
+    def __init__(self, parameters: RateParameters) -> None:
+        super().__init__()
+        self.parameters: RateParameters = parameters
 
     def predict(self, events: Events) -> FloatArray:
         """The rate of each row's entity ``(n,)``; raises as :meth:`update`."""
-        state = self._fitted(events)
-        column = events.schema.entity_column(self.entity)
-        rate = state.rate()
-        known = (state.positives + self.prior_rows * rate) / (state.rows + self.prior_rows)
-        # Position -1, an entity never seen, is the last place.
-        of_place = np.append(known, rate)
-        ids = (_ids(batch, column, state.ids.type) for batch in events.reader([column]))
-        return np.concatenate([np.zeros(0), *(of_place[positions(i, state.ids)] for i in ids)])
+        state, prior_rows = self._fitted(events.schema), self.parameters.prior_rows
+        column = events.schema.entity_column(self.parameters.entity)
+        parts = [np.zeros(0)]
+        for batch in events.reader([column]):
+            codes, distinct = codes_of(batch[column])
+            rows, positives = self.counts.take(_ids(distinct, state, column))
+            parts.append(((positives + prior_rows * state.rate) / (rows + prior_rows))[codes])
+        return np.concatenate(parts)
 
-    def _parameters(self) -> dict[str, Any]:
-        return {"entity": self.entity, "label": self.label, "prior_rows": self.prior_rows}
+    def _column(self, events: Events) -> str | None:
+        return events.schema.entity_column(self.parameters.entity)

@@ -1,89 +1,102 @@
-"""A GLMix on disk: a manifest, arrays, and a table of names and one of ids for each effect."""
+"""A GLMix on disk: per effect a table of names, and per random one a table of ids and the arrays of a store."""
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
-from pydantic import TypeAdapter
+from numpy.typing import NDArray
 
-from acclimate.artifacts import EntityStates, Posterior
-from acclimate.features import FeatureIndex, Settled
-from acclimate.learners.effects import EffectState
-from acclimate.learners.mixed import Parameters, State
-from acclimate.storage import Stored, read_artifact, unpacking, write_artifact
+from acclimate.arrays import EntityStates, Posterior
+from acclimate.config import GLMixParameters
+from acclimate.features import FeatureIndex, Settled, ids_as_arrow
+from acclimate.learners.base import Packed
+from acclimate.learners.effects import FIXED, Declared, Effect
+from acclimate.learners.entities import MemoryEntities
+from acclimate.learners.shared import Shared
+from acclimate.storage import Stored
 
-KIND = "glmix"
 
-
-def save_glmix(path: str | Path, parameters: Parameters, state: State, *, overwrite: bool) -> None:
-    """Write a model; see :func:`acclimate.storage.write_artifact` for the errors."""
-    arrays: dict[str, Any] = {}
+def packed(state: Shared, entities: MemoryEntities) -> Packed:
+    """A model as it goes to disk."""
+    fixed = state.fixed_states
+    arrays: dict[str, NDArray[Any]] = {
+        "fixed.mean": fixed.posterior.mean,
+        "fixed.precision": fixed.posterior.precision,
+        "fixed.touched": fixed.touched,
+        "fixed.rows": fixed.rows,
+    }
     tables: dict[str, pa.Table] = {}
     for i, effect in enumerate(state.effects):
-        states = effect.states
-        arrays |= {
-            f"{i}.mean": states.posterior.mean,
-            f"{i}.precision": states.posterior.precision,
-            f"{i}.touched": states.touched,
-            f"{i}.rows": states.rows,
-            f"{i}.base.mean": effect.base.mean,
-            f"{i}.base.precision": effect.base.precision,
-            f"{i}.ridge.mean": effect.ridge.mean,
-            f"{i}.ridge.precision": effect.ridge.precision,
-        }
+        for name, prior in (("ridge", effect.ridge), ("population", effect.population)):
+            arrays |= {f"{i}.{name}.mean": prior.mean, f"{i}.{name}.precision": prior.precision}
         tables[f"names-{i}"] = pa.table({"name": list(effect.index.names)})
-        tables[f"entities-{i}"] = pa.table({"id": states.ids})
-    manifest = {
-        "parameters": asdict(parameters),
-        "label": state.label,
-        "schema": state.contract,
-        "cut": state.cut,
-        "effects": [{"form": effect.form, **asdict(effect.index.settled)} for effect in state.effects],
-    }
-    write_artifact(path, kind=KIND, manifest=manifest, arrays=arrays, tables=tables, overwrite=overwrite)
+    for i, effect in enumerate(state.random, start=1):
+        arrays |= {f"{i}.states.{name}": array for name, array in entities.arrays(effect.name).items()}
+        tables[f"ids-{i}"] = pa.table({"id": ids_as_arrow(entities.ids(effect.name), effect.ids or "int64")})
+    effects = [{"column": effect.column, "ids": effect.ids} for effect in state.effects]
+    manifest = {"effects": effects, "settled": asdict(state.settled), "position": entities.position}
+    return Packed(manifest, arrays, tables)
 
 
-def load_glmix(path: str | Path) -> tuple[Parameters, State]:
-    """Read a model back.
+def unpacked(
+    stored: Stored, parameters: GLMixParameters, known: dict[str, Any], entities: MemoryEntities
+) -> Shared:
+    """The state; what is of entities is put into ``entities``.
 
     Raises:
-        FormatError: there is none, it is damaged or of another version.
-        MismatchError: it is of another kind.
+        ValueError: parts do not belong together.
     """
-    stored = read_artifact(path, kind=KIND)
-    manifest = stored.manifest
-    with unpacking(path):
-        parameters = TypeAdapter(Parameters).validate_python(manifest["parameters"])
-        effects = tuple(_effect(stored, i, record) for i, record in enumerate(manifest["effects"]))
-        if len(effects) != len(parameters.effects):
-            raise ValueError(f"{len(effects)} effects where the parameters have {len(parameters.effects)}")
-        return parameters, State(effects, manifest["label"], manifest["schema"], manifest["cut"])
-
-
-def _effect(stored: Stored, i: int, record: dict[str, Any]) -> EffectState:
-    arrays = {
-        name.removeprefix(f"{i}."): array for name, array in stored.arrays.items() if name.startswith(f"{i}.")
-    }
-    settled = Settled(record["fill"], record["kinds"], record["sizes"])
-    ids: Any = stored.tables[f"entities-{i}"]["id"].combine_chunks()
-    names = tuple(map(str, stored.tables[f"names-{i}"]["name"].to_pylist()))
-    _check_shapes(i, arrays, n=len(ids), d=len(names))
-    return EffectState(
-        FeatureIndex(names, settled),
-        record["form"],
-        Posterior(arrays["ridge.mean"], arrays["ridge.precision"]),
-        Posterior(arrays["base.mean"], arrays["base.precision"]),
-        EntityStates(ids, Posterior(arrays["mean"], arrays["precision"]), arrays["touched"], arrays["rows"]),
+    declared = [(FIXED, parameters.fixed), *((effect.entity, effect) for effect in parameters.random)]
+    records = stored.manifest["effects"]
+    if len(records) != len(declared):
+        raise ValueError(f"{len(records)} effects where the parameters have {len(declared)}")
+    effects = [
+        _effect(stored, i, name, effect, record)
+        for i, ((name, effect), record) in enumerate(zip(declared, records, strict=True))
+    ]
+    for i, effect in enumerate(effects[1:], start=1):
+        column: Any = stored.tables[f"ids-{i}"]["id"].combine_chunks()
+        ids = (
+            np.array(column.to_pylist(), np.dtypes.StringDType()) if effect.ids == "string" else column.to_numpy()
+        )
+        entities.put(effect.name, ids, _under(stored, f"{i}.states."))
+    settled, entities.position = stored.manifest["settled"], stored.manifest["position"]
+    arrays = _under(stored, "fixed.")
+    fixed = EntityStates(
+        np.array([FIXED], np.dtypes.StringDType()),
+        Posterior(arrays["mean"], arrays["precision"]),
+        arrays["touched"],
+        arrays["rows"],
+    )
+    shapes = {"mean": (1, len(effects[0].index)), "touched": (1,), "rows": (1,)}
+    _check_shapes("fixed", arrays, shapes)
+    return Shared(
+        effects[0],
+        tuple(effects[1:]),
+        fixed,
+        Settled(settled["fill"], settled["kinds"], settled["sizes"]),
+        **known,
     )
 
 
-def _check_shapes(i: int, arrays: dict[str, Any], *, n: int, d: int) -> None:
-    """Raises ValueError where the arrays of an effect are not of ``n`` entities and ``d`` coefficients."""
-    one = (d, d) if arrays["precision"].ndim == 3 else (d,)
-    shapes = {"touched": (n,), "rows": (n,), "mean": (n, d), "precision": (n, *one)}
-    for prior in ("base", "ridge"):
-        shapes |= {f"{prior}.mean": (d,), f"{prior}.precision": one}
+def _effect(stored: Stored, i: int, name: str, declared: Declared, record: dict[str, Any]) -> Effect:
+    names = tuple(map(str, stored.tables[f"names-{i}"]["name"].to_pylist()))
+    priors: list[Posterior] = []
+    for prior in ("ridge", "population"):
+        arrays = _under(stored, f"{i}.{prior}.")
+        _check_shapes(f"{i}.{prior}", arrays, {"mean": (len(names),)})
+        priors.append(Posterior(arrays["mean"], arrays["precision"]))
+    return Effect(name, declared, record["column"], record["ids"], FeatureIndex(names), *priors)
+
+
+def _under(stored: Stored, prefix: str) -> dict[str, NDArray[Any]]:
+    """The arrays whose names begin so, by the rest of their names."""
+    return {name.removeprefix(prefix): array for name, array in stored.arrays.items() if name.startswith(prefix)}
+
+
+def _check_shapes(place: str, arrays: dict[str, NDArray[Any]], shapes: dict[str, tuple[int, ...]]) -> None:
+    """Raises ValueError where an array is of another shape."""
     for name, shape in shapes.items():
         if arrays[name].shape != shape:
-            raise ValueError(f"{i}.{name} is of shape {arrays[name].shape}, not {shape}")
+            raise ValueError(f"{place}.{name} is of shape {arrays[name].shape}, not {shape}")

@@ -1,17 +1,16 @@
-"""Algebra of Gaussian blocks: forgetting, and the diagonal forms of a precision.
+"""Algebra of Gaussian blocks: forgetting, and what joins a posterior whose features have grown.
 
 Stabilised forgetting after Kulhavy and Zarrop (1993), as used for sequential logistic regression by
 Ouyang et al. (arXiv 2108.13299) in the form ``H1 = d H0 + X'DX + (1 - d) lambda I``.
 """
 
-from typing import Literal, TypeAlias, get_args
-
 import numpy as np
 
-from acclimate.artifacts import FloatArray, Posterior
-from acclimate.errors import ConfigError, nearest
+from acclimate.arrays import FloatArray, Posterior
+from acclimate.errors import ConfigError
 
-Diagonal: TypeAlias = Literal["diagonal", "marginal"]
+MATRIX_AT_MOST = 16_384
+"""Coefficients of which a matrix is built at most, and only if asked for: 2 GB."""
 
 
 def forget(posterior: Posterior, base: Posterior | None, keep: float | FloatArray) -> Posterior:
@@ -34,16 +33,11 @@ def forget(posterior: Posterior, base: Posterior | None, keep: float | FloatArra
         raise ConfigError("forgetting below 1 needs a base", hint="what is forgotten returns to it")
     if base.is_full and not posterior.is_full:
         raise ConfigError("a diagonal posterior cannot return to a full base", hint="give the base's diagonal")
-    d = d[..., None]
-    if not posterior.is_full:
-        past, fill = d * posterior.precision, (1.0 - d) * base.precision
-        precision = past + fill
-        return Posterior(posterior.mean + fill / precision * (base.mean - posterior.mean), precision)
-    past, fill = d[..., None] * posterior.precision, (1.0 - d[..., None]) * embedded(base)
-    precision = past + fill
+    fill = base.P.scaled(1.0 - d)
+    P0 = posterior.P.scaled(d).plus(fill)
     # As a step away from m: the terms of d H m cancel where a feature's mean dwarfs its spread.
-    pull = np.matvec(fill, base.mean - posterior.mean)
-    return Posterior(posterior.mean + np.linalg.solve(precision, pull[..., None])[..., 0], precision)
+    step = P0.solve(fill.times(base.mean - posterior.mean))
+    return Posterior(posterior.mean + step, P0.array)
 
 
 def decay(elapsed: FloatArray, half_life: float) -> FloatArray:
@@ -51,30 +45,25 @@ def decay(elapsed: FloatArray, half_life: float) -> FloatArray:
     return np.exp2(-np.maximum(elapsed, 0.0) / half_life)
 
 
-def embedded(posterior: Posterior) -> FloatArray:
-    """The precision as matrices ``(..., d, d)``, whichever form it is kept in."""
-    if posterior.is_full:
-        return posterior.precision
-    return posterior.precision[..., None] * np.eye(posterior.mean.shape[-1])
+def widened(posterior: Posterior, population: Posterior) -> Posterior:
+    """The same knowledge in the width and form of ``population`` (one block, or as many as ``posterior``).
 
-
-def inverse(precision: FloatArray) -> FloatArray:
-    """The inverses of matrices ``(..., d, d)``; one by one is far quicker for the common ``d = 1``."""
-    return 1.0 / precision if precision.shape[-1] == 1 else np.linalg.inv(precision)
-
-
-def in_form(precision: FloatArray, *, full: bool) -> FloatArray:
-    """Precisions of many blocks, ``(e, d, d)`` or ``(e, d)``, as a full or a diagonal prior needs them."""
-    return np.diagonal(precision, axis1=1, axis2=2) if precision.ndim == 3 and not full else precision
-
-
-def reduced(precision: FloatArray, diagonal: Diagonal) -> FloatArray:
-    """What a diagonal posterior keeps of precisions ``(..., d, d)``: ``diag(H)`` or ``1/diag(H^-1)``.
-
-    Photon-ML calls the variances that follow SIMPLE and FULL.
+    Coefficients that were not there are at the population, independent of the others; a full precision becomes
+    its diagonal where the population is diagonal, before it is widened, so that a wide matrix is never there.
     """
-    if diagonal not in get_args(Diagonal):
-        raise ConfigError(f"no diagonal '{diagonal}'", hint=nearest(diagonal, get_args(Diagonal)))
-    if diagonal == "marginal":
-        return 1.0 / np.diagonal(inverse(precision), axis1=-2, axis2=-1)
-    return np.diagonal(precision, axis1=-2, axis2=-1).copy()
+    if posterior.is_full and not population.is_full:
+        posterior = Posterior(posterior.mean, posterior.P.kept("diagonal").array)
+    elif population.is_full and not posterior.is_full:
+        posterior = Posterior(posterior.mean, posterior.P.full().array)
+    old, d, blocks = posterior.mean.shape[-1], population.mean.shape[-1], posterior.mean.shape[:-1]
+    if old == d:
+        return posterior
+    mean = np.empty((*blocks, d))
+    mean[..., :old], mean[..., old:] = posterior.mean, population.mean[..., old:]
+    precision = np.zeros((*blocks, *population.precision.shape[population.mean.ndim - 1 :]))
+    if population.is_full:
+        precision[..., :old, :old] = posterior.precision
+        precision[..., old:, old:] = population.precision[..., old:, old:]
+    else:
+        precision[..., :old], precision[..., old:] = posterior.precision, population.precision[..., old:]
+    return Posterior(mean, precision)

@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from scipy.special import expit
 
-from acclimate.artifacts import FloatArray
+from acclimate.arrays import FloatArray
 
 Loss: TypeAlias = Literal["logistic", "squared"]
 

@@ -1,18 +1,27 @@
-"""The population that random effects come from, learned from all entities by empirical Bayes."""
+"""The population that random effects come from, learned from all entities by empirical Bayes.
+
+Notation: entities ``e = 1..n`` have coefficients ``w_e ~ N(b, C)`` with ``C = B^-1``, and their rows say of them
+``exp(l_e'w - w'A_e w/2)``. So the posterior of an entity has covariance ``S_e = (A_e + B)^-1`` and mean
+``m_e = S_e (l_e + B b)``. The ridge ``N(r, R)`` counts as ``k`` more entities, each at its mean and as uncertain.
+"""
+
+from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from acclimate.artifacts import FloatArray, Posterior
-from acclimate.models.gaussian import inverse
+from acclimate.arrays import FloatArray, Full, Posterior, Precision
+
+T = TypeVar("T", bound=np.generic)
 
 _PSEUDO_ENTITIES = 2.0
-"""How many entities the ridge prior counts as: it keeps the covariance proper where there are few."""
+"""How many entities the ridge prior counts as, ``k``: it keeps the covariance proper where there are few."""
 
 
 def learn_population(
     linear: FloatArray,
-    information: FloatArray,
+    information: Precision,
     prior: Posterior,
     ridge: Posterior,
     *,
@@ -28,7 +37,7 @@ def learn_population(
 
     Args:
         linear: ``(e, d)``.
-        information: ``(e, d, d)``, or its diagonal ``(e, d)`` where ``prior`` is diagonal.
+        information: of ``e`` entities; diagonal where ``prior`` is diagonal.
         prior: the population to begin at, mean ``(d,)``.
         ridge: where the population starts before any data; it counts as two entities.
         free_mean: ``(d,)``; where false the mean stays at ``ridge.mean``, since another effect carries it.
@@ -39,60 +48,100 @@ def learn_population(
         The population, in the form of ``prior``, and the log-likelihood gained over ``prior`` (to first order). A
         gain below one nat is less than what chance decides.
     """
-    population, total = prior, 0.0
+    full, d = prior.is_full, len(prior.mean)
+    evidence = _Evidence(
+        _split_vectors(linear, full=full),
+        _split_matrices(information.full().array if full else information.diagonal(), full=full),
+        _split_vectors(ridge.mean, full=full),
+        _split_matrices(ridge.covariance(), full=full),
+        _split_vectors(free_mean, full=full),
+    )
+    mean, precision = _split_vectors(prior.mean, full=full), _split_matrices(prior.precision, full=full)
+    total = 0.0
     for _ in range(max_rounds):
-        population, gain = _refined(linear, information, population, ridge, free_mean)
+        mean, precision, gain = _refined(evidence, mean, precision)
         total += gain
         if gain <= tolerance:
             break
-    return population, total
+    return Posterior(mean.reshape(d), precision[0] if full else precision.reshape(d)), total
 
 
-def _refined(
-    linear: FloatArray,
-    information: FloatArray,
-    population: Posterior,
-    ridge: Posterior,
-    free_mean: NDArray[np.bool_],
-) -> tuple[Posterior, float]:
+@dataclass(frozen=True)
+class _Evidence:
+    """What a population is learned from, as ``g`` independent problems of ``c`` coefficients each.
+
+    A full population is one problem of all coefficients (g = 1, c = d), a diagonal one as many as it has (g = d,
+    c = 1), so that the algebra below is written once. ``linear`` (g, n, c) holds ``l``, ``information``
+    (g, n, c, c) holds ``A``; ``r`` (g, c) and ``R`` (g, c, c) are mean and covariance of the ridge; ``free`` is
+    (g, c).
+    """
+
+    linear: FloatArray
+    information: FloatArray
+    r: FloatArray
+    R: FloatArray
+    free: NDArray[np.bool_]
+
+
+def _split_vectors(vectors: NDArray[T], *, full: bool) -> NDArray[T]:
+    """``(..., d)`` as ``(1, ..., d)``, or coefficient by coefficient as ``(d, ..., 1)``."""
+    return vectors[None] if full else np.moveaxis(vectors, -1, 0)[..., None]
+
+
+def _split_matrices(matrices: FloatArray, *, full: bool) -> FloatArray:
+    """``(..., d, d)`` as ``(1, ..., d, d)``, or diagonals ``(..., d)`` as ``(d, ..., 1, 1)``."""
+    return matrices[None] if full else np.moveaxis(matrices, -1, 0)[..., None, None]
+
+
+def _refined(evidence: _Evidence, b: FloatArray, B: FloatArray) -> tuple[FloatArray, FloatArray, float]:
     """One round: a Newton step of the mean, then the covariance that fits the entities' means as they are.
 
-    With ``S`` the entities' posterior covariances and ``G = sum(B - B S B)`` the precision that they lend, the
-    optimum has ``C G C = sum (m-b)(m-b)'`` for the population's covariance ``C = B^-1``; solving that for C with
-    ``G`` and ``m`` held is the MM algorithm of Zhou, Hu, Qiao and Lange (2019), and ``C_mm B C_mm`` twice its
-    step, which takes half as many rounds: the step's own error shrinks by a factor between 1/2 and 1 each time.
-    Unlike EM it does not stall where entities say little about a coefficient.
+    Returns ``b`` (g, c) and ``B`` (g, c, c) anew, and the log-likelihood that they gain to first order.
     """
-    B = population.precision
-    full, count = population.is_full, len(linear)
-    covariance = inverse(information + B) if full else 1.0 / (information + B)
-    pulled = linear + (B @ population.mean if full else B * population.mean)
-    mean = np.matvec(covariance, pulled) if full else covariance * pulled
-    lent = count * B - (B @ covariance.sum(axis=0) @ B if full else B**2 * covariance.sum(axis=0))
-    weight = lent + _PSEUDO_ENTITIES * B
-    pull = (mean - population.mean).sum(axis=0) + _PSEUDO_ENTITIES * (ridge.mean - population.mean)
-    centre = np.where(free_mean, population.mean, ridge.mean)
-    if full:
-        centre[free_mean] += np.linalg.solve(weight[np.ix_(free_mean, free_mean)], (B @ pull)[free_mean])
-    else:
-        centre[free_mean] += (B * pull / weight)[free_mean]
-    away, apart = mean - centre, ridge.mean - centre
-    if full:
-        spread = away.T @ away + _PSEUDO_ENTITIES * (inverse(ridge.precision) + np.outer(apart, apart))
-        slope = B @ spread @ B - weight
-        step = inverse(_balanced(weight, spread))
-        found = Posterior(centre, step @ inverse(B) @ step)
-    else:
-        spread = (away**2).sum(axis=0) + _PSEUDO_ENTITIES * (1.0 / ridge.precision + apart**2)
-        slope = B**2 * spread - weight
-        found = Posterior(centre, weight / spread / B)
-    moved = (B @ pull if full else B * pull) @ (centre - population.mean)
-    return found, float(moved + 0.5 * np.sum(slope * (found.covariance() - population.covariance())))
+    k, n = _PSEUDO_ENTITIES, evidence.linear.shape[1]
+    C = Full(B).inverse().array
+
+    # 1. The entities' posteriors: S_e = (A_e + B)^-1 and m_e = S_e (l_e + B b).
+    S = Full(evidence.information + B[:, None]).inverse().array
+    m = np.matvec(S, evidence.linear + np.matvec(B, b)[:, None])
+
+    # 2. The precision that they give b: W = sum_e (B - B S_e B) + k B, the negative second derivative of the
+    #    log-likelihood in b. S_e integrates w_e out: where the rows say nothing, S_e is C, and e gives nothing.
+    W = n * B - B @ S.sum(axis=1) @ B + k * B
+
+    # 3. A Newton step of the free means: the slope is B (sum_e (m_e - b) + k (r - b)), and those that are held lie
+    #    at r. Rows and columns of W that are held become those of the identity, which leaves them out.
+    free = evidence.free
+    slope = np.matvec(B, (m - b[:, None]).sum(axis=1) + k * (evidence.r - b))
+    both = free[:, :, None] & free[:, None, :]
+    held = np.where(both, W, np.eye(b.shape[-1]))
+    centre = np.where(free, b, evidence.r) + Full(held).solve(np.where(free, slope, 0.0))
+
+    # 4. The spread around it that is to be explained: Q = sum_e (m_e - b)(m_e - b)' + k (R + (r - b)(r - b)').
+    #    The log-likelihood's slope in C is (B Q B - W)/2.
+    away, ridge_away = m - centre[:, None], evidence.r - centre
+    Q = np.swapaxes(away, 1, 2) @ away + k * (evidence.R + ridge_away[:, :, None] * ridge_away[:, None, :])
+    slope_C = B @ Q @ B - W
+
+    # 5. At the optimum C W C = Q. Solving that for C with W and Q held is the MM algorithm of Zhou, Hu, Qiao and
+    #    Lange (2019), which unlike EM does not stall where entities say little about a coefficient. Its error
+    #    shrinks by a factor between 1/2 and 1 each round; twice its step, C_mm B C_mm in place of C_mm, takes half
+    #    as many rounds.
+    C_mm = _balanced(W, Q)
+    new_C = C_mm @ B @ C_mm
+    half = Full(C_mm).inverse().array
+    new_B = half @ C @ half
+    gain = np.vecdot(slope, centre - b).sum() + 0.5 * np.sum(slope_C * (new_C - C))
+    return centre, new_B, float(gain)
 
 
-def _balanced(weight: FloatArray, spread: FloatArray) -> FloatArray:
-    """The covariance ``C`` with ``C weight C = spread``, all ``(d, d)`` and positive definite."""
-    lower = np.linalg.cholesky(weight)
-    values, vectors = np.linalg.eigh(lower.T @ spread @ lower)
-    half = np.linalg.solve(lower.T, vectors) * np.maximum(values, 0.0) ** 0.25
-    return half @ half.T
+def _balanced(W: FloatArray, Q: FloatArray) -> FloatArray:
+    """The covariance ``C`` with ``C W C = Q``, all ``(g, c, c)`` and positive definite.
+
+    With ``W = L L'``: ``C = L^-T (L' Q L)^(1/2) L^-1``, since then ``C W C = L^-T (L' Q L) L^-1 = Q``.
+    """
+    L = np.linalg.cholesky(W)
+    LT = np.swapaxes(L, -1, -2)
+    values, vectors = np.linalg.eigh(LT @ Q @ L)
+    half = np.linalg.solve(LT, vectors) * np.maximum(values, 0.0)[:, None, :] ** 0.25
+    return half @ np.swapaxes(half, -1, -2)

@@ -4,22 +4,26 @@ Ouyang et al., arXiv 2108.13299: the loss of the past is replaced by its quadrat
 update needs the last posterior and the new rows alone.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
-from acclimate.artifacts import FloatArray, IntArray, Posterior
+from acclimate.arrays import FloatArray, Form, Full, IntArray, Posterior
 from acclimate.errors import ConfigError, RowError, nearest
-from acclimate.models.gaussian import Diagonal, embedded, forget, reduced
+from acclimate.models.blocks import Design
+from acclimate.models.gaussian import MATRIX_AT_MOST, forget
+from acclimate.models.grouping import Group, Grouping
 from acclimate.models.joint import Block, solve_joint
 from acclimate.models.likelihood import Line, Loss, loss_derivatives
 
-_CHUNK_CELLS = 1_000_000
-"""Cells of the padded design, or of the Hessians, worked on at once: 8 MB, small enough to stay near the cache."""
+Kept: TypeAlias = Literal["diagonal", "marginal"]
+
+DENSE_WIDTH = 64
+"""Coefficients up to which diagonal posteriors of many entities are solved by whole Hessians."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ def update_posterior(
     forgetting: float = 1.0,
     base: Posterior | None = None,
     loss: Loss = "logistic",
-    diagonal: Diagonal = "diagonal",
+    diagonal: Kept = "diagonal",
     tolerance: float = 1e-9,
     max_steps: int = 50,
 ) -> tuple[Posterior, UpdateInfo]:
@@ -82,14 +86,19 @@ def update_posterior(
     if len(rows.y) == 0:
         return posterior, UpdateInfo(np.array(0), np.array(0.0), np.array(True))
     prior = forget(posterior, base, forgetting)
-    one = Posterior(prior.mean[None], prior.precision[None])
-    block = Block(_csr(rows.X), np.zeros(len(rows.y), np.int64), one, diagonal)
-    found = solve_joint(
-        [block], rows.y, rows.offset, rows.weight, loss=loss, tolerance=tolerance, max_steps=max_steps
+    form = _form(posterior, diagonal)
+    design = Design.of(_csr(rows.X), None, 1, weight=rows.weight, centre=posterior.is_full)
+    solution = solve_joint(
+        [Block(design, prior.at(None), form)],
+        rows.y,
+        rows.offset,
+        rows.weight,
+        loss=loss,
+        tolerance=tolerance,
+        max_steps=max_steps,
     )
-    after = found.posteriors[0]
-    info = UpdateInfo(np.array(found.steps), np.array(found.decrement), np.array(found.converged))
-    return Posterior(after.mean[0], after.precision[0]), info
+    info = UpdateInfo(np.array(solution.steps), np.array(solution.decrement), np.array(solution.converged))
+    return solution.posterior(0).at(0), info
 
 
 def update_posteriors(
@@ -103,7 +112,7 @@ def update_posteriors(
     forgetting: float | FloatArray = 1.0,
     base: Posterior | None = None,
     loss: Loss = "logistic",
-    diagonal: Diagonal = "diagonal",
+    diagonal: Kept = "diagonal",
     tolerance: float = 1e-9,
     max_steps: int = 50,
 ) -> tuple[Posterior, UpdateInfo]:
@@ -144,15 +153,85 @@ def update_posteriors(
     if keep.shape not in ((), (count,)):
         raise ConfigError(f"forgetting {keep.shape} does not go with {count} entities")
     keep = np.broadcast_to(keep, (count,))
+    form = _form(posteriors, diagonal)
+    solver = _solved_dense if form != "diagonal" or d <= DENSE_WIDTH else _solved_diagonal
+    grouping = Grouping(np.arange(len(rows.y)), bounds)
+    search = _Search(loss, form, tolerance, max_steps)
+
+    def prior(members: IntArray) -> Posterior:
+        return forget(posteriors.at(members), base, keep[members])
+
+    return solver(posteriors, prior, rows, grouping, search)
+
+
+@dataclass(frozen=True)
+class _Search:
+    """What is minimised, what is kept of the Hessian, and when to stop."""
+
+    loss: Loss
+    form: Form
+    tolerance: float
+    max_steps: int
+
+
+_PriorOf: TypeAlias = Callable[[IntArray], Posterior]
+
+
+def _solved_dense(
+    posteriors: Posterior, prior: _PriorOf, rows: "_Rows", grouping: Grouping, search: _Search
+) -> tuple[Posterior, UpdateInfo]:
+    """Entities of similar size side by side, each by its whole Hessian."""
+    count, d = posteriors.mean.shape
     mean, precision = posteriors.mean.copy(), posteriors.precision.copy()
     steps, decrement = np.zeros(count, np.int64), np.zeros(count)
-    for members in _buckets(np.diff(bounds), d):
-        prior = forget(Posterior(mean[members], precision[members]), base, keep[members])
-        after, info = _newton(prior, rows.padded(bounds, members), loss, tolerance, max_steps)
-        mean[members] = after.mean
-        precision[members] = after.precision if posteriors.is_full else reduced(after.precision, diagonal)
+    for group in grouping.groups(d):
+        members = group.members
+        w, hessian, info = _newton(prior(members), rows.padded(group), search)
+        mean[members], precision[members] = w, hessian.kept(search.form).array
         steps[members], decrement[members] = info.steps, info.decrement
-    return Posterior(mean, precision), UpdateInfo(steps, decrement, decrement <= tolerance)
+    return Posterior(mean, precision), UpdateInfo(steps, decrement, decrement <= search.tolerance)
+
+
+def _solved_diagonal(
+    posteriors: Posterior, prior: _PriorOf, rows: "_Rows", grouping: Grouping, search: _Search
+) -> tuple[Posterior, UpdateInfo]:
+    """Entities too wide for whole Hessians, as the blocks of one joint problem solved by conjugate gradients."""
+    touched = np.flatnonzero(grouping.sizes)
+    mean, precision = posteriors.mean.copy(), posteriors.precision.copy()
+    steps, decrement = np.zeros(len(mean), np.int64), np.zeros(len(mean))
+    if len(touched):
+        entity = np.repeat(np.arange(len(touched)), grouping.sizes[touched])
+        design = Design.of(_csr(rows.X), entity, len(touched), weight=rows.weight, centre=False)
+        solution = solve_joint(
+            [Block(design, prior(touched), search.form)],
+            rows.y,
+            rows.offset,
+            rows.weight,
+            loss=search.loss,
+            tolerance=search.tolerance,
+            max_steps=search.max_steps,
+        )
+        after = solution.posterior(0)
+        mean[touched], precision[touched] = after.mean, after.precision
+        steps[touched], decrement[touched] = solution.steps, solution.decrements[0]
+    return Posterior(mean, precision), UpdateInfo(steps, decrement, decrement <= search.tolerance)
+
+
+def _form(posterior: Posterior, diagonal: Kept) -> Form:
+    """What the result keeps: the form of the posterior that is updated.
+
+    Raises:
+        ConfigError: there is no such ``diagonal``, or it would take a matrix too large.
+    """
+    if diagonal not in get_args(Kept):
+        raise ConfigError(f"no diagonal '{diagonal}'", hint=nearest(diagonal, get_args(Kept)))
+    width = posterior.mean.shape[-1]
+    if diagonal == "marginal" and not posterior.is_full and width > MATRIX_AT_MOST:
+        raise ConfigError(
+            f"marginal precisions of {width:,} coefficients need a matrix of {8e-9 * width**2:,.0f} GB",
+            hint="keep the diagonal",
+        )
+    return "full" if posterior.is_full else diagonal
 
 
 @dataclass(frozen=True)
@@ -187,13 +266,10 @@ class _Rows:
         _require(allowed, "label is outside {0, 1}" if loss == "logistic" else "label is not finite")
         return _Rows(design, labels, known, times)
 
-    def padded(self, bounds: IntArray, members: IntArray) -> "_Rows":
-        """The rows of some entities ``(m, r, ...)``, each filled up to the longest with rows of weight 0."""
-        starts, sizes = bounds[members], bounds[members + 1] - bounds[members]
-        position = np.arange(sizes.max())
-        real = position < sizes[:, None]
-        take = starts[:, None] + np.where(real, position, 0)
-        return _Rows(self.X[take], self.y[take], self.offset[take], np.where(real, self.weight[take], 0.0))
+    def padded(self, group: Group) -> "_Rows":
+        """The rows of a group ``(m, r, ...)``; those that only fill up weigh nothing."""
+        take = group.rows
+        return _Rows(self.X[take], self.y[take], self.offset[take], group.gathered(self.weight))
 
 
 def _csr(X: Any) -> "sparse.csr_array[Any]":
@@ -223,40 +299,30 @@ def _checked_bounds(indptr: ArrayLike, count: int, rows: int) -> IntArray:
     return bounds
 
 
-def _buckets(sizes: IntArray, d: int) -> Iterator[IntArray]:
-    """Entities with rows, smallest first, in groups whose padded rows are at most twice the real ones."""
-    order = np.argsort(sizes, kind="stable")
-    order = order[np.searchsorted(sizes[order], 1) :]
-    ordered = sizes[order]
-    first = 0
-    while first < len(order):
-        widest = 2 * int(ordered[first])
-        fit = max(1, _CHUNK_CELLS // (max(widest, d) * d))
-        last = min(first + fit, int(np.searchsorted(ordered, widest, side="right")))
-        yield order[first:last]
-        first = last
+def _newton(prior: Posterior, rows: _Rows, search: _Search) -> tuple[FloatArray, Full, UpdateInfo]:
+    """Newton's method for ``m`` entities side by side: prior (m, d), rows (m, r).
 
-
-def _newton(
-    prior: Posterior, rows: _Rows, loss: Loss, tolerance: float, max_steps: int
-) -> tuple[Posterior, UpdateInfo]:
-    """Newton's method for ``m`` entities side by side: prior (m, d), rows (m, r); full precisions come out."""
-    P0 = embedded(prior)
+    Returns the means ``(m, d)`` and the Hessians there.
+    """
+    P0 = prior.P.full()
     w, z = prior.mean, np.matvec(rows.X, prior.mean) + rows.offset
     steps = np.zeros(len(w), np.int64)
     while True:
-        slope, curvature = loss_derivatives(loss, rows.y, z)
-        gradient = np.vecmat(rows.weight * slope, rows.X) + np.matvec(P0, w - prior.mean)
-        H = P0 + np.swapaxes(rows.X * (rows.weight * curvature)[..., None], -1, -2) @ rows.X
-        direction = np.linalg.solve(H, -gradient[..., None])[..., 0]
+        slope, curvature = loss_derivatives(search.loss, rows.y, z)
+        gradient = np.vecmat(rows.weight * slope, rows.X) + P0.times(w - prior.mean)
+        weighted = rows.X * (rows.weight * curvature)[..., None]
+        H = Full(P0.array + np.swapaxes(weighted, -1, -2) @ rows.X)
+        direction = H.solve(-gradient)
         decrement = np.sqrt(np.abs(np.vecdot(gradient, direction)))
-        moving = (decrement > tolerance) & (steps < max_steps)
+        moving = (decrement > search.tolerance) & (steps < search.max_steps)
         if not moving.any():
-            return Posterior(w, H), UpdateInfo(steps, decrement, decrement <= tolerance)
+            return w, H, UpdateInfo(steps, decrement, decrement <= search.tolerance)
         step = np.where(moving[:, None], direction, 0.0)
         change = np.matvec(rows.X, step)
-        pull = np.matvec(P0, step)
-        line = Line(loss, rows.y, rows.weight, z, change, np.vecdot(pull, w - prior.mean), np.vecdot(pull, step))
+        pull = P0.times(step)
+        line = Line(
+            search.loss, rows.y, rows.weight, z, change, np.vecdot(pull, w - prior.mean), np.vecdot(pull, step)
+        )
         length = line.backtrack(decrement)[:, None]
         w, z = w + length * step, z + length * change
         steps += moving

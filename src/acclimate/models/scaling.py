@@ -3,22 +3,31 @@
 The prior is mapped in, the posterior back out, so the statistics of a run may differ from those of the last.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import sparse
 
-from acclimate.artifacts import FloatArray, Posterior
+from acclimate.arrays import Diagonal, FloatArray, Full, Posterior, Precision
+
+_STRIP = 1 << 16
+"""Rows that statistics are summed over at a time."""
 
 
 @dataclass(frozen=True)
 class Scaling:
     """Coordinates ``v`` with ``w = T v``, so that rows become ``X T``: ``T`` scales, and centres by the intercept.
 
-    ``centre`` and ``scale`` are ``(d,)``. Columns without a zero are centred (where column 0 is an intercept) and
-    divided by their standard deviation; the others stay sparse and are divided by the root mean square of what
-    they hold, which leaves indicators as they are.
+    ``centre`` ``c`` and ``scale`` ``s`` are ``(d,)``. Columns without a zero are centred (where column 0 is an
+    intercept, whose own c is 0 and s is 1) and divided by their standard deviation; the others stay sparse and are
+    divided by the root mean square of what they hold, which leaves indicators as they are. So::
+
+        T = diag(1/s) - e0 (c/s)'      T^-1 = diag(s) + e0 c'
+
+    and no product with either needs it written out as a matrix.
     """
 
     centre: FloatArray
@@ -30,21 +39,20 @@ class Scaling:
 
         ``centre=False`` is for diagonal precisions, which cannot carry it.
         """
-        rows, d = X.shape
-        times = np.ones(rows) if weight is None else weight
-        of_cell = np.repeat(times, np.diff(X.indptr))
-        held = np.bincount(X.indices, weights=of_cell > 0.0, minlength=d)
-        count, total, power = (
-            np.bincount(X.indices, weights=of_cell * moment, minlength=d) for moment in (1.0, X.data, X.data**2)
+        times = np.ones(X.shape[0]) if weight is None else weight
+        held, count, total, power = _sums(
+            X,
+            times,
+            lambda s, x, _: (s > 0.0, s, s * x, s * x**2),  # cells, and moments of order 0, 1 and 2
         )
         some = np.where(count > 0.0, count, 1.0)
         mean = total / some
         counted = np.count_nonzero(times)
         dense = (held == counted) & (counted > 1)
-        intercept = bool(dense[:1].all()) and d > 0 and bool(power[0] == count[0] == total[0])
+        intercept = bool(dense[:1].all()) and len(dense) > 0 and bool(power[0] == count[0] == total[0])
         # In two passes: power minus the squared mean is rounding alone where the mean dwarfs the spread.
-        away = of_cell * (X.data - mean[X.indices]) ** 2
-        spread = np.sqrt(np.bincount(X.indices, weights=away, minlength=d) / some)
+        (away,) = _sums(X, times, lambda s, x, column: (s * (x - mean[column]) ** 2,))
+        spread = np.sqrt(away / some)
         # A column whose spread drowns in the rounding of its mean is a constant.
         varies = dense & (spread > 1e-9 * np.abs(mean))
         size = np.sqrt(power / some)
@@ -60,7 +68,8 @@ class Scaling:
         """``X T``."""
         if self.trivial:
             return X
-        data = (X.data - self.centre[X.indices]) / self.scale[X.indices]
+        data = X.data - self.centre[X.indices]
+        data /= self.scale[X.indices]
         return sparse.csr_array((data, X.indices, X.indptr), shape=X.shape)
 
     def mean_in(self, mean: FloatArray) -> FloatArray:
@@ -83,27 +92,50 @@ class Scaling:
         """A raw prior of ``e`` entities in these coordinates."""
         if self.trivial:
             return prior
-        return Posterior(self.mean_in(prior.mean), self.precision_in(prior.precision))
+        return Posterior(self.mean_in(prior.mean), self.precision_in(prior.P).array)
 
-    def precision_in(self, precision: FloatArray) -> FloatArray:
-        """``T'PT`` of raw precisions: ``(e, d, d)``, or their diagonals ``(e, d)``."""
+    def precision_in(self, precision: Precision) -> Precision:
+        """``T'PT`` of raw precisions."""
         if self.trivial:
             return precision
-        T = self._basis()
-        return T.T @ precision @ T if precision.ndim == 3 else precision / self.scale**2
+        if isinstance(precision, Diagonal):
+            return Diagonal(precision.array / self.scale**2)
+        s, c = self.scale, self.centre / self.scale
+        PT = precision.array / s - precision.array[..., :1] * c
+        return Full(PT / s[:, None] - c[:, None] * PT[..., :1, :])
 
-    def precision_out(self, precision: FloatArray) -> FloatArray:
-        """Raw precisions ``T^-T H T^-1``: ``(e, d, d)``, or their diagonals ``(e, d)``."""
+    def precision_out(self, precision: Precision) -> Precision:
+        """Raw precisions ``T^-T H T^-1``."""
         if self.trivial:
             return precision
-        inverse = np.linalg.inv(self._basis())
-        return inverse.T @ precision @ inverse if precision.ndim == 3 else precision * self.scale**2
+        if isinstance(precision, Diagonal):
+            return Diagonal(precision.array * self.scale**2)
+        s, c = self.scale, self.centre
+        HT = precision.array * s + precision.array[..., :1] * c
+        return Full(HT * s[:, None] + c[:, None] * HT[..., :1, :])
 
     def slope_out(self, slope: FloatArray) -> FloatArray:
-        """``T^-T g``: raw linear terms ``(e, d)``."""
-        return slope if self.trivial else slope @ np.linalg.inv(self._basis())
+        """``T^-T g``: raw linear terms ``(..., d)``."""
+        return slope if self.trivial else slope * self.scale + slope[..., :1] * self.centre
 
-    def _basis(self) -> FloatArray:
-        T = np.diag(1.0 / self.scale)
-        T[0] -= self.centre / self.scale
-        return T
+
+def _sums(
+    X: "sparse.csr_array[Any]",
+    weight: FloatArray,
+    terms: Callable[[FloatArray, FloatArray, NDArray[Any]], tuple[Any, ...]],
+) -> FloatArray:
+    """Sums ``(terms, d)`` by column over all cells, a strip of rows at a time, so that no copy of ``X`` is made.
+
+    ``terms`` takes row weights, values and columns of some cells.
+    """
+    rows, d = X.shape
+    totals: Any = 0.0
+    for first in range(0, max(rows, 1), _STRIP):
+        bounds = X.indptr[first : first + _STRIP + 1]
+        cells = slice(bounds[0], bounds[-1])
+        of_row = np.repeat(weight[first : first + _STRIP], np.diff(bounds))
+        column = X.indices[cells]
+        totals = totals + np.array(
+            [np.bincount(column, term, d) for term in terms(of_row, X.data[cells], column)], np.float64
+        )
+    return totals

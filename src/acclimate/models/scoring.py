@@ -1,41 +1,102 @@
-"""The score of a row: one function for the online path and the replay, so that they cannot drift apart.
+"""The score of a row: arrays in, arrays out, one function for the online path and the replay.
 
-``z = offset + sum_k x_k . w_k[entity_k]`` over the fixed effect (one entity) and the random effects.
+``z = offset + sum_k x_k . w_k[entity_k]`` over the fixed effect (one entity) and the random effects. NumPy alone:
+a service that scores loads neither a solver, nor Arrow, nor a learner.
 """
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
-from scipy import sparse
-from scipy.special import expit
 
-from acclimate.artifacts import FloatArray, IntArray
+from acclimate.arrays import FloatArray, IdArray, IntArray, Posterior, SparseRows
+from acclimate.errors import ConfigError, nearest
+from acclimate.models.hashing import hashed
+
+Mode: TypeAlias = Literal["point", "integrated", "thompson"]
 
 # The trapezoidal rule: sigmoid's poles, pi / spread away, slow Gauss-Hermite down (81 nodes for the same 2e-5).
 _NODES = np.arange(-16, 17) / 3.0
 _WEIGHTS = np.exp(-0.5 * _NODES**2)
-_STRIP = 8192
+_STRIP_CELLS = 1 << 21
+"""Cells of dense rows, or of the rows' covariances, that variances are computed from at a time: 16 MB."""
+_GAMMA = np.uint64(0x9E3779B97F4A7C15)
 
 
 @dataclass(frozen=True)
 class Term:
     """One effect's part of the score.
 
-    ``X``: ``(n, d)``; ``entity``: ``(n,)``, rows of ``coefficients`` ``(e, d)`` and, for variances, of
-    ``covariance`` ``(e, d, d)`` or its diagonal ``(e, d)``.
+    ``X``: ``(n, d)``. ``entity``: ``(n,)``, each row's place in ``ids``. ``ids``: ``(e,)``. ``mean``: ``(e, d)``.
+    ``precision``: ``(e, d, d)`` or ``(e, d)``; only a score at the means does without.
     """
 
-    X: "sparse.csr_array[Any]"
+    X: SparseRows
     entity: IntArray
-    coefficients: FloatArray
-    covariance: FloatArray | None = None
+    ids: IdArray
+    mean: FloatArray
+    precision: FloatArray | None = None
+
+    @property
+    def posterior(self) -> Posterior:
+        """Of the ``e`` entities.
+
+        Raises:
+            ConfigError: there is no precision.
+        """
+        if self.precision is None:
+            raise ConfigError("a term without precisions has means alone", hint="score at the means: mode 'point'")
+        return Posterior(self.mean, self.precision)
+
+
+def score(terms: Sequence[Term], offset: FloatArray, mode: Mode = "point", seed: int = 0) -> FloatArray:
+    """The probability of each row, ``(n,)``.
+
+    Args:
+        terms: the effects, in an order that is always the same: a draw goes by their place.
+        offset: known part of the margin, ``(n,)``.
+        mode: ``point`` at the means, ``integrated`` over the posteriors, ``thompson`` at one draw of every
+            coefficient: rows of one entity share theirs, as a slate that is ranked together needs.
+        seed: of the draw.
+
+    Raises:
+        ConfigError: there is no such mode.
+    """
+    if mode not in _MODES:
+        raise ConfigError(f"no mode '{mode}' of prediction", hint=nearest(mode, get_args(Mode)))
+    return _MODES[mode](terms, offset, seed)
+
+
+def point(terms: Sequence[Term], offset: FloatArray) -> FloatArray:
+    """``sigmoid(z)`` at the means."""
+    return sigmoid(margins(terms, offset))
+
+
+def integrated(terms: Sequence[Term], offset: FloatArray) -> FloatArray:
+    """``E[sigmoid(z)]`` over the posteriors."""
+    return expected_probability(margins(terms, offset), variances(terms) if terms else np.zeros(len(offset)))
+
+
+def thompson(terms: Sequence[Term], offset: FloatArray, seed: int) -> FloatArray:
+    """``sigmoid(z)`` at one draw of every coefficient."""
+    z = offset.astype(np.float64)
+    for place, term in enumerate(terms):
+        z += _products(term.X, term.entity, draws(term.posterior, term.ids, [seed, place]))
+    return sigmoid(z)
+
+
+def sigmoid(z: FloatArray) -> FloatArray:
+    """``1 / (1 + exp(-z))``, to full relative precision at both ends."""
+    e = np.exp(-np.abs(z))
+    return np.where(z >= 0.0, 1.0, e) / (1.0 + e)
 
 
 def margins(terms: Sequence[Term], offset: FloatArray) -> FloatArray:
-    """The margin ``z`` of each row, ``(n,)``."""
-    return np.sum([offset, *(_products(term) for term in terms)], axis=0)
+    """The margin ``z`` of each row at the means, ``(n,)``."""
+    parts = (_products(term.X, term.entity, term.mean) for term in terms)
+    return np.sum([offset.astype(np.float64), *parts], axis=0)
 
 
 def variances(terms: Sequence[Term]) -> FloatArray:
@@ -48,33 +109,72 @@ def expected_probability(margin: FloatArray, variance: FloatArray) -> FloatArray
     spread = np.sqrt(variance)
     total = np.zeros_like(margin)
     for node, weight in zip(_NODES, _WEIGHTS, strict=True):
-        total += weight * expit(margin + node * spread)
+        total += weight * sigmoid(margin + node * spread)
     return total / _WEIGHTS.sum()
 
 
-def _products(term: Term) -> FloatArray:
-    if len(term.coefficients) == 1:
-        return term.X @ term.coefficients[0]
-    rows = len(term.entity)
-    row = np.repeat(np.arange(rows), np.diff(term.X.indptr))
-    cells = term.X.data * term.coefficients[term.entity[row], term.X.indices]
+def draws(posterior: Posterior, ids: IdArray, seed: Sequence[int]) -> FloatArray:
+    """One draw ``(e, d)`` of ``N(m, H^-1)`` for each entity, by seed and id alone, whoever else is asked about."""
+    return posterior.mean + posterior.P.spread(_noise(ids, seed, posterior.mean.shape[-1]))
+
+
+_MODES: dict[str, Callable[[Sequence[Term], FloatArray, int], FloatArray]] = {
+    "point": lambda terms, offset, _: point(terms, offset),
+    "integrated": lambda terms, offset, _: integrated(terms, offset),
+    "thompson": thompson,
+}
+
+
+def _products(X: SparseRows, entity: IntArray, coefficients: FloatArray) -> FloatArray:
+    """``x . w[entity]`` per row."""
+    rows = len(entity)
+    row = np.repeat(np.arange(rows), np.diff(X.indptr))
+    cells = X.data * coefficients[entity[row], X.indices]
     return np.bincount(row, cells, rows).astype(np.float64)
 
 
 def _quadratics(term: Term) -> FloatArray:
-    """``x' S x`` per row."""
-    S = term.covariance
-    if S is None:
-        raise ValueError("a term without covariance has no variance")
+    """``x' S x`` per row, for the covariances ``S``."""
+    X, S = term.X, term.posterior.covariance()
     if S.ndim == 2:
-        squares = Term(term.X.multiply(term.X).tocsr(), term.entity, S)
-        return _products(squares)
+        return _products(_Squared(X), term.entity, S)
     result = np.empty(len(term.entity))
-    for first in range(0, len(result), _STRIP):
-        rows = slice(first, first + _STRIP)
-        x = term.X[rows].toarray()
-        if len(S) == 1:
-            result[rows] = np.vecdot(x @ S[0], x)
-        else:
-            result[rows] = np.vecdot(np.matvec(S[term.entity[rows]], x), x)
+    strip = max(1, _STRIP_CELLS // X.shape[1] ** (1 if len(S) == 1 else 2))
+    for first in range(0, len(result), strip):
+        rows = slice(first, first + strip)
+        x = _dense(X, rows)
+        result[rows] = np.vecdot(x @ S[0] if len(S) == 1 else np.matvec(S[term.entity[rows]], x), x)
     return result
+
+
+class _Squared:
+    """The same rows with every cell squared."""
+
+    def __init__(self, X: SparseRows) -> None:
+        self.data, self.indices, self.indptr, self.shape = X.data**2, X.indices, X.indptr, X.shape
+
+
+def _dense(X: SparseRows, rows: slice) -> FloatArray:
+    """Some rows written out, ``(rows, d)``."""
+    bounds = X.indptr[rows.start : rows.stop + 1]
+    cells = slice(bounds[0], bounds[-1])
+    dense = np.zeros((len(bounds) - 1, X.shape[1]))
+    dense[np.repeat(np.arange(len(dense)), np.diff(bounds)), X.indices[cells]] = X.data[cells]
+    return dense
+
+
+def _noise(ids: IdArray, seed: Sequence[int], width: int) -> FloatArray:
+    """White noise ``(e, width)``: a stream of splitmix64 per entity, begun at a hash of seed and id."""
+    seeded = hashlib.blake2b("/".join(map(str, [*seed, ""])).encode(), digest_size=8)
+    digests: list[bytes] = []
+    for entity in ids.tolist():
+        one = seeded.copy()
+        one.update(str(entity).encode())
+        digests.append(one.digest())
+    start = np.frombuffer(b"".join(digests), "<u8").astype(np.uint64)
+    bits = hashed(start[:, None] + _GAMMA * np.arange(1, 2 * width + 1, dtype=np.uint64))
+    # 52 bits and a half: never 0, which has no logarithm.
+    uniform = ((bits >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
+    # Box and Muller (1958): two uniform numbers make a normal one, with NumPy alone.
+    # Two neighbours each, so that a coefficient keeps its draw when others join behind it.
+    return np.sqrt(-2.0 * np.log(uniform[:, ::2])) * np.cos(2.0 * np.pi * uniform[:, 1::2])

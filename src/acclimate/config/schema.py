@@ -1,35 +1,18 @@
-"""What a user declares: the schema of the events, the features, the learners, the replay.
+"""What the columns of an event log mean, and how they become features."""
 
-One frozen record per section of the project file. The same records are the Python surface: a schema built in
-code and one read from ``acclimate.yaml`` are equal.
-"""
-
-import functools
 import hashlib
-import inspect
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Any, Literal, TypeVar
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, Field, TypeAdapter
 from pydantic.dataclasses import dataclass
 
+from acclimate.config.records import STRICT, Names, in_our_words
 from acclimate.errors import ConfigError, nearest
-
-T = TypeVar("T")
-
-_STRICT = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
-
-BUILT_IN_ARMS = ("stale", "incremental", "retrain", "fixed", "global-rate", "item-rate", "user-rate")
-"""The arms of a replay that need no more than their name."""
 
 Kind = Literal["numeric", "categorical", "multi", "embedding", "cross", "hour", "weekday"]
 TimeUnit = Literal["s", "ms", "us", "ns"]
-PrecisionKind = Literal["auto", "full", "diagonal", "marginal"]
-
-
-def _as_tuple(value: Any) -> Any:
-    return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
 
 
 def _as_mapping(value: Any) -> Any:
@@ -41,43 +24,8 @@ def _as_mapping(value: Any) -> Any:
     return {name: name for name in value}
 
 
-Names = Annotated[Sequence[str], BeforeValidator(_as_tuple)]
-
-
-def _in_our_words(record: type[T]) -> type[T]:
-    """Let a record built in code raise :class:`ConfigError`.
-
-    Records within records, or within a project, are not built by ``__init__``: their errors keep their place.
-    """
-    build = record.__init__
-
-    @functools.wraps(build)
-    def init(self: T, *values: Any, **named: Any) -> None:
-        try:
-            build(self, *values, **named)
-        except ValidationError as error:
-            raise _told(record, error) from error
-
-    record.__init__ = init
-    return record
-
-
-def _told(record: type, error: ValidationError) -> ConfigError:
-    """The first of the errors, in one line: which record, where in it, what."""
-    first = min(error.errors(), key=lambda found: found["type"] != "unexpected_keyword_argument")
-    names = list(inspect.signature(record).parameters)
-    place = [str(part) for part in first["loc"]]
-    if place and place[0].isdigit() and int(place[0]) < len(names):  # given by position
-        place[0] = names[int(place[0])]
-    if first["type"] == "unexpected_keyword_argument" and len(place) == 1:
-        return ConfigError(f"{record.__name__}: no argument '{place[0]}'", hint=nearest(place[0], names))
-    what = "is missing" if first["type"] == "missing" else first["msg"].removeprefix("Value error, ")
-    where = f"{record.__name__}: {'.'.join(place)}: " if place else f"{record.__name__}: "
-    return ConfigError(where + what.replace("Input should", "should"))
-
-
-@_in_our_words
-@dataclass(frozen=True, config=_STRICT)
+@in_our_words
+@dataclass(frozen=True, config=STRICT)
 class TimeColumn:
     """The column that says when an event happened.
 
@@ -91,8 +39,8 @@ class TimeColumn:
     zone: str = "UTC"
 
 
-@_in_our_words
-@dataclass(frozen=True, config=_STRICT)
+@in_our_words
+@dataclass(frozen=True, config=STRICT)
 class Feature:
     """How one or several columns become numbers.
 
@@ -131,8 +79,8 @@ class Feature:
             raise ValueError(f"'buckets' is for categorical and multi-valued features, not for {self.kind}")
 
 
-@_in_our_words
-@dataclass(frozen=True, config=_STRICT)
+@in_our_words
+@dataclass(frozen=True, config=STRICT)
 class EntityTable:
     """What is known of an entity: one row per ``key``, or one per ``key`` and ``time``.
 
@@ -146,8 +94,8 @@ class EntityTable:
     time: TimeColumn | None = None
 
 
-@_in_our_words
-@dataclass(frozen=True, config=_STRICT)
+@in_our_words
+@dataclass(frozen=True, config=STRICT)
 class Schema:
     """What the columns of an event log mean.
 
@@ -184,6 +132,16 @@ class Schema:
         if name in self.entities.values():
             return name
         raise ConfigError(f"no entity '{name}' in the schema", hint=nearest(name, self.entities))
+
+    def label(self, name: str | None = None) -> str:
+        """The label of that name, the first one without a name.
+
+        Raises:
+            ConfigError: there is no such label.
+        """
+        if name is not None and name not in self.labels:
+            raise ConfigError(f"no label '{name}' in the schema", hint=nearest(name, self.labels))
+        return name or self.labels[0]
 
     def feature(self, name: str) -> Feature:
         """The feature of that name: declared, built in (``hour``, ``weekday``), or the column of that name."""
@@ -245,96 +203,3 @@ class Schema:
     def fingerprint(self) -> str:
         """A hash of :meth:`content`."""
         return hashlib.sha256(json.dumps(self.content(), sort_keys=True).encode()).hexdigest()[:16]
-
-
-@_in_our_words
-@dataclass(frozen=True, config=_STRICT)
-class FixedEffect:
-    """Coefficients that all rows share; an intercept is always among them.
-
-    Args:
-        features: names of features of the schema.
-        ridge: prior precision of a standardised coefficient before any data.
-        forgetting: weight of the past at each update, in (0, 1]; what is forgotten returns to the prior.
-        half_life: the same by elapsed time, such as ``"7d"``: the past counts half after that long.
-        precision: what is kept of the posterior precision ``H``: ``full``, its ``diagonal`` (the field's
-            SIMPLE variance ``1/diag(H)``), or the ``marginal`` precisions ``1/diag(H^-1)`` (FULL variance).
-            ``auto`` is ``full`` up to 512 features (32 in a random effect), else ``diagonal``.
-    """
-
-    features: Names = ()
-    ridge: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
-    forgetting: Annotated[float, Field(gt=0, le=1)] = 1.0
-    half_life: str | None = None
-    precision: PrecisionKind = "auto"
-
-    def __post_init__(self) -> None:
-        _check_effect(self.features, self.forgetting, self.half_life)
-
-
-@_in_our_words
-@dataclass(frozen=True, config=_STRICT)
-class RandomEffect:
-    """Coefficients of each entity's own, shrunk to a population that is learned from all entities.
-
-    Args:
-        entity: role or column of an entity of the schema.
-        features: names of features; an intercept is always among the coefficients.
-        min_rows: entities with fewer rows in a batch learn nothing from it.
-        max_rows: of an entity with more rows in a batch, a deterministic sample of this many stands for all,
-            re-weighted.
-        ridge: as in :class:`FixedEffect`; where the population starts before it is learned.
-        forgetting: as in :class:`FixedEffect`.
-        half_life: as in :class:`FixedEffect`, per entity, applied when the entity is next touched.
-        precision: as in :class:`FixedEffect`.
-    """
-
-    entity: str
-    features: Names = ()
-    min_rows: Annotated[int, Field(ge=1)] = 1
-    max_rows: Annotated[int, Field(ge=1)] | None = None
-    ridge: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
-    forgetting: Annotated[float, Field(gt=0, le=1)] = 1.0
-    half_life: str | None = None
-    precision: PrecisionKind = "auto"
-
-    def __post_init__(self) -> None:
-        _check_effect(self.features, self.forgetting, self.half_life)
-
-
-def _check_effect(features: Sequence[str], forgetting: float, half_life: str | None) -> None:
-    if len(set(features)) < len(features):
-        raise ValueError(f"a feature is named twice in {', '.join(features)}")
-    if half_life is None:
-        return
-    if forgetting != 1.0:
-        raise ValueError("'forgetting' is per update and 'half_life' by elapsed time: set one of them")
-    duration_us(half_life)
-
-
-_UNIT_US = {
-    "us": 1,
-    "ms": 1_000,
-    "s": 1_000_000,
-    "m": 60_000_000,
-    "h": 3_600_000_000,
-    "d": 86_400_000_000,
-    "w": 604_800_000_000,
-}
-
-
-def duration_us(text: str) -> int:
-    """Microseconds of a duration such as ``"90s"``, ``"30m"``, ``"6h"``, ``"1d"`` or ``"2w"``.
-
-    Raises:
-        ConfigError: the text is no positive number with one of these units.
-    """
-    number = text.rstrip("abcdefghijklmnopqrstuvwxyz")
-    unit = text[len(number) :]
-    try:
-        microseconds = round(float(number) * _UNIT_US[unit])
-    except (ValueError, KeyError, OverflowError):
-        microseconds = 0
-    if microseconds <= 0:
-        raise ConfigError(f"'{text}' is no duration", hint="write 90s, 30m, 6h, 1d or 2w")
-    return microseconds

@@ -1,27 +1,19 @@
-"""The nouns of the flow: what one step hands to the next.
-
-``Events`` go in, ``Posterior`` and ``EntityStates`` are what is learned, ``Report`` is what is found out.
-"""
+"""Events: rows of one schema within a span of time, read when they are asked for."""
 
 import datetime as dt
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 from zoneinfo import ZoneInfo
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
-from acclimate.config import Schema, duration_us
+from acclimate.config import Schema
 from acclimate.errors import ColumnError, ConfigError, nearest
-
-FloatArray: TypeAlias = NDArray[np.floating[Any]]
-IntArray: TypeAlias = NDArray[np.int64]
-ArrowArray: TypeAlias = Any
-"""An Arrow array of whatever type a column has."""
+from acclimate.times import duration_us, instant_us, utc
 
 Instant: TypeAlias = str | dt.date | dt.datetime | int
 """A point in time: ISO text, a date or a datetime (without a zone: in the schema's), or microseconds UTC."""
@@ -137,7 +129,7 @@ class Events:
                 raise ConfigError(f"'{time}' is no time", hint="write 2022-04-25 or 2022-04-25T18:00") from error
         if not isinstance(time, dt.datetime):
             time = dt.datetime.combine(time, dt.time())
-        return _microseconds(time if time.tzinfo else time.replace(tzinfo=self._zone))
+        return instant_us(time if time.tzinfo else time.replace(tzinfo=self._zone))
 
     def _span(self, start: Instant | None, end: Instant | None) -> tuple[int, int]:
         """What windows cover, from the events where it is not said."""
@@ -147,7 +139,7 @@ class Events:
         if summary.first is None or summary.last is None:
             return 0, 0
         first = summary.first.astimezone(self._zone).date() if start is None else start
-        return self._instant(first), _microseconds(summary.last) + 1 if end is None else self._instant(end)
+        return self._instant(first), instant_us(summary.last) + 1 if end is None else self._instant(end)
 
     def _edge(self, begin: int, step: int, number: int) -> int:
         """Where the window of that number begins.
@@ -157,20 +149,13 @@ class Events:
         days, rest = divmod(step, duration_us("1d"))
         if rest or not number:
             return begin + number * step
-        local = (_EPOCH + dt.timedelta(microseconds=begin)).astimezone(self._zone).replace(tzinfo=None)
-        return _microseconds((local + dt.timedelta(days=days * number)).replace(tzinfo=self._zone))
+        local = utc(begin).astimezone(self._zone).replace(tzinfo=None)
+        return instant_us((local + dt.timedelta(days=days * number)).replace(tzinfo=self._zone))
 
     def _narrowed(self, start: int | None, end: int | None) -> "Events":
         starts = [t for t in (self.start, start) if t is not None]
         ends = [t for t in (self.end, end) if t is not None]
         return replace(self, start=max(starts, default=None), end=min(ends, default=None))
-
-
-_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
-
-
-def _microseconds(time: dt.datetime) -> int:
-    return (time - _EPOCH) // dt.timedelta(microseconds=1)
 
 
 @dataclass(frozen=True)
@@ -211,212 +196,3 @@ class TableSource:
         first = 0 if start is None else int(np.searchsorted(times, start))
         last = len(times) if end is None else int(np.searchsorted(times, end))
         return self.rows.slice(first, max(last - first, 0))
-
-
-class Learner(Protocol):
-    """The contract of everything that can be replayed.
-
-    ``fit`` learns from scratch and forgets what was; ``update`` learns from new events alone; ``predict`` changes
-    nothing and returns one probability per row, ``(n,)``, in the order of ``events.table()``.
-    """
-
-    def fit(self, events: Events) -> Any:
-        """Learn from these events alone."""
-        ...
-
-    def update(self, events: Events) -> Any:
-        """Learn from these events what is new in them."""
-        ...
-
-    def predict(self, events: Events) -> FloatArray:
-        """Probabilities of the label, ``(n,)``."""
-        ...
-
-
-@dataclass(frozen=True)
-class Posterior:
-    """A Gaussian over the coefficients of one block, or of many entities' blocks of one shape.
-
-    ``mean`` is ``(d,)`` with ``precision`` ``(d, d)`` (full) or ``(d,)`` (diagonal); for ``n`` entities
-    ``(n, d)`` with ``(n, d, d)`` or ``(n, d)``. Precision is the inverse of the covariance, in raw feature units.
-    """
-
-    mean: FloatArray
-    precision: FloatArray
-
-    def __post_init__(self) -> None:
-        mean, precision = np.asarray(self.mean, np.float64), np.asarray(self.precision, np.float64)
-        if mean.ndim not in (1, 2) or precision.shape not in (mean.shape, (*mean.shape, mean.shape[-1])):
-            raise ConfigError(
-                f"a posterior of mean {mean.shape} cannot have a precision of shape {precision.shape}",
-                hint="mean (d,) goes with precision (d, d) or (d,); mean (n, d) with (n, d, d) or (n, d)",
-            )
-        object.__setattr__(self, "mean", mean)
-        object.__setattr__(self, "precision", precision)
-
-    @property
-    def is_full(self) -> bool:
-        """Whether the precision is a matrix per block rather than its diagonal."""
-        return self.precision.ndim > self.mean.ndim
-
-    def covariance(self) -> FloatArray:
-        """The covariance: ``(..., d, d)``, or the variances ``(..., d)`` of a diagonal posterior."""
-        return np.linalg.inv(self.precision) if self.is_full else 1.0 / self.precision
-
-    def standard_deviation(self) -> FloatArray:
-        """Marginal standard deviations of the coefficients, shaped as ``mean``."""
-        covariance = self.covariance()
-        return np.sqrt(np.diagonal(covariance, axis1=-2, axis2=-1) if self.is_full else covariance)
-
-
-@dataclass(frozen=True)
-class EntityStates:
-    """The small states: one posterior per entity, with what forgetting by time needs.
-
-    ``ids``: Arrow array ``(n,)``; ``posterior``: of ``n`` entities; ``touched``: ``(n,)``, microseconds UTC of
-    the last event learned; ``rows``: ``(n,)``, the events learned so far.
-    """
-
-    ids: ArrowArray
-    posterior: Posterior
-    touched: IntArray
-    rows: IntArray
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all arrays."""
-        arrays = (self.posterior.mean, self.posterior.precision, self.touched, self.rows)
-        return int(self.ids.nbytes) + sum(a.nbytes for a in arrays)
-
-
-# --- what a replay finds out: each record is one table of metrics.json -------------------------------------
-
-
-@dataclass(frozen=True)
-class Quality:
-    """How well probabilities match labels. ``None``: not defined on these rows (one class only, say).
-
-    ``auc`` over all rows; ``gauc`` the mean AUC within each entity and window, weighted by rows; ``log_loss``
-    in nats a row; ``normalized_entropy`` log-loss over that of the base rate; ``calibration_error`` the mean
-    distance of predicted to observed rate over bins of equal size; ``ndcg`` of each entity's rows of a window,
-    cut at the replay's ``k``; ``regret`` the expected excess log-loss over the true probabilities, in nats a
-    row, where the events carry them.
-    """
-
-    rows: int
-    auc: float | None
-    gauc: float | None
-    log_loss: float | None
-    normalized_entropy: float | None
-    calibration_error: float | None
-    ndcg: float | None
-    regret: float | None
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What an arm spent: wall seconds by verb, rows it read to learn, bytes it keeps, the process's peak.
-
-    ``peak_bytes`` is the high-water mark of the whole process up to then, so it is shared by the arms.
-    """
-
-    fit_seconds: float
-    update_seconds: float
-    predict_seconds: float
-    rows_read: int
-    state_bytes: int | None
-    peak_bytes: int
-
-
-@dataclass(frozen=True)
-class ArmResult(Quality, Cost):
-    """One arm over all windows.
-
-    ``fit_seconds`` is the first fit; ``seconds`` and ``rows_read`` are what all windows took after it.
-    ``within`` holds, per column asked for, the AUC within each of its values, weighted by rows.
-    """
-
-    seconds: float
-    within: dict[str, float | None]
-
-
-@dataclass(frozen=True)
-class WindowResult(Quality, Cost):
-    """One arm in one window ``[start, end)`` (ISO 8601, schema's zone): predict first, then learn."""
-
-    arm: str
-    start: str
-    end: str
-    seconds: float
-
-
-@dataclass(frozen=True)
-class CohortResult(Quality):
-    """One arm on the rows of entities with a given number of events before the window."""
-
-    arm: str
-    cohort: str
-
-
-@dataclass(frozen=True)
-class CalibrationBin:
-    """Rows of one arm with neighbouring predictions: mean predicted and observed rate."""
-
-    arm: str
-    rows: int
-    predicted: float
-    observed: float
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """``arm`` minus ``against`` in ``metric``, with a 95 % interval from a paired bootstrap over entities."""
-
-    arm: str
-    against: str
-    metric: str
-    difference: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class Weight:
-    """One coefficient of the fixed effect at the end: mean and standard deviation, raw feature units."""
-
-    arm: str
-    name: str
-    mean: float
-    standard_deviation: float
-
-
-@dataclass(frozen=True)
-class TracePoint:
-    """One coefficient of the followed entity after one window was learned."""
-
-    arm: str
-    entity: str
-    id: str
-    time: str
-    name: str
-    mean: float
-    standard_deviation: float
-    rows: int
-
-
-@dataclass(frozen=True)
-class Report:
-    """All that a replay found out; ``evaluate.report`` writes it as ``metrics.json`` and ``report.html``.
-
-    ``settings``: label, start, every, end, zone, label_delay, ndcg_at, resamples, seed, entity, baseline_rate.
-    """
-
-    name: str
-    settings: dict[str, Any]
-    arms: dict[str, ArmResult]
-    windows: list[WindowResult]
-    cohorts: list[CohortResult]
-    calibration: list[CalibrationBin]
-    comparisons: list[Comparison]
-    weights: list[Weight]
-    trace: list[TracePoint]

@@ -1,0 +1,42 @@
+"""The nouns of the flow: what one step hands to the next.
+
+``Events`` go in, a ``Learner`` or an ``Encoder`` learns from them, a ``Report`` says how well.
+"""
+
+from acclimate.artifacts.contracts import Encoder, Entities, Kept, Learner, Replayable
+from acclimate.artifacts.events import Events, Instant, Source, Summary, TableSource
+from acclimate.artifacts.report import (
+    ArmResult,
+    CalibrationBin,
+    CohortResult,
+    Comparison,
+    Cost,
+    Quality,
+    Report,
+    TracePoint,
+    Weight,
+    WindowResult,
+)
+
+__all__ = [
+    "ArmResult",
+    "CalibrationBin",
+    "CohortResult",
+    "Comparison",
+    "Cost",
+    "Encoder",
+    "Entities",
+    "Events",
+    "Instant",
+    "Kept",
+    "Learner",
+    "Quality",
+    "Replayable",
+    "Report",
+    "Source",
+    "Summary",
+    "TableSource",
+    "TracePoint",
+    "Weight",
+    "WindowResult",
+]

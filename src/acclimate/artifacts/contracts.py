@@ -1,0 +1,131 @@
+"""The contracts of the flow: what learns, what encodes, what holds the states of entities."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, Self
+
+from acclimate.arrays import EntityStates, FloatArray, IdArray, Posterior
+from acclimate.artifacts.events import Events
+
+
+class Replayable(Protocol):
+    """What a replay asks of an arm; nothing is inherited.
+
+    ``fit`` learns from scratch and forgets what was; ``update`` learns from new events alone; ``predict`` changes
+    nothing and returns one probability per row, ``(n,)``, in the order of ``events.table()``.
+    """
+
+    def fit(self, events: Events) -> Any:
+        """Learn from these events alone."""
+        ...
+
+    def update(self, events: Events) -> Any:
+        """Learn from these events what is new in them."""
+        ...
+
+    def predict(self, events: Events) -> FloatArray:
+        """Probabilities of the label, ``(n,)``."""
+        ...
+
+
+class Kept(Protocol):
+    """What a learner and an encoder have in common: they are declared, saved, loaded and brought up to date.
+
+    ``kind`` names them in project files and manifests; ``parameters`` is the frozen record of
+    :mod:`acclimate.config` that declares them.
+    """
+
+    kind: ClassVar[str]
+    parameters: Any
+
+    def fit(self, events: Events) -> Self:
+        """Learn from these events alone."""
+        ...
+
+    def update(self, events: Events) -> Self:
+        """Learn from these events what is new in them."""
+        ...
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> None:
+        """Write all that is known to a folder."""
+        ...
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read what :meth:`save` wrote; it goes on as if it had never stopped."""
+        ...
+
+    @property
+    def cut(self) -> int:
+        """Time of the last event learned, microseconds UTC."""
+        ...
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the state."""
+        ...
+
+    def summary(self) -> list[str]:
+        """How the last fit or update went and what is known now, in lines for the terminal."""
+        ...
+
+
+class Learner(Kept, Replayable, Protocol):
+    """The contract of everything that can be replayed, published, streamed and served."""
+
+    # Stated again, since both sides of the inheritance have them.
+    def fit(self, events: Events) -> Self:
+        """Learn from these events alone."""
+        ...
+
+    def update(self, events: Events) -> Self:
+        """Learn from these events what is new in them."""
+        ...
+
+
+class Encoder(Kept, Protocol):
+    """What turns all that is known of an entity into one vector that other learners use as a feature.
+
+    ``entity`` is a role of the schema, ``size`` the length ``s`` of a vector, ``space`` the identity of the shared
+    model: vectors of two spaces are never mixed.
+    """
+
+    entity: str
+    size: int
+    space: str
+
+    def vectors(self, events: Events) -> FloatArray:
+        """The vector of each row's entity as it was known before the row, ``(n, s)``."""
+        ...
+
+    def vectors_of(self, ids: IdArray) -> FloatArray:
+        """The vectors of these entities as of now, ``(len(ids), s)``."""
+        ...
+
+
+class Entities(Protocol):
+    """Where the states of a learner's entities live, by effect; whoever holds them, learning is the same.
+
+    Learning takes what a batch touches and commits what it changed, so cost follows the new rows and never the
+    states that are stored. ``position`` is how far into a stream the states go, as it was last committed.
+    """
+
+    position: str | None
+
+    def take(self, effect: str, ids: IdArray, population: Posterior) -> EntityStates:
+        """The states of these ids, in the width and form of ``population`` (one block of ``d`` coefficients).
+
+        An id that is not known is at the population; coefficients that a state lacks are at the population's.
+        """
+        ...
+
+    def means(self, effect: str, ids: IdArray, population: Posterior) -> FloatArray:
+        """The means alone, ``(len(ids), d)``: all that a score at the means needs."""
+        ...
+
+    def commit(self, changed: Mapping[str, Iterable[EntityStates]], position: str | None = None) -> None:
+        """Store changed states, effect by effect, a piece at a time, and the position of the stream they go up to.
+
+        All or nothing: states and position are of one moment.
+        """
+        ...

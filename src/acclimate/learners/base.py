@@ -1,0 +1,157 @@
+"""What the learners of this package do alike: be declared by a record, know their schema, go to disk and back."""
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Concatenate, Generic, ParamSpec, Protocol, Self, TypeVar
+
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from acclimate.config import Schema
+from acclimate.errors import MismatchError, NotFittedError
+from acclimate.storage import Stored, read_artifact, unpacking, write_artifact
+from acclimate.times import utc
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Known(Protocol):
+    """What every state says: the label, the content of the schema, the last event learned (microseconds UTC)."""
+
+    @property
+    def label(self) -> str: ...  # noqa: D102
+    @property
+    def contract(self) -> dict[str, Any]: ...  # noqa: D102
+    @property
+    def cut(self) -> int: ...  # noqa: D102
+
+
+S = TypeVar("S", bound=Known)
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A state as it goes to disk; ``manifest`` is what JSON can hold of it."""
+
+    manifest: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    arrays: Mapping[str, NDArray[Any]] = field(default_factory=dict[str, NDArray[Any]])
+    tables: Mapping[str, pa.Table] = field(default_factory=dict[str, pa.Table])
+
+
+def declared_by(
+    record: Callable[P, R],
+) -> Callable[[Callable[[Any, R], None]], Callable[Concatenate[Any, P], None]]:
+    """A constructor that takes the fields of a record, so that they are written once, and is given the record."""
+
+    def decorated(init: Callable[[Any, R], None]) -> Callable[Concatenate[Any, P], None]:
+        def constructor(self: Any, *values: P.args, **fields: P.kwargs) -> None:
+            init(self, record(*values, **fields))
+
+        this = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        signature = inspect.signature(record)
+        constructor.__signature__ = signature.replace(parameters=[this, *signature.parameters.values()])  # type: ignore[attr-defined]
+        constructor.__doc__ = init.__doc__
+        return constructor
+
+    return decorated
+
+
+class Fitted(ABC, Generic[S]):
+    """A learner with a state, from its first fit on; ``info`` tells of the last fit or update."""
+
+    kind: ClassVar[str]
+    parameters: Any
+    state: S | None
+    info: Any
+
+    @abstractmethod
+    def _packed(self, state: S) -> Packed:
+        """The state as it goes to disk, but for what every state says."""
+
+    @abstractmethod
+    def _unpack(self, stored: Stored, known: dict[str, Any]) -> None:
+        """Take the state back; ``known`` are the fields that every state has."""
+
+    @property
+    def cut(self) -> int:
+        """Time of the last event learned, microseconds UTC.
+
+        Raises:
+            NotFittedError: nothing was learned yet.
+        """
+        return self._fitted().cut
+
+    def summary(self) -> list[str]:
+        """How the last fit or update went, in lines for the terminal."""
+        until = utc(self._fitted().cut).isoformat(timespec="seconds")
+        return [f"learned {self.info.rows:,} rows up to {until}"] if self.info else [f"knows events up to {until}"]
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> None:
+        """Write the learner as a folder (JSON, safetensors, Parquet), aside first and then renamed.
+
+        Raises:
+            NotFittedError: there is nothing to save.
+            OutputError: the place is taken, or cannot be written.
+        """
+        state = self._fitted()
+        packed = self._packed(state)
+        manifest = {
+            "parameters": asdict(self.parameters),
+            "label": state.label,
+            "contract": state.contract,
+            "cut": state.cut,
+            **packed.manifest,
+        }
+        write_artifact(
+            path,
+            kind=self.kind,
+            manifest=manifest,
+            arrays=packed.arrays,
+            tables=packed.tables,
+            overwrite=overwrite,
+        )
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a learner that :meth:`save` wrote.
+
+        Raises:
+            FormatError: there is none, it is damaged or of another version.
+            MismatchError: it is of another kind.
+        """
+        stored = read_artifact(path, kind=cls.kind)
+        with unpacking(path):
+            learner = cls(**stored.manifest["parameters"])
+            learner._unpack(stored, {name: stored.manifest[name] for name in ("label", "contract", "cut")})
+        return learner
+
+    def _fitted(self, schema: Schema | None = None) -> S:
+        """The state.
+
+        Raises:
+            NotFittedError: there is none yet.
+            MismatchError: it was learned from events of another schema.
+        """
+        if self.state is None:
+            raise NotFittedError(
+                f"this {type(self).__name__} has learned nothing yet", hint="fit it, or load a saved one"
+            )
+        if schema is not None and schema.content() != self.state.contract:
+            raise MismatchError(
+                f"events of another schema than the model's: {_difference(self.state.contract, schema.content())}",
+                hint="read them with the schema that the model was fitted with, or fit anew",
+            )
+        return self.state
+
+
+def _difference(saved: dict[str, Any], now: dict[str, Any]) -> str:
+    """What differs between two contents of a schema, in words."""
+    return "; ".join(
+        f"{key} was {saved.get(key)} and is {now.get(key)}"
+        for key in sorted({*saved, *now})
+        if saved.get(key) != now.get(key)
+    )

@@ -1,0 +1,300 @@
+"""The states of entities in memory: an index of ids that persists, and room that grows by doubling."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from acclimate.arrays import EntityStates, FloatArray, IdArray, IntArray, Posterior
+from acclimate.models.gaussian import widened
+
+Float: TypeAlias = Literal["float64", "float32"]
+
+
+class IdIndex:
+    """A number for each id, from 0 in the order in which they came; what it costs to ask follows what is asked."""
+
+    def __init__(self, ids: IdArray | None = None) -> None:
+        self._numbers: dict[Any, int] = {}
+        if ids is not None:
+            self._numbers = dict(zip(ids.tolist(), range(len(ids)), strict=True))
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __deepcopy__(self, _: dict[int, Any]) -> "IdIndex":
+        copied = IdIndex()
+        copied._numbers = self._numbers.copy()  # ids and numbers never change: no need to copy each
+        return copied
+
+    def numbers(self, ids: IdArray) -> IntArray:
+        """The number of each id, -1 for unknown ones."""
+        number = self._numbers.get
+        return np.array([number(id, -1) for id in ids.tolist()], np.int64)
+
+    def admit(self, ids: IdArray) -> IntArray:
+        """The number of each id; unknown ones get the next ones."""
+        known, number = self._numbers, self._numbers.setdefault
+        return np.array([number(id, len(known)) for id in ids.tolist()], np.int64)
+
+    def ids(self) -> IdArray:
+        """All ids in the order of their numbers."""
+        text = any(isinstance(id, str) for id in self._numbers)
+        return np.array(list(self._numbers), np.dtypes.StringDType() if text else np.int64)
+
+
+def with_room(array: NDArray[Any], rows: int) -> NDArray[Any]:
+    """The array, or one of at least twice its rows where it has fewer than asked for; new rows hold anything."""
+    if rows <= len(array):
+        return array
+    larger = np.empty((max(rows, 2 * len(array)), *array.shape[1:]), array.dtype)
+    larger[: len(array)] = array
+    return larger
+
+
+class _Shelf:
+    """States of one width ``d`` and form, one row each: the mean, then the precision.
+
+    ``owner``: the number of the entity that a row is of, -1 where it has moved to another shelf.
+    """
+
+    def __init__(self, width: int, *, full: bool, values: NDArray[Any], owner: IntArray) -> None:
+        self.width, self.full, self.values, self.owner = width, full, values, owner
+        self.used, self.holes = len(owner), 0
+
+    @staticmethod
+    def empty(width: int, *, full: bool, dtype: Float, room: int) -> "_Shelf":
+        size = width + (width * width if full else width)
+        shelf = _Shelf(width, full=full, values=np.empty((room, size), dtype), owner=np.empty(room, np.int64))
+        shelf.used = 0
+        return shelf
+
+    def means(self, rows: IntArray) -> NDArray[Any]:
+        return self.values[rows, : self.width]
+
+    def posterior(self, rows: IntArray) -> Posterior:
+        values, d = self.values[rows], self.width
+        return Posterior(values[:, :d], values[:, d:].reshape((-1, d, d) if self.full else (-1, d)))
+
+    def write(self, rows: IntArray, posterior: Posterior) -> None:
+        self.values[rows, : self.width] = posterior.mean
+        self.values[rows, self.width :] = posterior.precision.reshape(len(rows), -1)
+
+    def add(self, numbers: IntArray) -> IntArray:
+        """New rows for these entities."""
+        rows = np.arange(self.used, self.used + len(numbers))
+        self.used += len(numbers)
+        self.values, self.owner = with_room(self.values, self.used), with_room(self.owner, self.used)
+        self.owner[rows] = numbers
+        return rows
+
+    def leave(self, rows: IntArray) -> None:
+        self.owner[rows] = -1
+        self.holes += len(rows)
+
+    def packed(self) -> "_Shelf":
+        """In the order of the entities' numbers, without holes or spare room."""
+        rows = np.flatnonzero(self.owner[: self.used] >= 0)
+        rows = rows[np.argsort(self.owner[rows], kind="stable")]
+        in_place = len(rows) == self.used and bool(np.all(rows[1:] > rows[:-1]))
+        values = self.values[: self.used] if in_place else self.values[rows]
+        return _Shelf(self.width, full=self.full, values=values, owner=self.owner[rows])
+
+
+class _Effect:
+    """The states of one effect.
+
+    An entity keeps the width that the features had when it was last committed, so an index of features that grows
+    touches nobody: a state is widened when it is taken, and moves to a shelf of its new width when committed.
+    ``shelf`` and ``row`` say where each entity is; ``touched`` and ``rows`` are those of
+    :class:`acclimate.EntityStates`; ``made`` counts the shelves, and ``room`` is how many entities the next one
+    makes room for.
+    """
+
+    def __init__(self, index: IdIndex, shelves: list[_Shelf], touched: IntArray, rows: IntArray) -> None:
+        self.index, self.touched, self.rows = index, touched, rows
+        self.shelves = dict(enumerate(shelves))
+        self.made = len(shelves)
+        self.shelf, self.row = np.full(len(index), -1, np.int64), np.zeros(len(index), np.int64)
+        self.room = 0
+        for number in self.shelves:
+            self._place(number)
+
+    def take(self, ids: IdArray, population: Posterior) -> EntityStates:
+        numbers = self.index.numbers(ids)
+        mean, precision = _tiled(population.mean, len(ids)), _tiled(population.precision, len(ids))
+        for asked, shelf in self._by_shelf(numbers):
+            posterior = widened(shelf.posterior(self.row[numbers[asked]]), population)
+            mean[asked], precision[asked] = posterior.mean, posterior.precision
+        known, touched, rows = numbers >= 0, np.zeros(len(ids), np.int64), np.zeros(len(ids), np.int64)
+        touched[known], rows[known] = self.touched[numbers[known]], self.rows[numbers[known]]
+        return EntityStates(ids, Posterior(mean, precision), touched, rows)
+
+    def means(self, ids: IdArray, population: Posterior) -> FloatArray:
+        numbers = self.index.numbers(ids)
+        mean = _tiled(population.mean, len(ids))
+        for asked, shelf in self._by_shelf(numbers):
+            mean[asked, : shelf.width] = shelf.means(self.row[numbers[asked]])
+        return mean
+
+    def commit(self, states: EntityStates, dtype: Float) -> None:
+        if not len(states):
+            return
+        if len(IdIndex(states.ids)) < len(states):
+            raise ValueError(f"{len(states) - len(IdIndex(states.ids))} ids are committed twice at once")
+        numbers = self.index.admit(states.ids)
+        count, d, full = len(self.index), states.posterior.mean.shape[1], states.posterior.is_full
+        known = len(self.shelf)
+        self.shelf = with_room(self.shelf, count)
+        self.shelf[known:] = -1
+        self.row, self.touched, self.rows = (with_room(a, count) for a in (self.row, self.touched, self.rows))
+        fitting = (number for number, shelf in self.shelves.items() if (shelf.width, shelf.full) == (d, full))
+        number = next(fitting, self.made)
+        if number == self.made:
+            self.shelves[number] = _Shelf.empty(d, full=full, dtype=dtype, room=self.room)
+            self.made, self.room = self.made + 1, 0
+        moving = numbers[self.shelf[numbers] != number]
+        self._leave(moving)
+        self.shelf[moving], self.row[moving] = number, self.shelves[number].add(moving)
+        self.shelves[number].write(self.row[numbers], states.posterior)
+        self.touched[numbers], self.rows[numbers] = states.touched, states.rows
+
+    def packed(self) -> "_Effect":
+        """The same in a canonical order: whatever way led here, equal states are equal arrays."""
+        shelves = sorted(
+            (s.packed() for s in self.shelves.values() if s.used > s.holes), key=lambda s: (s.width, s.full)
+        )
+        count = len(self.index)
+        return _Effect(self.index, shelves, self.touched[:count], self.rows[:count])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of what is known: values, and of each entity its id, the time of its last event and its rows."""
+        values = sum((s.used - s.holes) * s.values.shape[1] * s.values.itemsize for s in self.shelves.values())
+        return values + 24 * len(self.index)
+
+    def _by_shelf(self, numbers: IntArray) -> Iterator[tuple[IntArray, _Shelf]]:
+        """Which of these entities, but for unknown ones, are on which shelf."""
+        known = np.flatnonzero(numbers >= 0)
+        shelves = self.shelf[numbers[known]]
+        for number in np.unique(shelves[shelves >= 0]).tolist():
+            yield known[shelves == number], self.shelves[number]
+
+    def _leave(self, numbers: IntArray) -> None:
+        """Take entities from where they are; a shelf that is half empty is packed, an empty one goes."""
+        for asked, shelf in self._by_shelf(numbers):
+            number = int(self.shelf[numbers[asked[0]]])
+            shelf.leave(self.row[numbers[asked]])
+            if shelf.holes == shelf.used:
+                del self.shelves[number]
+            elif 2 * shelf.holes > shelf.used:
+                self.shelves[number] = shelf.packed()
+                self._place(number)
+
+    def _place(self, number: int) -> None:
+        shelf = self.shelves[number]
+        self.shelf[shelf.owner], self.row[shelf.owner] = number, np.arange(shelf.used)
+
+
+def _tiled(one: FloatArray, count: int) -> FloatArray:
+    return np.broadcast_to(one, (count, *one.shape)).copy()
+
+
+class MemoryEntities:
+    """The seam :class:`acclimate.artifacts.Entities` in memory.
+
+    ``dtype`` is what values are kept in; they are taken and committed as ``float64``.
+    """
+
+    def __init__(self, dtype: Float = "float64") -> None:
+        self.dtype: Float = dtype
+        self.position: str | None = None
+        self._effects: dict[str, _Effect] = {}
+
+    def take(self, effect: str, ids: IdArray, population: Posterior) -> EntityStates:
+        """See :meth:`acclimate.artifacts.Entities.take`; the states are copies."""
+        return self._effect(effect).take(ids, population)
+
+    def means(self, effect: str, ids: IdArray, population: Posterior) -> FloatArray:
+        """See :meth:`acclimate.artifacts.Entities.means`."""
+        return self._effect(effect).means(ids, population)
+
+    def commit(self, changed: Mapping[str, Iterable[EntityStates]], position: str | None = None) -> None:
+        """See :meth:`acclimate.artifacts.Entities.commit`; all is computed before any of it is stored."""
+        for effect, pieces in {effect: tuple(pieces) for effect, pieces in changed.items()}.items():
+            self.fill(effect, pieces)
+        self.position = self.position if position is None else position
+
+    def fill(self, effect: str, pieces: Iterable[EntityStates], *, room: int = 0) -> None:
+        """Put states in piece by piece, as they are computed, with room made at once for so many.
+
+        For a store that nobody uses yet: should a piece fail, those before it are in.
+        """
+        held = self._effects.setdefault(effect, _no_entities())
+        held.room = room
+        for states in pieces:
+            held.commit(states, self.dtype)
+
+    def ids(self, effect: str) -> IdArray:
+        """All ids of an effect that are known, in the order in which they came."""
+        return self._effect(effect).index.ids()
+
+    def only(self, effects: Iterable[str]) -> "MemoryEntities":
+        """These effects alone, not copied."""
+        kept = MemoryEntities(self.dtype)
+        kept._effects = {name: self._effects[name] for name in effects if name in self._effects}
+        return kept
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all states."""
+        return sum(effect.nbytes for effect in self._effects.values())
+
+    def arrays(self, effect: str) -> dict[str, NDArray[Any]]:
+        """All that is known of an effect but the ids, in the order of :meth:`ids`.
+
+        ``touched`` and ``rows`` ``(n,)``; ``shelf`` ``(n,)``, which of the arrays ``<width>.<form>``, in the order
+        of their names by width, has an entity's values, there in the same order.
+        """
+        packed = self._effect(effect).packed()
+        values = {f"{s.width}.{'full' if s.full else 'diagonal'}": s.values for s in packed.shelves.values()}
+        return {"touched": packed.touched, "rows": packed.rows, "shelf": packed.shelf, **values}
+
+    def put(self, effect: str, ids: IdArray, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """What :meth:`arrays` gave, put back; the arrays are the store's from then on.
+
+        Raises:
+            ValueError: they do not belong together.
+        """
+        shelf, count = arrays["shelf"], len(ids)
+        for name in ("touched", "rows", "shelf"):
+            if arrays[name].shape != (count,):
+                raise ValueError(f"'{name}' of {effect} is of shape {arrays[name].shape}, not ({count},)")
+        shelves: list[_Shelf] = []
+        for number, (name, width, full) in enumerate(_values_of(arrays)):
+            size, owner = width + (width * width if full else width), np.flatnonzero(shelf == number)
+            if arrays[name].shape != (len(owner), size):
+                raise ValueError(f"'{name}' of {effect} is of shape {arrays[name].shape}, not {len(owner), size}")
+            values = np.asarray(arrays[name], self.dtype)
+            shelves.append(_Shelf(width, full=full, values=values, owner=owner))
+        if count and not 0 <= shelf.min() <= shelf.max() < len(shelves):
+            raise ValueError(f"entities of {effect} lie on none of its {len(shelves)} shelves")
+        index = IdIndex(ids)
+        if len(index) != count:
+            raise ValueError(f"{count - len(index)} ids of {effect} are there twice")
+        self._effects[effect] = _Effect(index, shelves, arrays["touched"], arrays["rows"])
+
+    def _effect(self, name: str) -> _Effect:
+        return self._effects[name] if name in self._effects else _no_entities()
+
+
+def _no_entities() -> _Effect:
+    return _Effect(IdIndex(), [], np.zeros(0, np.int64), np.zeros(0, np.int64))
+
+
+def _values_of(arrays: Mapping[str, NDArray[Any]]) -> list[tuple[str, int, bool]]:
+    """Name, width and whether full, of each array of values."""
+    matches = (re.fullmatch(r"(\d+)\.(full|diagonal)", name) for name in arrays)
+    return sorted(((m[0], int(m[1]), m[2] == "full") for m in matches if m), key=lambda one: one[1:])

@@ -1,0 +1,125 @@
+"""What all entities of a GLMix share, and how it meets a batch before anything is learned from it."""
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from acclimate.arrays import EntityStates, IdArray, Posterior
+from acclimate.artifacts import Events
+from acclimate.config import GLMixParameters, Schema
+from acclimate.errors import ConfigError, DataError, nearest
+from acclimate.features import Settled
+from acclimate.learners.batch import Batch, Seen, read_batch
+from acclimate.learners.effects import FIXED, Effect, new_effects, ridge_prior
+from acclimate.models.gaussian import widened
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What all entities of a GLMix share, carried from batch to batch.
+
+    ``fixed`` and ``random``: the effects; ``fixed_states``: the
+    posterior of the fixed one, as the state of its only entity;
+    ``settled``: what is settled about features; ``contract``: the content of the schema; ``cut``: the time of the
+    last event learned, microseconds UTC.
+    """
+
+    fixed: Effect
+    random: tuple[Effect, ...]
+    fixed_states: EntityStates
+    settled: Settled
+    label: str
+    contract: dict[str, Any]
+    cut: int
+
+    @property
+    def effects(self) -> tuple[Effect, ...]:
+        """All effects, the fixed one first."""
+        return (self.fixed, *self.random)
+
+
+def unknown(effect: Effect, ids: IdArray) -> EntityStates:
+    """The states of entities of which nothing is known: at the population, in the memory of one."""
+    nothing = np.zeros(len(ids), np.int64)
+    return EntityStates(ids, effect.population.repeated(len(ids)), nothing, nothing)
+
+
+def read(
+    parameters: GLMixParameters, events: Events, before: Shared | None, *, locked: Collection[str] = ()
+) -> Batch:
+    """The rows of known label, with the columns that they bring to effects that are not locked."""
+    effects = new_effects(parameters, events.schema) if before is None else before.effects
+    settled = Settled() if before is None else before.settled
+    return read_batch(events, effects, settled, label=events.schema.label(parameters.label), locked=locked)
+
+
+def begun(
+    parameters: GLMixParameters, schema: Schema, batch: Batch, before: Shared | None, *, locked: Collection[str]
+) -> tuple[Shared, Batch]:
+    """What is known before a fit, also to the batch: effects at the ridge of its rows, but for locked ones.
+
+    Raises:
+        DataError: no row has a label.
+    """
+    label = schema.label(parameters.label)
+    if len(batch) == 0:
+        raise DataError(f"no event has a known label '{label}'", hint="look at events.describe()")
+    fixed, *random = (seen if seen.effect.name in locked else _at_ridge(seen, batch) for seen in batch.seen)
+    if before is not None and FIXED in locked:
+        fixed_states = before.fixed_states
+    else:
+        fixed = _centred(fixed, batch)
+        fixed_states = unknown(fixed.effect, fixed.ids)
+    effects = (fixed.effect, tuple(seen.effect for seen in random))
+    shared = Shared(*effects, fixed_states, batch.settled, label, schema.content(), int(batch.time.max()))
+    return shared, replace(batch, seen=[fixed, *random])
+
+
+def grown(shared: Shared, batch: Batch) -> tuple[Shared, Batch]:
+    """What is known before an update, also to the batch: each effect over the columns that its rows bring."""
+    fixed, *random = (
+        replace(seen, effect=seen.effect.grown(seen.index, seen.X, batch.weight)) for seen in batch.seen
+    )
+    posterior = widened(shared.fixed_states.posterior, fixed.effect.population)
+    shared = replace(
+        shared,
+        fixed=fixed.effect,
+        random=tuple(seen.effect for seen in random),
+        fixed_states=replace(shared.fixed_states, posterior=posterior),
+        settled=batch.settled,
+        cut=max(shared.cut, int(batch.time.max())),
+    )
+    return shared, replace(batch, seen=[fixed, *random])
+
+
+def locked_effects(parameters: GLMixParameters, schema: Schema, locked: Collection[str]) -> set[str]:
+    """The names of the effects to lock; an entity goes by its role or its column.
+
+    Raises:
+        ConfigError: there is no such effect, or none is left.
+    """
+    names = {FIXED: FIXED} | {schema.entity_column(e.entity): e.entity for e in parameters.random}
+    asked = {schema.entities.get(name, name): name for name in locked}
+    for column, name in asked.items():
+        if column not in names:
+            raise ConfigError(f"no effect '{name}' to lock", hint=nearest(name, names.values()))
+    if names.keys() <= asked.keys():
+        raise ConfigError("every effect is locked", hint="leave one to be learned")
+    return {names[column] for column in asked}
+
+
+def _at_ridge(seen: Seen, batch: Batch) -> Seen:
+    effect = replace(seen.effect, index=seen.index)
+    ridge = ridge_prior(effect, seen.X, batch.weight)
+    return replace(seen, effect=replace(effect, ridge=ridge, population=ridge))
+
+
+def _centred(seen: Seen, batch: Batch) -> Seen:
+    """A fixed effect with the label's log-odds as prior intercept, lest the ridge pull to one half."""
+    positive, total = batch.weight @ batch.label + 0.5, batch.weight.sum() + 1.0
+    mean = seen.effect.ridge.mean.copy()
+    mean[0] = np.log(positive / (total - positive))
+    ridge = Posterior(mean, seen.effect.ridge.precision)
+    return replace(seen, effect=replace(seen.effect, ridge=ridge, population=ridge))

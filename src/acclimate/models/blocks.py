@@ -1,0 +1,224 @@
+"""The rows of one effect, and each of its entities' own Hessian: what a joint solver works with."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from acclimate.arrays import Diagonal, FloatArray, Full, IntArray, Precision
+from acclimate.models.grouping import Group, Grouping
+from acclimate.models.scaling import Scaling
+
+_STRIP_CELLS = 2_000_000
+"""Cells of the dense strips that a Gram matrix is summed over, or of a piece of posteriors: 16 MB."""
+
+
+@dataclass(frozen=True)
+class Design:
+    """One effect's rows in standardised coordinates, and which of its ``count`` entities each is of.
+
+    ``X``: ``(n, d)``; ``entity``: ``(n,)``, from 0, or -1 for rows that the effect has no part in. Coefficients
+    are ``(e, d)``.
+    """
+
+    X: "sparse.csr_array[Any]"
+    entity: IntArray
+    count: int
+    scaling: Scaling
+
+    @staticmethod
+    def of(
+        X: "sparse.csr_array[Any]", entity: IntArray | None, count: int, *, weight: FloatArray, centre: bool
+    ) -> "Design":
+        """Raw rows of some weight ``(n,)``; without ``entity`` all are the one entity's.
+
+        ``centre=False`` is for diagonal precisions, which cannot carry it.
+        """
+        entity = np.zeros(X.shape[0], np.int64) if entity is None else entity
+        scaling = Scaling.of(X, centre=centre, weight=weight)
+        return Design(scaling.rows(X), entity, count, scaling)
+
+    @property
+    def width(self) -> int:
+        """Coefficients of one entity."""
+        return int(self.X.shape[1])
+
+    @cached_property
+    def _wide(self) -> "sparse.csr_array[Any]":
+        """The rows over the coefficients of all entities, ``(n, e * d)``."""
+        rows = self.X
+        absent = bool((self.entity < 0).any())
+        if self.count == 1 and not absent:
+            return rows
+        if absent:
+            rows = sparse.csr_array(sparse.diags_array((self.entity >= 0).astype(np.float64)) @ rows)
+            rows.eliminate_zeros()
+        cells = self.count * self.width
+        index = np.int32 if cells < np.iinfo(np.int32).max else np.int64
+        columns = rows.indices.astype(index)
+        columns += np.repeat((self.entity * self.width).astype(index), np.diff(rows.indptr))
+        return sparse.csr_array((rows.data, columns, rows.indptr), shape=(len(self.entity), cells))
+
+    @cached_property
+    def grouping(self) -> Grouping:
+        """The rows of each entity."""
+        return Grouping.of(self.entity, self.count)
+
+    @property
+    def sizes(self) -> IntArray:
+        """How many rows each entity has, ``(e,)``."""
+        return self.grouping.sizes
+
+    def margin(self, coefficients: FloatArray) -> FloatArray:
+        """``x . w[entity]`` of each row, ``(n,)``."""
+        return self._wide @ coefficients.ravel()
+
+    def pullback(self, rows: FloatArray) -> FloatArray:
+        """The transpose: numbers of the rows ``(n,)`` gathered in the coefficients ``(e, d)``."""
+        return (self._wide.T @ rows).reshape(self.count, self.width)
+
+    def groups(self, members: IntArray | None = None) -> Iterator[Group]:
+        """Entities side by side."""
+        return self.grouping.groups(self.width, members)
+
+    def weighted(self, group: Group, root: FloatArray) -> FloatArray:
+        """The rows of a group, each times a number of its own ``(n,)``: ``(m, r, d)``."""
+        return self.dense(group) * group.gathered(root)[..., None]
+
+    def dense(self, group: Group) -> FloatArray:
+        """The rows of a group, ``(m, r, d)``."""
+        rows: Any = self.X
+        if self._is_dense:
+            return rows.data.reshape(-1, self.width)[group.rows]
+        return rows[group.rows.ravel()].toarray().reshape(*group.rows.shape, self.width)
+
+    @cached_property
+    def _is_dense(self) -> bool:
+        """Whether every cell of ``X`` is there, so that the cells alone are the matrix."""
+        return self.X.nnz == self.X.shape[0] * self.X.shape[1] and bool(self.X.has_canonical_format)
+
+    def pieces(self, *, full: bool) -> Iterator[IntArray]:
+        """All entities, in pieces whose precisions are small enough to be worked on at once."""
+        # Diagonals are no larger than the means, which are there in one piece.
+        step = max(1, _STRIP_CELLS // self.width**2) if full else max(1, self.count)
+        for first in range(0, self.count, step):
+            yield np.arange(first, min(first + step, self.count))
+
+    def information(self, curvature: FloatArray, *, full: bool, members: IntArray | None = None) -> Precision:
+        """``X'diag(curvature)X`` of some entities, or of all: the likelihood's part of their precisions."""
+        if not full:
+            wide = self._wide
+            squares: Any = sparse.csr_array((wide.data**2, wide.indices, wide.indptr), wide.shape)
+            gram = (squares.T @ curvature).reshape(self.count, self.width)
+            return Diagonal(gram if members is None else gram[members])
+        if self.count == 1:
+            gram = _gram(self._wide, curvature)[None]
+            return Full(gram if members is None else gram[members])
+        members = np.arange(self.count) if members is None else members
+        grams, root = np.zeros((len(members), self.width, self.width)), np.sqrt(curvature)
+        place = np.empty(self.count, np.int64)
+        place[members] = np.arange(len(members))
+        for group in self.groups(members):
+            grams[place[group.members]] = _squared(self.weighted(group, root))
+        return Full(grams)
+
+
+@dataclass(frozen=True)
+class Hessians:
+    """Each entity's own Hessian ``P + X'WX``, to be solved with: a preconditioner, and a measure of distance.
+
+    ``inverses`` are those of some entities each; ``few_rows`` does for all others.
+    """
+
+    inverses: list[tuple[IntArray | slice, Precision]]
+    few_rows: "_FewRows | None" = None
+
+    @staticmethod
+    def of(design: Design, prior: Precision, curvature: FloatArray, *, full: bool) -> "Hessians":
+        """Of rows of some curvature ``(n,)``; ``prior`` is of every entity, or one that all have."""
+        if not full or design.count == 1:
+            hessian = prior.plus(design.information(curvature, full=full))
+            return Hessians([(slice(None), hessian.inverse())])
+        root, groups = np.sqrt(curvature), list(design.groups())
+        few = [g for g in groups if len(prior.array) == 1 and g.rows.shape[1] < design.width]
+        inverses: list[tuple[IntArray | slice, Precision]] = []
+        for group in groups[len(few) :]:  # they come in the order of their sizes
+            A = design.weighted(group, root)
+            inverses.append((group.members, _at(prior, group.members).plus(Full(_squared(A))).inverse()))
+        if few:
+            return Hessians(inverses, _FewRows.of(design, few, prior.full(), root))
+        idle = np.flatnonzero(design.sizes == 0)
+        return Hessians([*inverses, (idle, _at(prior, idle).inverse())])
+
+    def solve(self, vector: FloatArray) -> FloatArray:
+        """``H^-1 v`` of every entity, ``(e, d)``."""
+        solved = np.empty_like(vector) if self.few_rows is None else self.few_rows.solve(vector)
+        for members, inverse in self.inverses:
+            solved[members] = inverse.times(vector[members])
+        return solved
+
+
+@dataclass(frozen=True)
+class _FewRows:
+    """Hessians of entities with fewer rows than coefficients and one common prior, in the rows' own space.
+
+    With ``C = P^-1`` and ``A = W^(1/2) X`` of ``r < d`` rows, the identity of Woodbury::
+
+        (P + A'A)^-1 = C - C A' K^-1 A C      K = I + A C A'
+
+    so that ``K^-1``, ``(m, r, r)`` of a group, is all that is kept: neither Hessians nor their inverses are ever
+    there. ``root`` is ``(n,)``, the square root of ``W``.
+    """
+
+    design: Design
+    covariance: FloatArray
+    root: FloatArray
+    groups: list[tuple[Group, FloatArray]]
+
+    @staticmethod
+    def of(design: Design, groups: list[Group], prior: Full, root: FloatArray) -> "_FewRows":
+        """``prior`` is that of all entities."""
+        C = prior.inverse().array[0]
+        inner: list[tuple[Group, FloatArray]] = []
+        for group in groups:
+            A = design.weighted(group, root)
+            K = (A @ C) @ np.swapaxes(A, -1, -2) + np.eye(A.shape[1])
+            inner.append((group, np.linalg.inv(K)))
+        return _FewRows(design, C, root, inner)
+
+    def solve(self, vector: FloatArray) -> FloatArray:
+        """``H^-1 v``, ``(e, d)``; of entities in no group, ``P^-1 v``."""
+        moved = np.matvec(self.covariance, vector)  # a product of matrices would wake all threads for little
+        rows = self.root * self.design.margin(moved)
+        solved = np.zeros_like(rows)
+        for group, inverse in self.groups:
+            group.scatter(np.matvec(inverse, group.gathered(rows)), solved)
+        moved -= np.matvec(self.covariance, self.design.pullback(self.root * solved))
+        return moved
+
+
+def _squared(A: FloatArray) -> FloatArray:
+    """``A'A`` of each, ``(m, d, d)``."""
+    return np.swapaxes(A, -1, -2) @ A
+
+
+def _at(prior: Precision, members: IntArray) -> Precision:
+    return prior if len(prior.array) == 1 else type(prior)(prior.array[members])
+
+
+def _gram(X: "sparse.csr_array[Any]", curvature: FloatArray) -> FloatArray:
+    """``X'diag(curvature)X``, a strip of rows at a time, each cell times its dense row.
+
+    For ``d`` columns and ``c`` cells a row that is ``c d`` products a row: fewer than a dense product's ``d^2``,
+    more than a sparse one's ``c^2``, but without the latter's look-ups.
+    """
+    rows, d = X.shape
+    total = np.zeros((d, d))
+    strip = max(1, _STRIP_CELLS // d)
+    for first in range(0, rows, strip):
+        part = X[first : first + strip]
+        total += part.T @ (part.toarray() * curvature[first : first + strip, None])
+    return total
