@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from acclimate.artifacts import FloatArray, IntArray, Posterior
-from acclimate.models import update_posteriors
+from acclimate.arrays import FloatArray, IntArray, Posterior
+from acclimate.models.blocks import Design
 from acclimate.models.joint import Block, solve_joint
+from acclimate.models.posterior import update_posteriors
 
 LOOPED = 300
 """Entities that the loop is timed on."""
@@ -107,8 +108,8 @@ def effect(
     cells = np.ones(columns.size), (np.repeat(np.arange(n), levels + 1), columns.ravel())
     X = sparse.csr_array(sparse.coo_array(cells, shape=(n, d)))
     prior = Posterior(np.zeros((count, d)), np.tile(4.0 * np.eye(d), (count, 1, 1)))
-    block = Block(X, entity, prior)
-    return block, block.design @ (0.5 * rng.normal(size=count * d))
+    design = Design.of(X, entity, count, weight=np.ones(n), centre=True)
+    return Block(design, prior, "full"), design.margin(0.5 * rng.normal(size=(count, d)))
 
 
 def timed(work: Callable[[], Any]) -> tuple[Any, float, float]:
