@@ -227,7 +227,7 @@ def _clearest(weights: list[Weight]) -> list[Weight]:
     arms: dict[str, list[Weight]] = {}
     for weight in sorted(weights, key=lambda w: -abs(w.mean) / max(w.standard_deviation, _TINY)):
         arms.setdefault(weight.arm, []).append(weight)
-    return [weight for own in arms.values() for weight in own[:WEIGHTS_KEPT]]
+    return [weight for kept in arms.values() for weight in kept[:WEIGHTS_KEPT]]
 
 
 def _moved_most(trace: list[TracePoint]) -> list[TracePoint]:
