@@ -20,7 +20,7 @@ from acclimate.config.learners import (
     class_of,
     record_of,
 )
-from acclimate.config.records import Duration, Names, in_place
+from acclimate.config.records import Duration, Names
 from acclimate.config.schema import EntityTable, Feature, Kind, Schema, TimeColumn, TimeUnit
 
 __all__ = [
@@ -45,6 +45,5 @@ __all__ = [
     "TimeUnit",
     "arms_beside",
     "class_of",
-    "in_place",
     "record_of",
 ]

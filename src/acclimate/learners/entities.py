@@ -142,8 +142,8 @@ class _Effect:
     def commit(self, states: EntityStates, dtype: Float) -> None:
         if not len(states):
             return
-        if len(IdIndex(states.ids)) < len(states):
-            raise ValueError(f"{len(states) - len(IdIndex(states.ids))} ids are committed twice at once")
+        if twice := len(states) - len(set(states.ids.tolist())):
+            raise ValueError(f"{twice} ids are committed twice at once")
         numbers = self.index.admit(states.ids)
         count, d, full = len(self.index), states.posterior.mean.shape[1], states.posterior.is_full
         known = len(self.shelf)

@@ -21,6 +21,7 @@ from acclimate.learners.effects import FIXED, Effect
 from acclimate.learners.entities import MemoryEntities
 from acclimate.learners.mixed import Info
 from acclimate.learners.shared import Shared, begun, grown, locked_effects, read, unknown
+from acclimate.learners.storing import packed, unpacked
 from acclimate.models.gaussian import widened
 from acclimate.models.scoring import Mode
 from acclimate.storage import Stored
@@ -215,11 +216,7 @@ class GLMix(Fitted[Shared]):
         return means
 
     def _packed(self, state: Shared) -> Packed:
-        from acclimate.learners.storing import packed
-
         return packed(state, self.entities)
 
     def _unpack(self, stored: Stored, known: dict[str, Any]) -> None:
-        from acclimate.learners.storing import unpacked
-
         self.state = unpacked(stored, self.parameters, known, self.entities)

@@ -230,14 +230,13 @@ def learn(
         )
     else:
         solved = jointly(blocks, offset=offset, start=means, curvature=curvature, tolerance=parameters.tolerance)
-    names = [parts[k].effect.name for k in free]
+    learned = {parts[k].effect.name: (i, parts[k]) for i, k in enumerate(free)}
     unsettled = {
-        name: _unsettled(parts[k], solved.decrements[i], parameters.tolerance)
-        for i, (k, name) in enumerate(zip(free, names, strict=True))
+        name: _unsettled(part, solved.decrements[i], parameters.tolerance) for name, (i, part) in learned.items()
     }
     steps, products = steps + solved.steps, products + solved.products
     info = Info(len(task.label), steps, products, rounds, solved.decrement, solved.converged, unsettled)
-    pieces = {name: _pieces(parts[k], solved, i) for i, (k, name) in enumerate(zip(free, names, strict=True))}
+    pieces = {name: _pieces(part, solved, i) for name, (i, part) in learned.items()}
     fixed_states = next(iter(pieces.pop(FIXED))) if FIXED in pieces else shared.fixed_states
     effects = [part.effect for part in parts]
     return replace(shared, fixed=effects[0], random=tuple(effects[1:]), fixed_states=fixed_states), pieces, info
