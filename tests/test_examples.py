@@ -57,7 +57,7 @@ def test_kuairand(kuairand: Project, tmp_path: Path) -> None:
     assert all(rows[key] == read[key] > 10_000 for key in rows if key[0] == "incremental")
     assert all(read[key] > 150_000 for key in read if key[0] == "retrain")
     assert {arm.within.keys() == {"tab"} for arm in report.arms.values()} == {True}
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"metrics.json", "report.html"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"manifest.json", "metrics.json", "report.html"}
 
 
 # --- the outsider --------------------------------------------------------------------------------------------

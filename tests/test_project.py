@@ -37,6 +37,7 @@ SMALL: dict[str, Any] = {
 
 FULL = """
 name: full
+memory_limit: 2.5GB
 events:
   path: [logs, "more/*.csv"]
   time: {column: at, unit: ms, zone: Asia/Shanghai}
@@ -109,6 +110,7 @@ def test_every_key_arrives(tmp_path: Path) -> None:
     assert {field.name: getattr(project, field.name) for field in fields(project)} == {
         "name": "full",
         "folder": tmp_path,
+        "memory_limit": "2.5GB",
         "events": EventsSection(
             path=[str(tmp_path / "logs"), str(tmp_path / "more/*.csv")],
             schema=Schema(
@@ -204,7 +206,7 @@ def test_what_is_left_out_has_its_default(file: Path) -> None:
     ],
 )
 def test_a_key_that_is_a_number_is_named(file: Path, override: str, place: str) -> None:
-    assert f"{file}: {place}" in failure(file, override).message
+    assert f"{file}: --set: {place}" in failure(file, override).message
 
 
 def test_a_project_is_made_of_records_too(file: Path) -> None:
@@ -312,8 +314,10 @@ def test_variables_expand(file: Path, monkeypatch: pytest.MonkeyPatch, text: str
     monkeypatch.setenv("SET", "here")
     monkeypatch.setenv("EMPTY", "")
     monkeypatch.delenv("UNSET", raising=False)
-    file.write_text(yaml.safe_dump({**SMALL, "name": text}))
-    assert load_project(file).name == value
+    file.write_text(yaml.safe_dump({**SMALL, "replay": {"start": "2024-01-05", "follow": text}}))
+    replay = load_project(file).replay
+    assert replay is not None
+    assert replay.follow == value
 
 
 def test_variables_expand_in_lists_and_overrides(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -328,7 +332,7 @@ def test_a_variable_that_is_not_there(file: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.delenv("UNSET", raising=False)
     error = failure(file, f"events.path=[log.csv, '{text}']")
     name = text[2 : text.index("}")]
-    assert error.message == f"{file}: events.path.1: the environment variable {name} is {state}"
+    assert error.message == f"{file}: --set: events.path.1: the environment variable {name} is {state}"
     assert error.hint == f"export {name}=..."
 
 
@@ -366,7 +370,7 @@ def test_overrides_go_on_top_in_their_order(file: Path) -> None:
         ("=3", "'=3' is no override"),
         ("name.x=3", "'name' in 'name.x' is a value, not a section"),
         ("learners.ranker.fixed.0=b", "'fixed' in 'learners.ranker.fixed.0' is a value, not a section"),
-        ("name=[", "'name=[': the value is no YAML"),
+        ("name=[", "'name=[': is no YAML"),
     ],
 )
 def test_a_wrong_override(file: Path, override: str, message: str) -> None:
@@ -412,7 +416,7 @@ def test_a_wrong_override(file: Path, override: str, message: str) -> None:
 )
 def test_an_unknown_key_and_what_was_meant(file: Path, override: str, place: str, nearest: str) -> None:
     error = failure(file, override)
-    assert error.message.startswith(f"{file}: {place}: unknown key")
+    assert error.message.startswith(f"{file}: --set: {place}: unknown key")
     assert error.hint == f"did you mean '{nearest}'?"
 
 
@@ -448,14 +452,14 @@ def test_the_names_there_are_are_told_for_every_section(file: Path, section: str
         "learners.items={kind: rate, entity: item_id}",
         f"{place}=3",
     )
-    assert error.message == f"{file}: {place}: unknown key"
+    assert error.message == f"{file}: --set: {place}: unknown key"
     keys = {field.name for field in fields(record)} ^ differing
     assert error.hint == f"there are: {', '.join(sorted(keys))}"
 
 
 def test_the_names_there_are_are_told_for_an_arm(file: Path) -> None:
     error = failure(file, "replay.arms=[stale, {name: retrain, qqq: 3}]")
-    assert error.message == f"{file}: replay.arms.1.qqq: unknown key"
+    assert error.message == f"{file}: --set: replay.arms.1.qqq: unknown key"
     assert error.hint == f"there are: {', '.join(sorted(field.name for field in fields(ArmSection)))}"
 
 
@@ -562,7 +566,7 @@ def test_all_records_that_a_file_holds_were_tried() -> None:
     ],
 )
 def test_a_wrong_value_and_its_place(file: Path, override: str, message: str) -> None:
-    assert str(failure(file, override)).startswith(f"{file}: {message}")
+    assert str(failure(file, override)).startswith(f"{file}: --set: {message}")
 
 
 @pytest.mark.parametrize("section", ["name", "events", "learners"])
@@ -579,16 +583,16 @@ def test_further_mistakes_are_counted(file: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"a: [", "is no YAML: while parsing a flow node"),
-        (b"a: b: c", "is no YAML: mapping values are not allowed here"),
-        (b"\xff\xfe\x00", "is no YAML: 'utf-8' codec can't decode"),
-        (b"", "holds no sections"),
-        (b"- a", "holds no sections"),
+        (b"a: [", ": line 1: is no YAML: while parsing a flow node, expected the node content"),
+        (b"x: 1\na: b: c", ": line 2: is no YAML: mapping values are not allowed here"),
+        (b"\n\n\xff\xfe\x00", ": line 3: is no YAML: 'utf-8' codec can't decode"),
+        (b"", " holds no sections"),
+        (b"- a", " holds no sections"),
     ],
 )
 def test_what_is_no_project(file: Path, content: bytes, message: str) -> None:
     file.write_bytes(content)
-    assert failure(file).message.startswith(f"{file} {message}")
+    assert failure(file).message.startswith(f"{file}{message}")
 
 
 def test_an_absent_file(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from acclimate.errors import ConfigError
-from acclimate.times import duration_us, instant_us, utc
+from acclimate.times import check_span, duration_us, instant, instant_us, utc
 
 FIRST = dt.datetime(1, 1, 1, tzinfo=dt.UTC)
 LAST = dt.datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=dt.UTC)
@@ -69,3 +69,26 @@ def test_what_is_no_duration(text: str) -> None:
     with pytest.raises(ConfigError) as caught:
         duration_us(text)
     assert str(caught.value) == f"'{text}' is no duration (write 90s, 30m, 6h, 1d or 2w)"
+
+
+@pytest.mark.parametrize(
+    ("since", "until"),
+    [("2024-01-02", "2024-01-01"), ("2024-01-02", "2024-01-02"), ("2024-01-01T12:00", "2024-01-01T11:00+00:00")],
+)
+def test_a_span_that_is_empty_is_refused(since: str, until: str) -> None:
+    with pytest.raises(ConfigError, match="is empty: its end is not after its start"):
+        check_span(since, until, "UTC")
+
+
+def test_a_span_may_be_open_and_follows_the_zone() -> None:
+    for since, until in ((None, None), ("2024-01-01", None), (None, "2024-01-01"), (0, 1)):
+        check_span(since, until, "UTC")
+    check_span("2024-01-01", "2024-01-01T00:00+00:00", "Asia/Shanghai")
+    with pytest.raises(ConfigError):
+        check_span("2024-01-01", "2024-01-01T00:00+00:00", "America/New_York")
+
+
+@pytest.mark.parametrize("time", [10**30, -(10**30)])
+def test_a_time_beyond_the_calendar_is_refused(time: int) -> None:
+    with pytest.raises(ConfigError, match="no time of the years 1 to 9999"):
+        instant(time, "UTC")

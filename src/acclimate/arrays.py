@@ -19,6 +19,9 @@ IdArray: TypeAlias = NDArray[Any]
 ArrowArray: TypeAlias = Any
 """An Arrow array of whatever type a column has."""
 
+unwarned = np.errstate(over="ignore", invalid="ignore", divide="ignore")
+"""Decorates what may compute something not finite and says so by an error of its own: no warning comes first."""
+
 Form: TypeAlias = Literal["full", "diagonal", "marginal"]
 """What is kept of a precision ``H``: all of it, ``diag(H)``, or ``1/diag(H^-1)``."""
 
@@ -50,7 +53,18 @@ class Full:
         """``H^-1 v``."""
         if self.array.shape[-1] == 1:  # an intercept alone is common, and LAPACK slow at it
             return vector / self.array[..., 0]
-        return np.linalg.solve(self.array, vector[..., None])[..., 0]
+        try:
+            return np.linalg.solve(self.array, vector[..., None])[..., 0]
+        except np.linalg.LinAlgError:
+            return np.matvec(_floored(self.array)[1], vector)
+
+    def descent(self, gradient: FloatArray) -> FloatArray:
+        """``-H^-1 g``, which goes downhill however close to singular a matrix is, ``(n, d)``."""
+        step = self.solve(-gradient)
+        lost = ~(np.vecdot(gradient, step) <= 0.0)
+        if lost.any():
+            step[lost] = -np.matvec(_floored(self.array[lost])[1], gradient[lost])
+        return step
 
     def plus(self, other: "Precision") -> "Precision":
         """The sum; of a matrix and a diagonal it is a matrix."""
@@ -62,7 +76,26 @@ class Full:
 
     def inverse(self) -> "Full":
         """``H^-1``: the covariance."""
-        return Full(1.0 / self.array if self.array.shape[-1] == 1 else np.linalg.inv(self.array))
+        if self.array.shape[-1] == 1:
+            return Full(1.0 / self.array)
+        try:
+            return Full(np.linalg.inv(self.array))
+        except np.linalg.LinAlgError:
+            return Full(_floored(self.array)[1])
+
+    def root(self) -> FloatArray:
+        """A ``L`` with ``H = L L'``."""
+        try:
+            return np.linalg.cholesky(self.array)
+        except np.linalg.LinAlgError:
+            return _floored(self.array)[0]
+
+    def positive(self) -> BoolArray:
+        """Whether each is positive definite in the digits that it has, ``(...)``."""
+        try:
+            return np.asarray(np.isfinite(np.linalg.cholesky(self.array)).all(axis=(-2, -1)))
+        except np.linalg.LinAlgError:
+            return _unit_eigen(self.array)[1][..., 0] > 0.0
 
     def diagonal(self) -> FloatArray:
         """``diag(H)``, ``(..., d)``."""
@@ -96,8 +129,7 @@ class Full:
 
     def spread(self, noise: FloatArray) -> FloatArray:
         """White noise ``e`` as noise of covariance ``H^-1``: ``L^-T e`` for ``H = L L'``."""
-        upper = np.swapaxes(np.linalg.cholesky(self.array), -1, -2)
-        return np.linalg.solve(upper, noise[..., None])[..., 0]
+        return np.linalg.solve(np.swapaxes(self.root(), -1, -2), noise[..., None])[..., 0]
 
 
 @dataclass(frozen=True)
@@ -142,12 +174,42 @@ class Diagonal:
         """What a posterior of any form keeps: there is no more than the diagonal."""
         return self
 
+    def positive(self) -> BoolArray:
+        """Whether each is positive definite, ``(...)``."""
+        return np.asarray(((self.array >= np.finfo(np.float64).tiny) & np.isfinite(self.array)).all(axis=-1))
+
     def spread(self, noise: FloatArray) -> FloatArray:
         """White noise as noise of covariance ``H^-1``."""
         return noise / np.sqrt(self.array)
 
 
 Precision: TypeAlias = Full | Diagonal
+
+
+def _unit_eigen(H: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """``s, values, vectors`` with ``H = S V diag(values) V' S``, ``S = diag(s)``: eigenvalues units apart.
+
+    Not a number where a matrix is not finite, or negative in a direction by more than rounding could make it.
+    """
+    size = np.sqrt(np.maximum(np.diagonal(H, axis1=-2, axis2=-1), 0.0))
+    usable = np.asarray(np.isfinite(H).all(axis=(-2, -1)) & (size > 0.0).all(axis=-1))
+    size = np.where(usable[..., None], size, 1.0)
+    unit = np.where(usable[..., None, None], H / size[..., :, None] / size[..., None, :], np.eye(H.shape[-1]))
+    values, vectors = np.linalg.eigh(unit)
+    usable &= values[..., 0] > -(np.finfo(np.float64).eps ** 0.5)
+    return size, np.where(usable[..., None], values, np.nan), vectors
+
+
+def _floored(H: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """``L`` with ``L L' = H``, and ``H^-1``, of matrices that are singular in the digits there are.
+
+    Eigenvalues below the rounding of the matrix are as likely negative as positive: they are raised to it.
+    """
+    size, values, vectors = _unit_eigen(H)
+    width = H.shape[-1]
+    root = np.sqrt(np.maximum(values, width * np.finfo(np.float64).eps))[..., None, :]
+    inverse_root = vectors / root / size[..., None]
+    return size[..., None] * vectors * root, inverse_root @ np.swapaxes(inverse_root, -1, -2)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,9 @@
     ├── ModelError                   5   409   the model does not fit what is asked of it
     │   ├── NotFittedError           5   409   fit or load comes first
     │   ├── MismatchError            5   409   a saved model of another schema or kind
-    │   └── FormatError              5   409   a saved model of another format version, or damaged
+    │   ├── AlreadyLearnedError      5   409   the model has learned these events
+    │   ├── FormatError              5   409   a saved model of another format version, or damaged
+    │   └── NotConvergedError        7   409   a fit that stopped before its optimum, where that is asked for
     └── OutputError                  6   507   a result cannot be written
         └── OutputExistsError        6   409   the place is taken
 
@@ -21,6 +23,7 @@ are left to success, to bugs and to the command line's own usage errors.
 """
 
 import difflib
+import re
 from collections.abc import Iterable
 from typing import ClassVar
 
@@ -32,9 +35,9 @@ class AcclimateError(Exception):
     http_status: ClassVar[int] = 500
 
     def __init__(self, message: str, *, hint: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message = one_line(message)
+        self.hint = one_line(hint)
+        super().__init__(self.message)
 
     def __str__(self) -> str:
         return f"{self.message} ({self.hint})" if self.hint else self.message
@@ -87,8 +90,18 @@ class MismatchError(ModelError):
     """A saved model belongs to another schema, learner or parameters."""
 
 
+class AlreadyLearnedError(ModelError):
+    """The model has learned these events; they would count twice."""
+
+
 class FormatError(ModelError):
     """A saved model has another format version, or is damaged."""
+
+
+class NotConvergedError(ModelError):
+    """A fit or an update stopped before its optimum; learners raise it on request only."""
+
+    exit_code = 7
 
 
 class OutputError(AcclimateError):
@@ -111,3 +124,16 @@ def nearest(name: str, names: Iterable[str]) -> str:
     if close:
         return f"did you mean '{close[0]}'?"
     return f"there are: {', '.join(known)}" if 0 < len(known) <= 20 else ""
+
+
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+def one_line(text: str) -> str:
+    """The text with line breaks, other control characters and undecodable bytes escaped, as in a Python string."""
+    return _CONTROL.sub(lambda match: repr(match[0])[1:-1], text)
+
+
+def shortened(text: str, most: int = 100) -> str:
+    """The text, cut in its middle where it has more characters than a message can take."""
+    return text if len(text) <= most else f"{text[: most - 20]} … {text[-17:]}"

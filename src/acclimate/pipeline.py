@@ -1,23 +1,23 @@
 """The verbs of the flow on one page: open, fit, update, replay, and the demonstration of all of them."""
 
-import importlib.util
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-from acclimate import learners
+from acclimate import learners, ledger
 from acclimate.artifacts import Events, Instant, Learner, Replayable, Report, Summary
 from acclimate.config import BASELINES, arms_beside
-from acclimate.errors import ConfigError, DataError, MismatchError, MissingExtraError, nearest
+from acclimate.errors import ConfigError, DataError, MismatchError
 from acclimate.evaluate import Arm, Progress
 from acclimate.evaluate import replay as measure
+from acclimate.evaluate.python_arms import arm_from, blaming, file_of
 from acclimate.evaluate.report import write_report
 from acclimate.events import read_events, simulate
 from acclimate.events.datasets import Dataset, world_project, write_world
+from acclimate.events.leaks import Leak, find_leaks
 from acclimate.project import ArmSection, Project, parse_project
-from acclimate.storage import check_free
+from acclimate.storage import check_free, only_writer
 
 OnProgress = Callable[[Progress], None]
 
@@ -33,7 +33,7 @@ class CountsColumns(Protocol):
 
 def open_events(project: Project) -> Events:
     """The events of a project, checked as far as that goes without reading them all."""
-    return read_events(list(project.events.path), project.events.schema)
+    return read_events(list(project.events.path), project.events.schema, memory_limit=project.memory_limit)
 
 
 def fit(
@@ -42,12 +42,22 @@ def fit(
     *,
     learner: str | None = None,
     until: Instant | None = None,
+    allow_unconverged: bool = False,
     overwrite: bool = False,
 ) -> Learner:
-    """Fit a learner of the project on the events before ``until`` (all of them without) and save it at ``out``."""
-    check_free(out, overwrite=overwrite)
-    events = open_events(project)
-    model = learners.make(project.learner(learner)).fit(events if until is None else events.before(until))
+    """Fit a learner of the project on the events before ``until`` (all of them without) and save it at ``out``.
+
+    Raises:
+        NotConvergedError: it has not reached its optimum, and ``allow_unconverged`` was not asked for; nothing is
+            saved.
+    """
+    check_free(out, "model", overwrite=overwrite)
+    log = open_events(project)
+    events = log if until is None else log.before(until)
+    model = learners.make(project.learner(learner)).fit(events)
+    if not allow_unconverged:
+        model.check_converged()
+    model.history = ledger.with_line((), events, model.cut)
     model.save(out, overwrite=overwrite)
     return model
 
@@ -59,23 +69,56 @@ def update(
     learner: str | None = None,
     since: Instant | None = None,
     until: Instant | None = None,
+    late: bool = False,
+    allow_unconverged: bool = False,
+    tell: Callable[[str], None] | None = None,
 ) -> Learner:
     """Bring a saved model up to date, in place: learn the events after the last one that it learned.
 
-    Rows that arrive late, with times at or before that one, are learned only with ``since``, which starts
-    elsewhere: what is learned twice counts twice.
+    No event is learned twice: the model keeps what it has read, and one update of a model runs at a time.
+
+    Args:
+        project: its events are the log.
+        model_path: the saved model.
+        learner: which one of the project's it was made from.
+        since: leave out what is earlier, but for events that were learned.
+        until: leave out what is later.
+        late: the log holds rows alone that came after others of their time were learned: learn these.
+        allow_unconverged: save a model that has not reached its optimum, too.
+        tell: is told what a user should know: whom the update waits for, and how many rows it leaves out since
+            they came late.
 
     Raises:
+        AlreadyLearnedError: events that are asked for were learned.
+        ConfigError: ``since`` is not before ``until``.
         MismatchError: the model was made with other settings than the project's learner has now.
+        NotConvergedError: it has not reached its optimum; what was saved stays as it was.
     """
-    model = learners.load(model_path)
-    _check_settings(model.parameters, project.learner(learner), model_path)
-    check_free(model_path, overwrite=True)
-    cut = model.cut + 1 if since is None else since
-    events = open_events(project).after(cut)
-    model.update(events if until is None else events.before(until))
-    model.save(model_path, overwrite=True)
+    tell = tell or _tell_nobody
+    waits = f"waiting for another update of {model_path}"
+    with only_writer(model_path, lambda: tell(waits)):
+        model = learners.load(model_path)
+        _check_settings(model.parameters, project.learner(learner), model_path)
+        check_free(model_path, "model", overwrite=True)
+        log = open_events(project)
+        choose = ledger.late_events if late else ledger.new_events
+        events = choose(log, model, since, until)
+        if not late and (warning := ledger.late_rows(log, model)):
+            tell(warning)
+        before = model.cut
+        model.update(events)
+        if not allow_unconverged:
+            model.check_converged()
+        if model.cut > before or (late and events.count()):
+            model.history = ledger.with_line(model.history, events, model.cut, late=late)
+            model.save(model_path, overwrite=True)
+        else:
+            tell("no event with a known label is new: nothing was learned")
     return model
+
+
+def _tell_nobody(_: str) -> None:
+    """For those who did not ask to be told."""
 
 
 def _check_settings(saved: Any, declared: Any, path: str | Path) -> None:
@@ -110,14 +153,23 @@ def _are_records(value: Any) -> bool:
     return isinstance(value, tuple) and all(is_dataclass(item) for item in value)
 
 
-def check(project: Project) -> tuple[Summary, dict[str, int]]:
+class Checked(NamedTuple):
+    """What is in a project.
+
+    A summary of its events, how many coefficients each ``learner.part`` has, and columns that seem to know labels.
+    """
+
+    summary: Summary
+    widths: dict[str, int]
+    leaks: list[Leak]
+
+
+def check(project: Project) -> Checked:
     """Read what the project's learners read and learn nothing: what is there, and how wide it is.
 
     Learners that cannot count their columns are made, and the rows described; what they read is checked by a fit.
 
     Rows are read a piece at a time and none are kept, so that memory is bounded whatever their number.
-
-    Returns the summary of the events, and the number of coefficients of each ``learner.part``.
     """
     events = open_events(project)
     widths: dict[str, int] = {}
@@ -126,7 +178,7 @@ def check(project: Project) -> tuple[Summary, dict[str, int]]:
         if isinstance(learner, CountsColumns):
             widths |= {f"{name}.{part}": width for part, width in learner.columns(events).items()}
     arms_of(project)
-    return events.describe(), widths
+    return Checked(events.describe(), widths, find_leaks(events))
 
 
 def replay(
@@ -176,7 +228,7 @@ def replay(
         OutputError: ``out`` is taken, or cannot be written.
     """
     if out is not None:
-        check_free(out, overwrite=overwrite)
+        check_free(out, "report", overwrite=overwrite)
     report = measure(
         _named(arms),
         events,
@@ -201,14 +253,20 @@ def replay(
 def replay_project(
     project: Project, out: str | Path, *, overwrite: bool = False, on_progress: OnProgress | None = None
 ) -> Report:
-    """The replay that the project file asks for, written to ``out``."""
+    """The replay that the project file asks for, written to ``out``.
+
+    Raises:
+        ModelError: an arm of the user's own raised something; it is the cause.
+    """
     section = project.replay
     if section is None:
         raise ConfigError(
             "the project file has no section 'replay'", hint="say at least when it starts: replay.start"
         )
-    check_free(out, overwrite=overwrite)
-    return _replayed(project, open_events(project), out, overwrite=overwrite, on_progress=on_progress)
+    check_free(out, "report", overwrite=overwrite)
+    own = {file_of(arm.python, project.folder): arm.name for arm in section.arms or () if arm.python}
+    with blaming(own):
+        return _replayed(project, open_events(project), out, overwrite=overwrite, on_progress=on_progress)
 
 
 def _replayed(
@@ -255,7 +313,7 @@ def demo(
 
     The true probabilities are known, so the report shows regret: what each arm loses against the truth.
     """
-    check_free(out, overwrite=overwrite)
+    check_free(out, "report", overwrite=overwrite)
     events = _world(users, days, (10 + days) // 2, seed)
     content: dict[str, Any] = world_project(events, fit_days=10) | {"name": "a drifting world"}
     content["replay"]["within"] = []
@@ -266,7 +324,7 @@ def make_world(
     out: str | Path, *, users: int = 2_000, days: int = 40, seed: int = 0, overwrite: bool = False
 ) -> Dataset:
     """Write a simulated world, with a jump in tastes half way, as a project at ``out``."""
-    check_free(out, overwrite=overwrite)
+    check_free(out, "project", overwrite=overwrite)
     return write_world(_world(users, days, days // 2, seed), out, overwrite=overwrite)
 
 
@@ -295,7 +353,7 @@ def _middle(events: Events) -> Instant:
 def _arm(section: ArmSection, project: Project, made: dict[str, Learner], main: str) -> Arm:
     name, regime = section.name, section.regime or "incremental"
     if section.python:
-        return Arm(name, _from_python(section.python, project.folder), regime, section.window)
+        return Arm(name, arm_from(section.python, project.folder), regime, section.window)
     if section.learner:
         project.learner(section.learner)
         return Arm(name, made[section.learner], regime, section.window)
@@ -304,30 +362,3 @@ def _arm(section: ArmSection, project: Project, made: dict[str, Learner], main: 
         return Arm(name, learners.make(declared), regime, section.window)
     built_in: Any = name  # the regimes are the names of the other ones
     return Arm(name, made[main], built_in, section.window)
-
-
-def _from_python(reference: str, folder: Path) -> Replayable:
-    """The object that ``file.py:Name`` makes."""
-    file, _, name = reference.rpartition(":")
-    path = folder / file
-    spec = importlib.util.spec_from_file_location(str(path), path)
-    if not name or spec is None or spec.loader is None or not path.is_file():
-        raise ConfigError(f"'{reference}' names no object in a file", hint=f"write file.py:Name, under {folder}")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where dataclasses look their module up
-    try:
-        spec.loader.exec_module(module)
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(f"{path} cannot be imported: {error}", hint=f"pip install {error.name}") from error
-    except (ImportError, SyntaxError) as error:
-        raise ConfigError(
-            f"{path} cannot be imported: {error}", hint="install what it needs, or mend it"
-        ) from error
-    made: Any = getattr(module, name, None)
-    if made is None:
-        public = [known for known in vars(module) if not known.startswith("_")]
-        raise ConfigError(f"{path} has no '{name}'", hint=nearest(name, public))
-    learner = made() if isinstance(made, type) else made
-    if absent := [verb for verb in ("fit", "update", "predict") if not callable(getattr(learner, verb, None))]:
-        raise ConfigError(f"'{reference}' has no {absent[0]}()", hint="an arm has fit, update and predict")
-    return learner

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -48,7 +49,7 @@ def test_demo(tmp_path: Path) -> None:
     assert (done.exit_code, done.stderr) == (0, "")
     assert "incremental" in done.stdout
     assert f"report: {tmp_path}/out/report.html   figures: {tmp_path}/out/metrics.json" in done.stdout
-    assert files(tmp_path / "out") == {"metrics.json", "report.html"}
+    assert files(tmp_path / "out") == {"manifest.json", "metrics.json", "report.html"}
 
 
 def test_fit_then_update(project: Path, tmp_path: Path) -> None:
@@ -59,8 +60,11 @@ def test_fit_then_update(project: Path, tmp_path: Path) -> None:
     assert f"model: {model} (" in fitted.stdout
     updated = run("update", project, "--model", model, "--until", "2024-01-05")
     assert updated.stdout.startswith("learned 40 rows up to 2024-01-04T")
-    again = run("update", project, "--model", model, "--since", "2024-01-04", "--until", "2024-01-06")
-    assert again.stdout.startswith("learned 80 rows up to 2024-01-05T")
+    day = ("update", project, "--model", model, "--since", "2024-01-05", "--until", "2024-01-06")
+    assert run(*day).stdout.startswith("learned 40 rows up to 2024-01-05T")
+    fails(5, "events up to 2024-01-05T", *day)
+    same = run("update", project, "--model", model, "--until", "2024-01-06")
+    assert (same.exit_code, same.stderr) == (0, "note: no event with a known label is new: nothing was learned\n")
 
 
 RATE = ("--set", "learners={items: {kind: rate, entity: item}}")
@@ -78,10 +82,8 @@ def test_fit_then_update_of_rates(project: Path, tmp_path: Path, learner: tuple[
     updated = run("update", project, "--model", model, "--until", "2024-01-05", *learner)
     assert (updated.exit_code, updated.stderr) == (0, "")
     assert updated.stdout.startswith("learned 40 rows up to 2024-01-04T")
-    again = run("update", project, "--model", model, "--since", "2024-01-04", "--until", "2024-01-06", *learner)
-    assert again.stdout.startswith("learned 80 rows up to 2024-01-05T")
     nothing = run("update", project, "--model", model, "--since", "2024-02-01", *learner)
-    assert nothing.stdout.startswith("learned 0 rows up to 2024-01-05T")
+    assert nothing.stdout.startswith("learned 0 rows up to 2024-01-04T")
     fails(5, f"{model} was made with other settings", "update", project, "--model", model)
 
 
@@ -162,7 +164,7 @@ def test_data_movielens(tmp_path: Path) -> None:
     (data / "movies.csv").write_text("movieId,title,genres\n1,Film (1999),War\n")
     done = run("data", "movielens", data, "--out", tmp_path / "made")
     assert (done.exit_code, done.stderr) == (0, "")
-    assert files(tmp_path / "made") == {"acclimate.yaml", "movies.parquet", "ratings.parquet"}
+    assert files(tmp_path / "made") == {"acclimate.yaml", "manifest.json", "movies.parquet", "ratings.parquet"}
 
 
 # --- errors --------------------------------------------------------------------------------------------------
@@ -181,8 +183,8 @@ def test_exit_codes_follow_the_tree(error: type[AcclimateError], monkeypatch: py
 
 
 def test_the_whole_tree_was_tried() -> None:
-    assert len(TREE) == 13
-    assert {error.exit_code for error in TREE} == {1, 3, 4, 5, 6}
+    assert len(TREE) == 15
+    assert {error.exit_code for error in TREE} == {1, 3, 4, 5, 6, 7}
 
 
 def fails(code: int, message: str, *arguments: Any) -> None:
@@ -195,11 +197,11 @@ def fails(code: int, message: str, *arguments: Any) -> None:
 
 def test_mistakes_in_the_project(project: Path, tmp_path: Path) -> None:
     fails(3, f"{tmp_path}/none.yaml: No such file", "check", tmp_path / "none.yaml")
-    fails(3, f"{project}: replay.evry: unknown key", "check", project, "--set", "replay.evry=1d")
+    fails(3, f"{project}: --set: replay.evry: unknown key", "check", project, "--set", "replay.evry=1d")
     fails(3, "'nothing' is no override", "check", project, "--set", "nothing")
     fails(3, "'soon' is no time", "fit", project, "--out", tmp_path / "m", "--until", "soon")
     fails(3, "no learner 'rankr'", "fit", project, "--out", tmp_path / "m", "--learner", "rankr")
-    kind = f"{project}: learners.ranker.kind: no kind 'glmax' of learner (did you mean 'glmix'?)"
+    kind = f"{project}: --set: learners.ranker.kind: no kind 'glmax' of learner (did you mean 'glmix'?)"
     fails(3, kind, "check", project, "--set", "learners.ranker.kind=glmax")
     for verb in (["check"], ["replay", "--out", tmp_path / "r"]):
         arms = ("--set", "replay.arms=[fixed]")
@@ -249,23 +251,36 @@ def test_overwrite(project: Path, tmp_path: Path) -> None:
     foreign = f"{tmp_path}/out holds something else"
     fails(6, foreign, "fit", project, "--out", tmp_path / "out", "--overwrite")
     assert files(tmp_path / "out") == {"old"}
-    (tmp_path / "out" / "metrics.json").write_text("{}")
-    assert run("fit", project, "--out", tmp_path / "out", "--overwrite").exit_code == 0
-    assert "old" not in files(tmp_path / "out")
+    for name in ("metrics.json", "acclimate.yaml", "manifest.json"):  # as in a folder of ours, and yet none
+        (tmp_path / "out" / name).write_text("{}")
+        fails(6, f"{tmp_path}/out ", "fit", project, "--out", tmp_path / "out", "--overwrite")
+        assert (tmp_path / "out" / "old").read_text() == "precious"
+
+
+def test_each_kind_of_result_replaces_its_own_alone(project: Path, tmp_path: Path) -> None:
     small = ("--set", "replay.arms=[global-rate]", "--set", "replay.resamples=0")
-    assert run("replay", project, "--out", tmp_path / "out", "--overwrite", *small).exit_code == 0
-    assert files(tmp_path / "out") == {"metrics.json", "report.html"}
-    assert run("data", "world", "--out", tmp_path / "out", "--days", 2, "--overwrite").exit_code == 0
-    assert files(tmp_path / "out") == {"acclimate.yaml", "events"}
+    makers = {
+        "model": ("fit", project, "--learner", "ranker"),
+        "report": ("replay", project, *small),
+        "project": ("data", "world", "--days", 2),
+    }
+    for kind, make in makers.items():
+        assert run(*make, "--out", tmp_path / kind).exit_code == 0
+        assert run(*make, "--out", tmp_path / kind, "--overwrite").exit_code == 0
+    for kind, make in makers.items():
+        for other in set(makers) - {kind}:
+            message = f"{tmp_path}/{other} holds a {other}, which a {kind} does not replace; nothing was touched"
+            fails(6, message, *make, "--out", tmp_path / other, "--overwrite")
 
 
 def test_a_replay_that_fails_keeps_what_was_there(project: Path, tmp_path: Path) -> None:
-    (tmp_path / "metrics.json").write_text("precious")
-    fails(
-        *(4, str(project.parent), "replay", project, "--out", tmp_path, "--overwrite"),
-        *("--set", "events.path=absent"),
-    )
-    assert files(tmp_path) == {"metrics.json"}
+    small = ("--set", "replay.arms=[global-rate]", "--set", "replay.resamples=0")
+    replay = ("replay", project, "--out", tmp_path / "out", "--overwrite")
+    assert run(*replay, *small).exit_code == 0
+    before = (tmp_path / "out" / "metrics.json").read_text()
+    fails(4, str(project.parent), *replay, "--set", "events.path=absent")
+    assert (tmp_path / "out" / "metrics.json").read_text() == before
+    assert files(tmp_path) == {"out"}
 
 
 def test_an_interrupt_ends_quietly(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -353,3 +368,76 @@ def test_the_version() -> None:
 @pytest.mark.parametrize("arguments", [["fit"], ["demo", "--days", "3"], ["nonsense"], ["data", "world"]])
 def test_usage_errors_have_code_2(arguments: list[str]) -> None:
     assert run(*arguments).exit_code == 2
+
+
+# --- what is asked for --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *(["check", ""], ["fit", "--out", ""], ["fit", "", "--out", "m"], ["update", "--model", ""]),
+        *(["replay", "--out", ""], ["demo", "--out", ""], ["data", "world", "--out", ""]),
+        *(["data", "kuairand", "", "--out", "p"], ["data", "movielens", "x", "--out", ""]),
+    ],
+    ids=" ".join,
+)
+def test_an_empty_path_is_refused(arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = run(*arguments)
+    assert done.exit_code == 2
+    assert done.stderr.splitlines()[0].endswith("it is empty.")
+    assert len(done.stderr.splitlines()) == 2
+    assert files(tmp_path) == set()
+
+
+@pytest.mark.parametrize("verb", ["check", "fit", "replay"])
+@pytest.mark.parametrize("size", ["", "1X", "much", "-1GB", "10B", "1e9GB", "9" * 5_000 + "GB", "1GB\n"])
+def test_a_memory_limit_that_is_no_size(project: Path, tmp_path: Path, verb: str, size: str) -> None:
+    out = () if verb == "check" else ("--out", tmp_path / "out")
+    fails(3, f"'{size[:1]}", verb, project, *out, "--memory-limit", size)
+
+
+def test_the_memory_limit_of_the_command_goes_before_that_of_the_file(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits: list[str] = []
+    real = pipeline.read_events
+
+    def noted(*values: Any, memory_limit: str) -> Any:
+        limits.append(memory_limit)
+        return real(*values, memory_limit=memory_limit)
+
+    monkeypatch.setattr(pipeline, "read_events", noted)
+    file = ("--set", "memory_limit=256MB")
+    for options in ((), file, (*file, "--memory-limit", "2GB")):
+        assert run("check", project, *options).exit_code == 0
+    assert limits == ["1GB", "256MB", "2GB"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["demo", "--users", "1000000000000"], "'users' is 1,000,000,000,000: too large a world"),
+        (["demo", "--days", "1000000000000"], "'days' is 1,000,000,000,000: too large a world"),
+        (["data", "world", "--users", "10000000"], "40 days with 20,000,000 impressions each"),
+        (["data", "world", "--users", "9" * 4_000], "'users' is 9,999"),
+    ],
+    ids=["users", "days", "both", "digits"],
+)
+def test_a_world_that_is_too_large_is_refused(tmp_path: Path, arguments: list[str], message: str) -> None:
+    fails(3, message, *arguments, "--out", tmp_path / "out")
+    assert files(tmp_path) == set()
+
+
+def test_check_names_a_column_that_knows_the_labels(tmp_path: Path) -> None:
+    project = tmp_path / "world" / "acclimate.yaml"
+    assert run("data", "world", "--out", project.parent, "--users", 200, "--days", 10).exit_code == 0
+    assert run("check", project).stderr == ""
+    rows = pq.read_table(project.parent / "events").to_pandas()
+    rates = rows.groupby("user_id")["click"].mean().rename("rate").reset_index()
+    rates.to_parquet(tmp_path / "users.parquet")
+    table = f"events.tables={{user: {{source: '{tmp_path}/users.parquet', key: user_id}}}}"
+    done = run("check", project, "--set", table)
+    assert done.exit_code == 0
+    assert "note: column 'user.rate' may know the future: over " in done.stderr

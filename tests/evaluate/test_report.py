@@ -35,7 +35,7 @@ def test_metrics_json_holds_the_report_field_by_field(report: Report, tmp_path: 
     content = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
     assert content == {"format": 1, **asdict(report)}
     assert content["arms"]["incremental"]["auc"] == report.arms["incremental"].auc
-    assert sorted(p.name for p in out.iterdir()) == ["metrics.json", "report.html"]
+    assert sorted(p.name for p in out.iterdir()) == ["manifest.json", "metrics.json", "report.html"]
 
 
 @pytest.mark.parametrize("truth", [True, False])
@@ -82,14 +82,27 @@ def test_a_value_that_json_does_not_know_is_refused(report: Report, tmp_path: Pa
 
 def test_a_taken_place_is_left_alone_unless_told(report: Report, tmp_path: Path) -> None:
     out = write_report(report, tmp_path / "out")
-    (out / "notes.txt").write_text("mine")
     with pytest.raises(OutputExistsError, match="exists already"):
         write_report(replace(report, name="second"), out)
+    (out / "notes.txt").write_text("mine")
+    with pytest.raises(OutputExistsError, match=r"did not write: notes.txt"):
+        write_report(replace(report, name="second"), out, overwrite=True)
+    (out / "notes.txt").unlink()
     assert read_report(out).name == report.name
     write_report(replace(report, name="second"), out, overwrite=True)
     assert read_report(out).name == "second"
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
-    assert not (out / "notes.txt").exists()
+
+
+def test_a_figure_that_was_edited_is_told_as_long_as_the_manifest_is_there(report: Report, tmp_path: Path) -> None:
+    out = write_report(report, tmp_path / "out")
+    text = (out / "metrics.json").read_text(encoding="utf-8")
+    (out / "metrics.json").write_text(text.replace("0.", "1.", 1), encoding="utf-8")
+    for path in (out, out / "metrics.json"):
+        with pytest.raises(FormatError, match="is not what was written"):
+            read_report(path)
+    (out / "manifest.json").unlink()
+    read_report(out)
 
 
 @pytest.mark.parametrize("overwrite", [False, True])

@@ -6,12 +6,14 @@ import functools
 import hashlib
 import http.server
 import os
+import re
 import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
@@ -33,7 +35,9 @@ def opened(made: Dataset) -> tuple[Project, Events]:
 
 
 def files(folder: Path) -> set[str]:
-    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    """All files but the manifests, which are tested with the places that they protect."""
+    every = (path for path in folder.rglob("*") if path.is_file() and path.name != "manifest.json")
+    return {str(path.relative_to(folder)) for path in every}
 
 
 # --- a simulated world ---------------------------------------------------------------------------------------
@@ -76,10 +80,22 @@ def test_a_place_that_is_taken_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(OutputExistsError, match="holds something else"):
         write_world(world, tmp_path, overwrite=True)
     assert files(tmp_path) == {"mine"}
+
+
+def test_a_project_gives_way_to_a_project_that_is_asked_for(tmp_path: Path) -> None:
+    made = write_world(ac.simulate(users=3, items=2, days=3, events_per_day=5), tmp_path / "world").project.parent
+    write_world(ac.simulate(users=3, items=2, days=2, events_per_day=5), made, overwrite=True)
+    assert files(made) == {"acclimate.yaml", "events/2024-01-01.parquet", "events/2024-01-02.parquet"}
+
+
+@pytest.mark.parametrize(("name", "message"), [("mine", "did not write: mine"), ("acclimate.yaml", "was changed")])
+def test_a_project_with_the_work_of_others_is_left_alone(name: str, message: str, tmp_path: Path) -> None:
+    world = ac.simulate(users=3, items=2, days=2, events_per_day=5)
     made = write_world(world, tmp_path / "world").project.parent
-    (made / "old").write_text("")
-    write_world(world, made, overwrite=True)
-    assert "old" not in files(made)
+    (made / name).write_text("precious")
+    with pytest.raises(OutputExistsError, match=message):
+        write_world(world, made, overwrite=True)
+    assert (made / name).read_text() == "precious"
 
 
 def test_no_events_make_no_world(tmp_path: Path) -> None:
@@ -163,7 +179,7 @@ def test_the_official_folders_become_projects(version: str, suffix: str, tmp_pat
     ]
     assert table["video.tag"].to_pylist() == ["3", "12,65", "3", "3", "12,65", "3", "12,65"]
     assert table["tab"].null_count == 0
-    summary, width = pipeline.check(project)
+    summary, width, _ = pipeline.check(project)
     assert summary.rows == 7
     assert width["ranker.fixed"] > 10
     assert all(str(data) in path for path in project.events.path)
@@ -221,8 +237,18 @@ def test_a_project_does_not_replace_its_data(tmp_path: Path) -> None:
     for out in (data, tmp_path / "set"):
         with pytest.raises(OutputExistsError):
             kuairand(data, out)
-        with pytest.raises(OutputExistsError, match="holds the data"):
+        with pytest.raises(OutputExistsError, match="holds something else than a project"):
             kuairand(data, out, overwrite=True)
+    assert files(tmp_path) == before
+
+
+def test_a_project_does_not_replace_the_one_that_holds_its_data(tmp_path: Path) -> None:
+    write(tmp_path / "raw" / "data", OFFICIAL, "pure")
+    archive = Path(shutil.make_archive(str(tmp_path / "set"), "tar", tmp_path / "raw"))
+    kuairand(archive, tmp_path / "project")
+    before = files(tmp_path)
+    with pytest.raises(OutputExistsError, match="holds the data"):
+        kuairand(tmp_path / "project" / "data", tmp_path / "project", overwrite=True)
     assert files(tmp_path) == before
 
 
@@ -317,7 +343,7 @@ def test_movielens_becomes_a_project(name: str, tmp_path: Path) -> None:
         if has_users:
             person = (r["user.age"], r["user.gender"], r["user.occupation"], r["user.zip"])
             assert person == {1: (24, "M", "writer", "85711"), 2: (53, "F", "other", "T8H1N")}[r["user_id"]]
-    summary, width = pipeline.check(project)
+    summary, width, _ = pipeline.check(project)
     assert summary.rows == 100
     assert width["ranker.fixed"] >= 4
 
@@ -341,14 +367,89 @@ def test_movielens_is_replayed_over_its_last_fifth(tmp_path: Path) -> None:
         ("ml-1m", "ratings.dat", "1::1::5::1\n1::one::5::2\n", 'Could not convert string "one"'),
         ("ml-1m", "movies.dat", "", "first line is ''.*the file is empty"),
         ("ml-100k", "u.item", "1|A (1990)|||\n", "Line: 1"),
+        ("ml-1m", "ratings.dat", "1::1::5::999999999999999999\n", "time 999,999,999,999,999,999"),
+        ("ml-1m", "ratings.dat", "1::1::5::-999999999999999999\n", "time -999"),
+        ("ml-1m", "ratings.dat", "\x1b[2J\x1b::\x00::\n", r"ratings\.dat"),
+        ("ml-1m", "ratings.dat", "1::1::\n\r\x0b" * 9, r"ratings\.dat"),
+        ("ml-1m", "ratings.dat", "1" * 5_000, r"ratings\.dat"),
+        ("ml-1m", "ratings.dat", "1" * 3_000_000, r"ratings\.dat"),
+        ("ml-1m", "ratings.dat", "1::1::5::1::7\n", r"ratings\.dat"),
+        ("ml-1m", "users.dat", "PK\3\4" + "\0" * 300, r"users\.dat"),
+        ("ml-latest-small", "ratings.csv", "x" * 3_000_000, "first line is 'xxx"),
+        ("ml-latest-small", "ratings.csv", "\0\x1b[2J\n", r"first line is '\\x00\\x1b"),
+        ("ml-latest-small", "movies.csv", 'movieId,title,genres\n1,"never closed,x\n', r"movies\.csv"),
+        ("ml-100k", "u.data", "\n" * 10, "first line is ''"),
     ],
 )
 def test_malformed_files(name: str, file: str, content: str, message: str, tmp_path: Path) -> None:
     folder = laid_out(tmp_path, name)
     (folder / file).write_text(content)
-    with pytest.raises(SourceError, match=message):
+    with pytest.raises(SourceError, match=message) as caught:
         movielens(folder, tmp_path / "project")
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 1_000
     assert not (tmp_path / "project").exists()
+
+
+@pytest.mark.parametrize("name", ["u.data", "u.item", "u.user"])
+@pytest.mark.parametrize("seed", range(3))
+def test_random_bytes_are_one_line(name: str, seed: int, tmp_path: Path) -> None:
+    folder = laid_out(tmp_path, "ml-100k")
+    (folder / name).write_bytes(np.random.default_rng(seed).bytes(10_000))
+    with pytest.raises(SourceError, match=re.escape(name)) as caught:
+        movielens(folder, tmp_path / "project")
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no FIFOs")
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (movielens, "ml-100k/u.data"),
+        (movielens, "ml-100k/u.item"),
+        (movielens, "ml-100k/u.user"),
+        (kuairand, "data/log_standard_4_08_to_4_21_pure.csv"),
+        (kuairand, "data/user_features_pure.csv"),
+        (kuairand, ""),
+        (movielens, ""),
+    ],
+)
+def test_what_never_ends_is_not_read(make: Any, name: str, tmp_path: Path) -> None:
+    laid_out(tmp_path / "set", "ml-100k")
+    write(tmp_path / "set" / "data", OFFICIAL, "pure")
+    if name:
+        (tmp_path / "set" / name).unlink()
+    else:
+        shutil.rmtree(tmp_path / "set")
+    os.mkfifo(tmp_path / "set" / name)
+    with pytest.raises(SourceError, match="is neither a f"):
+        make(tmp_path / "set", tmp_path / "project")
+    assert not (tmp_path / "project").exists()
+
+
+def test_a_folder_with_the_name_of_a_file(tmp_path: Path) -> None:
+    folder = laid_out(tmp_path, "ml-1m")
+    (folder / "movies.dat").unlink()
+    (folder / "movies.dat").mkdir()
+    with pytest.raises(SourceError, match="cannot be read: Is a directory"):
+        movielens(folder, tmp_path / "project")
+
+
+@pytest.mark.parametrize("kind", ["sha256", "md5"])
+@pytest.mark.parametrize("value", ["", "00", " " * 64, "x" * 64, "x" * 32])
+def test_a_checksum_that_is_none_is_noticed_first(kind: str, value: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"is no {kind}"):
+        movielens(tmp_path / "nowhere", tmp_path / "project", **{kind: value})
+
+
+def test_the_project_does_not_tell_a_password(site: str, tmp_path: Path) -> None:
+    laid_out(tmp_path / "raw", "ml-100k")
+    shutil.make_archive(str(tmp_path / "site" / "ml"), "zip", tmp_path / "raw")
+    address = site.replace("//", "//ann:pa55@") + "/ml.zip?token=pa55#pa55"
+    made = movielens(address, tmp_path / "project")
+    text = "".join(path.read_text("latin-1") for path in made.project.parent.iterdir())
+    assert "pa55" not in text
+    assert f"# Made from {site}/ml.zip\n# sha256 " in made.project.read_text()
 
 
 def test_folders_that_are_not_movielens(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import acclimate as ac
-from acclimate.artifacts import Events, Summary
+from acclimate.artifacts import Events, Fingerprint, Summary
 from acclimate.config import TimeUnit
 from acclimate.errors import ConfigError
 from acclimate.events.files import Database
@@ -674,3 +674,43 @@ def test_the_kuairand_log() -> None:
     assert sum(day.num_rows for day in days) == events.after("2022-04-25").describe().rows
     assert all(day["user.user_active_degree"].null_count == 0 for day in days)
     assert days[3]["tab"].null_count < days[3].num_rows
+
+
+# --- fingerprints --------------------------------------------------------------------------------------------
+
+
+def test_equal_rows_have_one_fingerprint_in_any_files_and_order(tmp_path: Path) -> None:
+    table = log()
+    narrow = table.set_column(1, "user_id", table["user_id"].cast(pa.int16()))
+    pq.write_table(narrow.take(np.random.default_rng(3).permutation(60)), tmp_path / "all.parquet")
+    (tmp_path / "parts").mkdir()
+    for number, start in enumerate((40, 0, 20)):
+        part = table.slice(start, 20).select(table.column_names[::-1])
+        pq.write_table(part, tmp_path / "parts" / f"{number}.parquet", row_group_size=7)
+    expected = read(table).fingerprint()
+    assert expected.rows == 60
+    assert len(expected.total) == 16
+    assert read(tmp_path / "all.parquet").fingerprint() == expected
+    assert read(tmp_path / "parts").fingerprint() == expected
+    assert read([table.slice(0, 30), table.slice(30)]).fingerprint() == expected
+
+
+@pytest.mark.parametrize("column", ["user_id", "video_id", "click"])
+def test_one_changed_value_changes_the_fingerprint(column: str) -> None:
+    table = log()
+    values = table[column].to_pylist()
+    values[7] = next(v for v in values[8:] if v is not None and v != values[7])
+    changed = table.set_column(table.column_names.index(column), column, pa.array(values))
+    assert read(changed).fingerprint() != read(table).fingerprint()
+
+
+def test_a_fingerprint_counts_duplicates_and_keeps_to_the_range() -> None:
+    table = log()
+    events, twice = read(table), read([table, table.slice(0, 1), table.slice(0, 1)])
+    assert twice.fingerprint().rows == 62
+    assert twice.fingerprint().total != events.fingerprint().total
+    middle = 1000 * (START + 60_000 * 120)
+    early, late = events.before(middle).fingerprint(), events.after(middle).fingerprint()
+    assert early.rows + late.rows == 60
+    assert (int(early.total, 16) + int(late.total, 16)) % 2**64 == int(events.fingerprint().total, 16)
+    assert events.before(0).fingerprint() == Fingerprint(0, "0" * 16, "")

@@ -10,6 +10,7 @@ import inspect
 import json
 import os
 import pickle
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -33,9 +34,11 @@ from acclimate.errors import (
     NotFittedError,
     OutputError,
     OutputExistsError,
+    RowError,
 )
 from acclimate.project import parse_project
 from acclimate.storage import FORMAT
+from sealing import sealed_anew
 
 SCHEMA = ac.Schema(time="time", entities={"user": "user_id", "video": "video_id"}, labels="click", weight="weight")
 
@@ -112,12 +115,14 @@ def predicted(learner: Any, columns: Mapping[str, Any] = ASKED) -> np.ndarray:
 
 def state(learner: Any, folder: Path) -> dict[str, bytes]:
     """All that the learner knows, byte by byte, as it is saved."""
-    learner.save(folder / "state", overwrite=True)
+    shutil.rmtree(folder / "state", ignore_errors=True)
+    learner.save(folder / "state")
     return content(folder / "state")
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in files}
 
 
 # --- the checks ---------------------------------------------------------------------------------------------
@@ -429,6 +434,25 @@ def bad_rows_leave_the_learner_as_it_was(make, folder):
 
 
 @check
+def weights_beyond_all_leave_the_learner_as_it_was(make, folder):
+    learner = learned(make, FIRST)
+    before = state(learner, folder)
+    for weights in ([1e300] * 150, [1.0] * 149 + [1e300]):
+        for learn in (learner.update, learner.fit):
+            with pytest.raises(RowError, match=r"weight is beyond 1e\+100"):
+                learn(events({**SECOND, "weight": weights}))
+    assert state(learner, folder) == before
+
+
+@check
+def it_has_converged_or_says_how_far_it_is(make):
+    learner = learned(make, FIRST)
+    assert learner.shortfall() == ""
+    learner.check_converged()
+    learner.update(events(SECOND)).check_converged()
+
+
+@check
 def a_learner_of_another_kind_is_refused(make, folder):
     learned(make, FIRST).save(folder / "model")
     others = [other for other in map(class_of, LEARNERS) if other is not type(make())]
@@ -466,20 +490,23 @@ def a_truncated_file_is_damaged(make, folder):
 def arrays_that_do_not_belong_together_are_damaged(make, folder):
     learner = learned(make, FIRST)
     learner.save(folder / "model")
-    file = folder / "model" / "arrays.safetensors"
+    file = folder / "model" / "generation-1" / "arrays.safetensors"
     arrays = load_file(file)
     for name, array in arrays.items():
         for wrong in (array[:-1], array[None]):
             save_file({**arrays, name: np.ascontiguousarray(wrong)}, file)
-            with pytest.raises(FormatError, match="model is damaged"):
+            sealed_anew(folder / "model")
+            with pytest.raises(FormatError, match=r"model is damaged: (?!.*written)"):
                 type(learner).load(folder / "model")
     save_file(arrays, file)
-    for table in (folder / "model").glob("*.parquet"):
+    for table in (folder / "model" / "generation-1").glob("*.parquet"):
         rows = pq.read_table(table)
         pq.write_table(rows.slice(1), table)
-        with pytest.raises(FormatError, match="model is damaged"):
+        sealed_anew(folder / "model")
+        with pytest.raises(FormatError, match=r"model is damaged: (?!.*written)"):
             type(learner).load(folder / "model")
         pq.write_table(rows, table)
+    sealed_anew(folder / "model")
     assert type(learner).load(folder / "model").nbytes == learner.nbytes
 
 
@@ -539,7 +566,7 @@ def nothing_is_pickled(make, folder, monkeypatch):
     learner = learned(make, FIRST)
     learner.save(folder / "model")
     type(learner).load(folder / "model")
-    assert {file.suffix for file in (folder / "model").iterdir()} <= {".json", ".safetensors", ".parquet"}
+    assert {Path(name).suffix for name in content(folder / "model")} <= {".json", ".safetensors", ".parquet"}
 
 
 def saved_manifest(make: Callable[[], Any], folder: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from acclimate.errors import ConfigError, DataError, NotFittedError
 from acclimate.features import Settled
 from acclimate.learners import batch as batches
 from acclimate.learners import mixed
-from acclimate.learners.batch import Batch, read_batch, sample_rows
+from acclimate.learners.batch import Batch, read_batch, sampled
 from acclimate.learners.effects import new_effects
 
 SCHEMA = ac.Schema(
@@ -302,15 +302,18 @@ def test_a_lock_or_a_warm_start_needs_a_fit_before():
 
 
 def test_nothing_changes_where_nothing_is_left_to_learn():
-    """The fixed effect is locked, and no user has rows enough."""
+    """The fixed effect is locked, and no user has rows enough: what they say waits."""
     model = ac.GLMix(fixed=ac.FixedEffect("x"), random=[ac.RandomEffect("user", min_rows=50)])
     events = events_of(PLAIN, log(users=2))
     model.fit(events)
-    p, few = model.predict(events), events_of(PLAIN, log(rows=20, users=20))
+    data = log(rows=20, users=20)
+    p, few = model.predict(events), events_of(PLAIN, data | {"user_id": data["user_id"] + 100})
+    population = model.predict(few)
     model.update(few, locked=["fixed"])
     assert_array_equal(model.predict(events), p)
+    assert_array_equal(model.predict(few), population)
     assert model.info.converged
-    assert model.info.rows == 0
+    assert model.info.rows == 20
 
 
 # --- the population -----------------------------------------------------------------------------------------
@@ -526,12 +529,14 @@ def test_entities_of_few_rows_are_left_to_the_population():
     model = ac.GLMix(random=[ac.RandomEffect("user", min_rows=11)]).fit(events_of(PLAIN, data))
     assert model.entity_posterior("user", 0)[2] == 50
     assert model.entity_posterior("user", 1)[2] == 0
-    assert model.nbytes < ac.GLMix(random=[ac.RandomEffect("user")]).fit(events_of(PLAIN, data)).nbytes
+    # What waits takes the memory of any state.
+    assert model.nbytes == ac.GLMix(random=[ac.RandomEffect("user")]).fit(events_of(PLAIN, data)).nbytes
     # They still take part in the fixed effect.
     assert model.info.rows == 60
-    before = model.entity_posterior("user", 0)[1]
-    model.update(events_of(PLAIN, {**log(rows=10), "user_id": [0] * 10}))
-    assert_array_equal(model.entity_posterior("user", 0)[1].mean, before.mean)
+    # Their rows are counted over time: with one more they are enough.
+    model.update(events_of(PLAIN, {**log(rows=1), "user_id": [1]}))
+    assert model.entity_posterior("user", 1)[2] == 11
+    assert model.entity_posterior("user", 1)[1].precision > model.entity_posterior("user", 2)[1].precision
 
 
 @pytest.mark.parametrize(("rows", "learned"), [(9, 0), (10, 10), (11, 11)])
@@ -590,27 +595,21 @@ def read(data: dict[str, Any]) -> Batch:
 def test_a_sample_of_rows_stands_for_all_of_an_entitys():
     data = {**log(rows=300, users=5), "w": np.full(300, 1.0)}
     batch = read(data)
-    user = batch.seen[1].ids[batch.seen[1].codes]
-    assert_array_equal(user, data["user_id"])
-    entity = np.where(user == 0, -1, user)
-    rows, weight = sample_rows(batch, entity, 20)
-    for user in (-1, 1, 2, 3, 4):
-        have, kept = np.sum(entity == user), np.sum(entity[rows] == user)
-        assert kept == (have if user == -1 else min(have, 20))
-        assert_allclose(weight[entity[rows] == user].sum(), have, rtol=1e-12)
-    assert np.all(np.diff(rows) > 0)
-    assert_allclose(data["click"].mean(), np.average(batch.label[rows], weights=weight), atol=0.1)
+    user = batch.seen[1].codes
+    active = sampled(batch, user, 20)
+    for one in range(5):
+        have, kept = np.sum(user == one), np.sum(active[user == one] > 0)
+        assert kept == min(have, 20)
+        assert_allclose(active[user == one].sum(), have, rtol=1e-12)
+    assert_allclose(data["click"].mean(), np.average(batch.label, weights=active), atol=0.1)
 
 
-def test_rows_of_a_sample_keep_their_weights():
+def test_rows_of_a_sample_count_alike():
     batch = read({**log(rows=300, users=5), "o": np.zeros(300)})
-    entity = np.where(batch.seen[1].codes == 0, -1, batch.seen[1].codes)
-    rows, weight = sample_rows(batch, entity, 20)
-    have = np.bincount(batch.seen[1].codes)
-    times = np.where(entity[rows] < 0, 1.0, have[batch.seen[1].codes[rows]] / 20)
+    user = batch.seen[1].codes
+    active, have = sampled(batch, user, 20), np.bincount(user)
     assert have.min() > 20
-    assert_allclose(weight, batch.weight[rows] * times, rtol=1e-12)
-    assert len(set(batch.weight.tolist())) == 300
+    assert_allclose(active[active > 0], (have[user] / 20)[active > 0], rtol=1e-12)
 
 
 def test_a_sample_of_rows_is_the_same_in_any_order():
@@ -620,8 +619,8 @@ def test_a_sample_of_rows_is_the_same_in_any_order():
     chosen = []
     for order in (np.arange(300), shuffled):
         batch = read({name: np.asarray(values)[order] for name, values in data.items()})
-        rows, weight = sample_rows(batch, np.zeros(300, np.int64), 40)
-        chosen.append(sorted(zip(order[rows].tolist(), weight.tolist(), strict=True)))
+        rows = np.flatnonzero(sampled(batch, np.zeros(300, np.int64), 40))
+        chosen.append(sorted(order[rows].tolist()))
     assert chosen[0] == chosen[1]
     assert len(chosen[0]) == 40
 
@@ -629,12 +628,11 @@ def test_a_sample_of_rows_is_the_same_in_any_order():
 def test_rows_that_differ_in_the_label_alone_are_sampled_without_favour():
     """As where times are dates: neither the first ones nor those of one label are preferred, in whatever order."""
     same = {name: np.full(400, values[0]) for name, values in log().items()} | {"time": np.full(400, START)}
-    sampled = set()
+    drawn = set()
     for label in (np.repeat([0, 1], 200), np.repeat([1, 0], 200), np.resize([0, 1], 400)):
         batch = read({**same, "click": label})
-        rows, _ = sample_rows(batch, np.zeros(400, np.int64), 100)
-        sampled.add(int(batch.label[rows].sum()))
-    (positive,) = sampled
+        drawn.add(int(batch.label[sampled(batch, np.zeros(400, np.int64), 100) > 0].sum()))
+    (positive,) = drawn
     assert 35 <= positive <= 65
 
 
@@ -643,7 +641,8 @@ def test_an_entity_of_very_many_rows_learns_from_a_sample():
     events = events_of(PLAIN, data)
     capped = ac.GLMix(random=[ac.RandomEffect("user", "x", max_rows=150)], learn_population=False).fit(events)
     whole = ac.GLMix(random=[ac.RandomEffect("user", "x")], learn_population=False).fit(events)
-    assert capped.info.rows == 250
+    assert capped.info.rows == 600  # the fixed effect learns from all of them
+    assert capped.fit(events, locked=["fixed"]).info.rows == 250  # the others are nobody's
     assert capped.entity_posterior("user", 0)[2] == 500  # all of them are counted
     assert 0.0 < np.abs(capped.predict(events) - whole.predict(events)).mean() < 0.05
     ratio = capped.entity_posterior("user", 0)[1].precision / whole.entity_posterior("user", 0)[1].precision

@@ -231,12 +231,13 @@ def at(user: int, days: list[float], **columns: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize(("days", "kept"), [([20.0], 2 ** -(10 / 7)), ([11.0, 24.0], 0.25), ([10.0], 1.0)])
 def test_the_past_halves_in_a_half_life(days, kept):
-    """Elapsed time is from the last event learned to the last one of the batch, per entity."""
+    """Elapsed time is to the last event of the batch, per entity: from the last one learned, and from each row."""
     model = mixed(half_life="7d").fit(events_of(WEIGHTED, at(0, [0, 1, 2, 3, 5, 10])))
     data = at(0, days)
     rows = design(data, model.state.effects[1].index.names)
     o = data["o"] + design(data, model.state.effects[0].index.names) @ fixed(model).mean
-    expected = step(of_user(model, 0), base(model, 1), kept, rows, data["click"], o, data["w"])
+    s = data["w"] * 2.0 ** -((max(days) - np.array(days)) / 7.0)
+    expected = step(of_user(model, 0), base(model, 1), kept, rows, data["click"], o, s)
     model.update(events_of(WEIGHTED, data), locked=["fixed"])
     assert_same(of_user(model, 0), expected)
     assert model.states("user").touched.tolist() == [START + round(max(days)) * DAY]
@@ -252,9 +253,8 @@ def test_each_entity_forgets_for_as_long_as_it_was_away():
         rows = data["user_id"] == user
         X = design(data, model.state.effects[1].index.names)[rows]
         z = (data["o"] + design(data, model.state.effects[0].index.names) @ fixed(model).mean)[rows]
-        expected[user] = step(
-            of_user(model, user), base(model, 1), kept, X, data["click"][rows], z, data["w"][rows]
-        )
+        s = data["w"][rows] * 2.0 ** -((data["time"][rows].max() - data["time"][rows]) / (7.0 * DAY))
+        expected[user] = step(of_user(model, user), base(model, 1), kept, X, data["click"][rows], z, s)
     model.update(events_of(WEIGHTED, data), locked=["fixed"])
     for user, posterior in expected.items():
         assert_same(of_user(model, user), posterior)
@@ -267,7 +267,8 @@ def test_late_events_make_nothing_be_forgotten_and_do_not_turn_back_the_clock():
     data = at(0, [2.0, 4.0])
     rows = design(data, model.state.effects[1].index.names)
     o = data["o"] + design(data, model.state.effects[0].index.names) @ fixed(model).mean
-    expected = step(of_user(model, 0), base(model, 1), 1.0, rows, data["click"], o, data["w"])
+    s = data["w"] * 2.0 ** (-np.array([8.0, 6.0]) / 7.0)  # as old as they are
+    expected = step(of_user(model, 0), base(model, 1), 1.0, rows, data["click"], o, s)
     model.update(events_of(WEIGHTED, data), locked=["fixed"])
     assert_same(of_user(model, 0), expected)
     assert model.states("user").touched.tolist() == [START + 10 * DAY]
@@ -281,9 +282,8 @@ def test_a_fixed_effect_forgets_by_time_too():
     effect = ac.FixedEffect("x", half_life="2d")
     model = ac.GLMix(fixed=effect, tolerance=1e-10).fit(events_of(WEIGHTED, at(0, [0, 1, 2, 3])))
     data = at(1, [4.0, 7.0])
-    expected = step(
-        fixed(model), base(model, 0), 0.25, design(data, ("(intercept)", "x")), data["click"], data["o"], data["w"]
-    )
+    X, s = design(data, ("(intercept)", "x")), data["w"] * 2.0 ** (-np.array([3.0, 0.0]) / 2.0)
+    expected = step(fixed(model), base(model, 0), 0.25, X, data["click"], data["o"], s)
     assert_same(fixed(model.update(events_of(WEIGHTED, data))), expected)
 
 
@@ -321,10 +321,11 @@ def test_rows_and_times_are_counted():
     assert model.info.rows == 3
 
 
-@pytest.mark.parametrize(("rows", "learned"), [(9, 0), (10, 10), (11, 11)])
-@pytest.mark.parametrize("user", [0, 50], ids=["known", "new"])
+@pytest.mark.parametrize(
+    ("user", "rows", "learned"), [(50, 9, 0), (50, 10, 10), (50, 11, 11), (0, 1, 1), (0, 9, 9)]
+)
 def test_min_rows_are_enough_in_an_update(user, rows, learned):
-    """They are counted in the batch: what was learned before is not."""
+    """They are counted over time: user 0 is known, 50 is new."""
     model = mixed(min_rows=10).fit(events_of(SCHEMA, {**log(rows=60), "user_id": np.repeat([0, 1], 30)}))
     before, counted = of_user(model, user), model.entity_posterior("user", user)[2]
     ids = model.states("user").ids.tolist()

@@ -1,6 +1,5 @@
 """A learner of forty lines, unknown until one entry names its record: all that is there works for it."""
 
-import sys
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -10,10 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 from conformance import CHECKS, SCHEMA, Example, events, log, run
 from pydantic.dataclasses import dataclass
+from typer.testing import CliRunner
 
 import acclimate as ac
 from acclimate import learners, pipeline
-from acclimate.cli import main
+from acclimate.cli.commands import app
 from acclimate.config import LEARNERS
 from acclimate.features import codes_of, id_type, ids_as, ids_as_arrow
 from acclimate.learners.base import Fitted, Packed, declared_by
@@ -131,7 +131,7 @@ def test_it_goes_through_the_verbs(project: Path, tmp_path: Path) -> None:
     updated = pipeline.update(described, model)
     assert updated.cut > fitted.cut
     assert type(learners.load(model)) is Mean
-    summary, widths = pipeline.check(described)
+    summary, widths, _ = pipeline.check(described)
     assert (summary.rows, widths) == (1200, {})
     report = pipeline.replay_project(described, tmp_path / "report")
     assert list(report.arms) == ["stale", "incremental", "retrain", "user-rate"]
@@ -139,19 +139,16 @@ def test_it_goes_through_the_verbs(project: Path, tmp_path: Path) -> None:
     assert report.arms["incremental"].state_bytes > 0
 
 
-def test_it_goes_through_the_command(
-    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_it_goes_through_the_command(project: Path, tmp_path: Path) -> None:
+    printed = ""
     for arguments in (
         ["check", str(project)],
         ["fit", str(project), "--out", str(tmp_path / "model"), "--until", "2022-04-27"],
         ["update", str(project), "--model", str(tmp_path / "model")],
     ):
-        monkeypatch.setattr(sys, "argv", ["acclimate", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        assert not ended.value.code
-    printed = capsys.readouterr().out
+        done = CliRunner().invoke(app, arguments)
+        assert done.exit_code == 0
+        printed += done.stdout
     assert "means: 1,200 events" in printed
     assert printed.count("rows up to 2022-04-") == 2
     assert "MB of state" in printed

@@ -112,7 +112,7 @@ def test_saved_it_goes_on_as_if_nothing_happened(learner, tmp_path):
     assert_allclose(loaded.predict(second), learner.predict(second), rtol=0)
     assert_allclose(loaded.update(second).predict(second), learner.update(second).predict(second), rtol=0)
     assert loaded.nbytes == learner.nbytes > 0
-    assert vars(loaded).keys() == vars(learner).keys()
+    assert vars(loaded).keys() - {"history"} == vars(learner).keys() - {"history"}
     with pytest.raises(OutputExistsError):
         learner.save(tmp_path / "rate")
     learner.save(tmp_path / "rate", overwrite=True)

@@ -416,7 +416,7 @@ def test_photons_prior_fixture():
     start = problem.away(np.full(4, 2.0))
     rows = np.zeros((1, 1))
     line = Line("logistic", rows, rows, rows, rows, np.array([pull @ start]), np.array([pull @ step]))
-    assert_array_equal(line.at(np.ones(1)), [5.0])
+    assert_array_equal(line.rise(np.ones(1)), [5.0])
 
 
 def test_products_are_those_of_all_steps(monkeypatch):

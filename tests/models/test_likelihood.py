@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from model_oracles import sigmoid
 from numpy.testing import assert_allclose, assert_array_equal
 
-from acclimate.models.likelihood import Line, loss_derivatives, loss_values
+from acclimate.models.likelihood import Line, bounding_curvature, loss_derivatives, loss_values
 
 Z = np.array([-30.0, -6.0, -1.3, -0.2, 0.0, 0.4, 2.0, 7.0, 25.0])
 
@@ -60,7 +60,7 @@ def line(loss, seed: int, reach: float):
 def test_a_line_is_the_objective_along_a_step(loss):
     made, at, _ = line(loss, 0, 1.0)
     for t in (np.zeros(3), np.array([0.3, 1.0, 2.0])):
-        assert_allclose(made.at(t), at(t), rtol=1e-13)
+        assert_allclose(made.rise(t), at(t) - at(np.zeros(3)), rtol=1e-12, atol=1e-14)
 
 
 @given(seed=st.integers(0, 10_000), reach=st.sampled_from([0.01, 1.0, 100.0, 1e4]))
@@ -77,3 +77,51 @@ def test_backtracking_takes_the_first_halving_that_descends_enough(seed, reach):
     assert np.all(np.log2(length) == np.round(np.log2(length)))
     assert np.all(excess(length) <= rounding)
     assert np.all((length == 1.0) | (excess(2.0 * length) > -rounding))
+
+
+@pytest.mark.parametrize("z", [0.0, 3.0, 36.0, 40.0, 300.0, 700.0, 740.0])
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+@pytest.mark.parametrize("y", [0.0, 1.0])
+def test_derivatives_keep_their_digits_at_any_margin(y, sign, z):
+    """Also where the probability rounds to 1: what is left of the slope is what a large weight multiplies."""
+    e = np.exp(np.longdouble(-z))
+    smaller = e / (1 + e)
+    p, q = (1 - smaller, smaller) if sign > 0 else (smaller, 1 - smaller)
+    slope, curvature = loss_derivatives("logistic", np.array([y]), np.array([sign * z]))
+    assert_allclose(slope, float(p if y == 0.0 else -q), rtol=1e-14)
+    assert_allclose(curvature, float(p * q), rtol=1e-14)
+
+
+@pytest.mark.parametrize("margin", [0.5, 40.0, 1e5, 1e15, 1e100, -1e100])
+@pytest.mark.parametrize("change", [1e-9, 1.0, -3.0])
+def test_a_row_of_great_loss_drowns_no_other(margin, change):
+    """Beside a row far out, by how much one near 0 gains is known to its last digits."""
+
+    def rise(z: list[float]) -> float:
+        rows = np.array([z])
+        ones = np.ones_like(rows)
+        return Line("logistic", 0 * ones, ones, rows, change * ones, np.zeros(1), np.zeros(1)).rise(np.ones(1))[0]
+
+    alone = np.log1p(np.exp(np.longdouble(0.3 + change))) - np.log1p(np.exp(np.longdouble(0.3)))
+    assert_allclose(rise([0.3]), float(alone), rtol=1e-6, atol=1e-15)
+    assert_allclose(rise([0.3, margin]) - rise([margin]), float(alone), rtol=1e-5, atol=1e-15)
+
+
+def test_a_step_that_never_descends_or_is_no_number_is_not_taken():
+    one = np.ones((3, 1))
+    slope = np.array([1.0, -1.0, np.nan])  # up, down, neither
+    line = Line("logistic", one, 0 * one, one, one, slope, np.zeros(3))
+    assert_allclose(line.backtrack(np.ones(3)), [0.0, 1.0, 0.0], atol=1e-12)  # the first but for rounding
+
+
+@pytest.mark.parametrize("loss", ["logistic", "squared"])
+@pytest.mark.parametrize("y", [0.0, 1.0])
+def test_the_bounding_quadratic_touches_the_loss_and_lies_above_it(loss, y):
+    z, label = Z[:, None], np.full((len(Z), 1), y)
+    curvature = bounding_curvature(loss, z)
+    away = np.linspace(-80.0, 80.0, 641)
+    bound = loss_values(loss, label, z) + loss_derivatives(loss, label, z)[0] * away + 0.5 * curvature * away**2
+    assert np.all(bound - loss_values(loss, label, z + away) >= -1e-9)
+    if loss == "logistic":  # the least curved one: it touches again, at -z
+        again = loss_values(loss, label, z) - 2 * z * loss_derivatives(loss, label, z)[0] + 2 * curvature * z**2
+        assert_allclose(again, loss_values(loss, label, -z), atol=1e-9)

@@ -256,3 +256,29 @@ def test_scaling_and_shifting_a_column_leaves_the_fit_unchanged(seed, scale, shi
     assert distance(to @ after.mean, before.mean, before.precision) < 1e-8
     assert relative_difference(back.T @ after.precision @ back, before.precision) < 1e-8
     assert_allclose(moved.X @ after.mean, rows.X @ before.mean, rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("unit", [-450, -300, 300, 505])
+@pytest.mark.parametrize("centre", [True, False])
+def test_columns_of_any_size_are_scaled_as_those_of_size_one(centre, unit):
+    """Their squares, which overflow or vanish, are never taken; a power of two changes no digit."""
+    X = design(13)
+    moved = X * np.where(np.arange(7) == 0, 1.0, 2.0**unit)
+    scaling, plain = (Scaling.of(sparse.csr_array(rows), centre=centre) for rows in (moved, X))
+    held = X.any(axis=0) & (np.arange(7) > 0)
+    assert_allclose(scaling.scale[held], np.ldexp(plain.scale[held], unit), rtol=1e-12)
+    assert_allclose(scaling.centre[held], np.ldexp(plain.centre[held], unit), rtol=1e-12)
+    assert scaling.scale[0] == 1.0
+
+
+@pytest.mark.parametrize("weight", [5e-324, 1e-300, 1e-160, 1e160, 1e300, 1.7e308])
+def test_the_unit_of_the_weights_does_not_matter(weight):
+    X = sparse.csr_array(design(14))
+    scaling, plain = (Scaling.of(X, centre=True, weight=np.full(50, w)) for w in (weight, 1.0))
+    assert_allclose(scaling.scale, plain.scale, rtol=1e-12)
+    assert_allclose(scaling.centre, plain.centre, rtol=1e-12)
+
+
+def test_a_column_of_denormals_is_left_as_it_is():
+    X = np.column_stack([np.ones(4), [5e-324, 1e-300, 1e-310, 0.0]])
+    assert Scaling.of(sparse.csr_array(X), centre=True).trivial

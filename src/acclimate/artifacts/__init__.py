@@ -3,8 +3,8 @@
 ``Events`` go in, a ``Learner`` or an ``Encoder`` learns from them, a ``Report`` says how well.
 """
 
-from acclimate.artifacts.contracts import Encoder, Entities, Kept, Learner, Replayable
-from acclimate.artifacts.events import Events, Instant, Source, Summary, TableSource
+from acclimate.artifacts.contracts import Encoder, Entities, Kept, Learned, Learner, Replayable
+from acclimate.artifacts.events import Events, Fingerprint, Instant, Source, Summary, TableSource
 from acclimate.artifacts.report import (
     ArmResult,
     CalibrationBin,
@@ -27,8 +27,10 @@ __all__ = [
     "Encoder",
     "Entities",
     "Events",
+    "Fingerprint",
     "Instant",
     "Kept",
+    "Learned",
     "Learner",
     "Quality",
     "Replayable",

@@ -1,6 +1,7 @@
 """The contracts of the flow: what learns, what encodes, what holds the states of entities."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
 
@@ -28,15 +29,33 @@ class Replayable(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Learned:
+    """What one fit or update read: ``rows`` events in ``[start, end)``, microseconds UTC, known by a fingerprint.
+
+    ``start`` is ``None`` where it began with the first event; ``late`` says that they came after others of their
+    time had been learned.
+    """
+
+    start: int | None
+    end: int
+    rows: int
+    fingerprint: str
+    sample: str
+    late: bool = False
+
+
 class Kept(Protocol):
     """What a learner and an encoder have in common: they are declared, saved, loaded and brought up to date.
 
     ``kind`` names them in project files and manifests; ``parameters`` is the frozen record of
-    :mod:`acclimate.config` that declares them.
+    :mod:`acclimate.config` that declares them; ``history`` is what was read so far, kept and saved for those who
+    bring a model up to date.
     """
 
     kind: ClassVar[str]
     parameters: Any
+    history: tuple[Learned, ...]
 
     def fit(self, events: Events) -> Self:
         """Learn from these events alone."""
@@ -80,6 +99,10 @@ class Learner(Kept, Replayable, Protocol):
 
     def update(self, events: Events) -> Self:
         """Learn from these events what is new in them."""
+        ...
+
+    def check_converged(self) -> None:
+        """Raise :class:`acclimate.errors.NotConvergedError` where the last fit or update stopped early."""
         ...
 
 

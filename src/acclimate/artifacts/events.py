@@ -1,8 +1,10 @@
 """Events: rows of one schema within a span of time, read when they are asked for."""
 
 import datetime as dt
+import hashlib
+import heapq
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeAlias
 from zoneinfo import ZoneInfo
@@ -12,8 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from acclimate.config import Schema
-from acclimate.errors import ColumnError, ConfigError, nearest
-from acclimate.times import duration_us, instant_us, utc
+from acclimate.errors import ColumnError, nearest
+from acclimate.times import duration_us, instant, instant_us, utc
 
 Instant: TypeAlias = str | dt.date | dt.datetime | int
 """A point in time: ISO text, a date or a datetime (without a zone: in the schema's), or microseconds UTC."""
@@ -28,6 +30,37 @@ class Summary:
     last: dt.datetime | None
     entities: dict[str, int]
     rates: dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """What rows are known by, from a hash of each: the last 8 bytes, lowest first, of the MD5 of its values.
+
+    Its values are time (microseconds), entities and labels, as text with :data:`SEPARATOR` between them. ``total``
+    is the sum of the hashes modulo 2^64, so that equal rows count each; ``sample`` are the :data:`SAMPLE` smallest
+    ones, which tell whether two sets of rows overlap. Both in hexadecimal, the sample with spaces between.
+    """
+
+    rows: int
+    total: str
+    sample: str
+
+    @staticmethod
+    def of_hashes(rows: int, total: int, smallest: Iterable[int]) -> "Fingerprint":
+        """From numbers."""
+        return Fingerprint(rows, f"{total:016x}", " ".join(f"{number:016x}" for number in smallest))
+
+    def overlaps(self, sample: str) -> bool:
+        """Whether some rows are in that sample too: sure if all are, near certain if a fifth of them is."""
+        return not set(self.sample.split()).isdisjoint(sample.split())
+
+
+SEPARATOR, SAMPLE = "\x1f", 32
+
+
+def identity_columns(schema: Schema) -> tuple[str, ...]:
+    """The columns that a fingerprint looks at: time, entities and labels, each once."""
+    return tuple(dict.fromkeys((schema.time.column, *schema.entities.values(), *schema.labels)))
 
 
 class Source(Protocol):
@@ -50,15 +83,27 @@ class Source(Protocol):
         """See :meth:`Events.describe`."""
         ...
 
+    def count(self, start: int | None, end: int | None) -> int:
+        """How many rows there are in ``[start, end)``; nothing but their times is read."""
+        ...
+
+    def fingerprint(self, start: int | None, end: int | None) -> "Fingerprint":
+        """See :meth:`Events.fingerprint`."""
+        ...
+
 
 @dataclass(frozen=True)
 class Events:
-    """Events of one schema within ``[start, end)``; nothing is read before it is asked for."""
+    """Events of one schema within ``[start, end)``; nothing is read before it is asked for.
+
+    ``memory_limit`` is what reading may take, in bytes; ``None`` where nothing bounds it.
+    """
 
     schema: Schema
     source: Source
     start: int | None = None
     end: int | None = None
+    memory_limit: int | None = None
 
     def before(self, time: Instant) -> "Events":
         """The events before ``time``, exclusive."""
@@ -79,7 +124,7 @@ class Events:
         until the last event or ``end``. Windows of whole days follow the zone's calendar, so that a day on which
         clocks change is one window.
         """
-        step = duration_us(every)
+        step = min(duration_us(every), duration_us("365000d"))  # longer ones would end after the last datetime
         begin, stop = self._span(start, end)
         for number in itertools.count():
             edge, following = self._edge(begin, step, number), self._edge(begin, step, number + 1)
@@ -111,6 +156,14 @@ class Events:
         """Rows, first and last time, distinct entities, label rates."""
         return self.source.describe(self.start, self.end)
 
+    def count(self) -> int:
+        """How many rows there are."""
+        return self.source.count(self.start, self.end)
+
+    def fingerprint(self) -> "Fingerprint":
+        """What the rows are known by, wherever they lie and in whatever order; all of them are read."""
+        return self.source.fingerprint(self.start, self.end)
+
     def cached(self) -> "Events":
         """The same events, read once and held in memory."""
         return Events(self.schema, TableSource(self.schema, self.table()))
@@ -120,16 +173,7 @@ class Events:
         return ZoneInfo(self.schema.time.zone)
 
     def _instant(self, time: Instant) -> int:
-        if isinstance(time, int):
-            return time
-        if isinstance(time, str):
-            try:
-                time = dt.datetime.fromisoformat(time)
-            except ValueError as error:
-                raise ConfigError(f"'{time}' is no time", hint="write 2022-04-25 or 2022-04-25T18:00") from error
-        if not isinstance(time, dt.datetime):
-            time = dt.datetime.combine(time, dt.time())
-        return instant_us(time if time.tzinfo else time.replace(tzinfo=self._zone))
+        return instant(time, self.schema.time.zone)
 
     def _span(self, start: Instant | None, end: Instant | None) -> tuple[int, int]:
         """What windows cover, from the events where it is not said."""
@@ -190,6 +234,20 @@ class TableSource:
             entities={c: pc.count_distinct(rows[c]).as_py() for c in self.schema.entities.values()},
             rates={c: pc.mean(rows[c]).as_py() for c in self.schema.labels},
         )
+
+    def count(self, start: int | None, end: int | None) -> int:
+        """See :meth:`Events.count`."""
+        return self._between(start, end).num_rows
+
+    def fingerprint(self, start: int | None, end: int | None) -> "Fingerprint":
+        """See :meth:`Events.fingerprint`."""
+        rows = self._between(start, end)
+        time, *others = identity_columns(self.schema)
+        columns = [rows[time].cast(pa.int64()), *(rows[name] for name in others)]
+        texts = [column.cast(pa.string()).to_pylist() for column in columns]
+        lines = (SEPARATOR.join(value or "" for value in row).encode() for row in zip(*texts, strict=True))
+        hashes = [int.from_bytes(hashlib.md5(line).digest()[8:], "little") for line in lines]
+        return Fingerprint.of_hashes(rows.num_rows, sum(hashes) % 2**64, heapq.nsmallest(SAMPLE, hashes))
 
     def _between(self, start: int | None, end: int | None) -> pa.Table:
         times = self.rows[self.schema.time.column].cast(pa.int64()).to_numpy()

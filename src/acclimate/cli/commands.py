@@ -1,54 +1,43 @@
 """One function per verb; each reads its arguments, calls the pipeline, and shows what came out."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from acclimate import __version__
-from acclimate.errors import AcclimateError
+from acclimate.cli.edge import Edge, Listing, process
 
 if TYPE_CHECKING:
     from acclimate.events.datasets import Dataset
     from acclimate.project import Project
 
 
-class _Group(TyperGroup):
-    """Commands whose expected errors are one line with a hint, and their exit code that of the error tree.
+def _given(text: str) -> str:
+    if not text:
+        raise typer.BadParameter("it is empty.")
+    return text
 
-    ``--debug`` may stand anywhere: it is what one appends to the line that failed.
-    """
 
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        asked = "--debug" in args
-        return super().parse_args(ctx, ["--debug"] * asked + [arg for arg in args if arg != "--debug"])
-
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except AcclimateError as error:
-            if ctx.params.get("debug"):
-                raise
-            typer.secho(f"error: {error.message}", fg="red", err=True)
-            if error.hint:
-                typer.echo(f"hint:  {error.hint}", err=True)
-            ctx.exit(error.exit_code)
+def _path(text: str | Path) -> Path:
+    """Before it is a path, for which nothing is the current folder."""
+    return Path(_given(str(text)))
 
 
 app = typer.Typer(
-    cls=_Group,
+    cls=Edge,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="Recommenders that stay personal and fresh.",
 )
-data = typer.Typer(no_args_is_help=True, help="Make a project of a data set, ready to run.")
+data = typer.Typer(cls=Listing, no_args_is_help=True, help="Make a project of a data set, ready to run.")
 app.add_typer(data, name="data")
 
-ProjectFile = Annotated[Path, typer.Argument(metavar="PROJECT", help="The project file.")]
+ProjectFile = Annotated[Path, typer.Argument(parser=_path, metavar="PROJECT", help="The project file.")]
 Set = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key, as in replay.every=6h.")
 ]
@@ -57,11 +46,19 @@ LearnerName = Annotated[
     str | None, typer.Option("--learner", metavar="NAME", help="Which learner, where there are several.")
 ]
 Until = Annotated[str | None, typer.Option(metavar="TIME", help="Only events before this, as in 2022-04-25.")]
-DataPath = Annotated[str, typer.Argument(metavar="PATH", help="The official folder, or a URL of its archive.")]
-ProjectFolder = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the project.")]
+AllowUnconverged = Annotated[
+    bool, typer.Option("--allow-unconverged", help="Save a model that has not reached its optimum, too.")
+]
+MemoryLimit = Annotated[
+    str | None, typer.Option("--memory-limit", metavar="SIZE", help="Of sorting and joining events, as in 4GB.")
+]
+DataPath = Annotated[
+    str, typer.Argument(parser=_given, metavar="PATH", help="The official folder, or a URL of its archive.")
+]
+ProjectFolder = Annotated[Path, typer.Option("--out", parser=_path, metavar="DIR", help="Folder for the project.")]
 Sha256 = Annotated[str | None, typer.Option("--sha256", metavar="HEX", help="What the archive's SHA-256 must be.")]
 Md5 = Annotated[str | None, typer.Option("--md5", metavar="HEX", help="What the archive's MD5 must be.")]
-Users = Annotated[int, typer.Option(min=10, metavar="N", help="Users of the world.")]
+Users = Annotated[int, typer.Option(min=10, metavar="N", help="Users of the world, two events a day each.")]
 Seed = Annotated[int, typer.Option(min=0, metavar="N", help="Another seed is another world.")]
 DEFAULT_PROJECT = Path("acclimate.yaml")
 
@@ -84,7 +81,7 @@ def common(
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the report.")] = Path("demo"),
+    out: Annotated[Path, typer.Option(parser=_path, metavar="DIR", help="Folder for the report.")] = Path("demo"),
     users: Users = 2_000,
     days: Annotated[
         int, typer.Option(min=12, metavar="N", help="Days of the world; the first ten are the first fit.")
@@ -108,10 +105,12 @@ def demo(
 
 @app.command()
 def fit(
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where to save the model.")],
+    out: Annotated[Path, typer.Option(parser=_path, metavar="DIR", help="Where to save the model.")],
     project: ProjectFile = DEFAULT_PROJECT,
     learner: LearnerName = None,
     until: Until = None,
+    allow_unconverged: AllowUnconverged = False,
+    memory_limit: MemoryLimit = None,
     set_: Set = None,
     overwrite: Overwrite = False,
 ) -> None:
@@ -120,42 +119,66 @@ def fit(
     from acclimate.cli.terminal import show_learner, working
 
     with working("fitting"):
-        described = _project(project, set_)
-        model = pipeline.fit(described, out, learner=learner, until=until, overwrite=overwrite)
+        described = _project(project, set_, memory_limit)
+        model = pipeline.fit(
+            described,
+            out,
+            learner=learner,
+            until=until,
+            allow_unconverged=allow_unconverged,
+            overwrite=overwrite,
+        )
     show_learner(model, out)
 
 
 @app.command()
 def update(
     model: Annotated[
-        Path, typer.Option(metavar="DIR", help="The saved model; it is brought up to date in place.")
+        Path, typer.Option(parser=_path, metavar="DIR", help="The saved model; it is brought up to date in place.")
     ],
     project: ProjectFile = DEFAULT_PROJECT,
     learner: LearnerName = None,
     since: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Start here, not after the last event learned.")
+        str | None, typer.Option(metavar="TIME", help="Leave out what is new but earlier than this.")
     ] = None,
     until: Until = None,
+    late: Annotated[
+        bool, typer.Option("--late", help="The log holds late rows alone, of times that were learned: learn them.")
+    ] = False,
+    allow_unconverged: AllowUnconverged = False,
+    memory_limit: MemoryLimit = None,
     set_: Set = None,
 ) -> None:
     """Bring a saved model up to date.
 
-    It learns the events after the last one that it learned, and nothing twice. Rows that arrive late, with times
-    at or before that one, need --since.
+    It learns the events after the last one that it learned, and nothing twice. Rows that came after others of
+    their time were learned are counted and left out: give them as a log of their own, with --late.
     """
     from acclimate import pipeline
-    from acclimate.cli.terminal import show_learner, working
+    from acclimate.cli.terminal import note, show_learner, working
 
     with working("updating"):
-        described = _project(project, set_)
-        learned = pipeline.update(described, model, learner=learner, since=since, until=until)
+        described = _project(project, set_, memory_limit)
+        learned = pipeline.update(
+            described,
+            model,
+            learner=learner,
+            since=since,
+            until=until,
+            late=late,
+            allow_unconverged=allow_unconverged,
+            tell=note,
+        )
     show_learner(learned, model)
 
 
 @app.command()
 def replay(
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for metrics.json and report.html.")],
+    out: Annotated[
+        Path, typer.Option(parser=_path, metavar="DIR", help="Folder for metrics.json and report.html.")
+    ],
     project: ProjectFile = DEFAULT_PROJECT,
+    memory_limit: MemoryLimit = None,
     set_: Set = None,
     overwrite: Overwrite = False,
 ) -> None:
@@ -168,13 +191,13 @@ def replay(
 
     with replay_progress() as on_progress:
         report = pipeline.replay_project(
-            _project(project, set_), out, overwrite=overwrite, on_progress=on_progress
+            _project(project, set_, memory_limit), out, overwrite=overwrite, on_progress=on_progress
         )
     show_report(report, out)
 
 
 @app.command()
-def check(project: ProjectFile = DEFAULT_PROJECT, set_: Set = None) -> None:
+def check(project: ProjectFile = DEFAULT_PROJECT, memory_limit: MemoryLimit = None, set_: Set = None) -> None:
     """Check the project and all of its events.
 
     Everything that the learners read is read and checked, nothing is learned; says what is there.
@@ -183,9 +206,9 @@ def check(project: ProjectFile = DEFAULT_PROJECT, set_: Set = None) -> None:
     from acclimate.cli.terminal import show_check, working
 
     with working("checking"):
-        described = _project(project, set_)
-        summary, widths = pipeline.check(described)
-    show_check(described, summary, widths)
+        described = _project(project, set_, memory_limit)
+        checked = pipeline.check(described)
+    show_check(described, checked)
 
 
 @data.command()
@@ -242,12 +265,17 @@ def _make(make: Callable[..., "Dataset"], path: str, out: Path, **options: Any) 
     show_dataset(made)
 
 
-def _project(path: Path, overrides: list[str] | None) -> "Project":
+def _project(path: Path, overrides: list[str] | None, memory_limit: str | None) -> "Project":
+    from acclimate.config import size_bytes
     from acclimate.project import load_project
 
-    return load_project(path, overrides or ())
+    if memory_limit is not None:
+        size_bytes(memory_limit)
+    project = load_project(path, overrides or ())
+    return project if memory_limit is None else replace(project, memory_limit=memory_limit)
 
 
 def main() -> None:
     """The entry point of the ``acclimate`` command."""
-    app()
+    with process():
+        app()

@@ -1,8 +1,9 @@
 """What a person sees: progress on standard error, tables on standard output."""
 
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -15,11 +16,15 @@ from rich.progress import (
     TimeElapsedColumn,
     TransferSpeedColumn,
 )
+from rich.table import Table
+from rich.text import Text
 
-from acclimate.artifacts import Learner, Report, Summary
+from acclimate.artifacts import Learner, Report
+from acclimate.errors import one_line
 from acclimate.evaluate import Progress as Step
 from acclimate.evaluate.summary import summary_table
 from acclimate.events.datasets import Dataset
+from acclimate.pipeline import Checked
 from acclimate.project import Project
 
 _ERR = Console(stderr=True)
@@ -28,9 +33,14 @@ _OUT = Console(markup=False, emoji=False)  # paths may hold what looks like mark
 
 @contextmanager
 def working(what: str) -> Generator[None]:
-    """A spinner while something of unknown length is done."""
-    with _ERR.status(what):
+    """A spinner while something of unknown length is done; none where nobody looks."""
+    with _ERR.status(what) if _ERR.is_terminal else nullcontext():
         yield
+
+
+def note(text: str) -> None:
+    """Something a person should know of a command that goes on."""
+    _ERR.print(f"note: {text}", soft_wrap=True, markup=False, highlight=False)
 
 
 @contextmanager
@@ -75,31 +85,57 @@ def download_progress() -> Generator[Callable[[int, int | None], None]]:
 
 def show_dataset(made: Dataset) -> None:
     """Where the project is, and what to do with it."""
-    _OUT.print(f"project: {made.project}", soft_wrap=True)
+    _say(f"project: {made.project}")
     if made.sha256:
-        _OUT.print(f"sha256 of its archive: {made.sha256}", soft_wrap=True)
-    _OUT.print(f"next: acclimate replay {made.project} --out report", soft_wrap=True)
+        _say(f"sha256 of its archive: {made.sha256}")
+    _say(f"next: acclimate replay {made.project} --out report")
 
 
 def show_report(report: Report, out: Path) -> None:
-    """The table that a replay ends with, and where the rest is."""
-    _OUT.print(summary_table(report))
-    _OUT.print(f"report: {out / 'report.html'}   figures: {out / 'metrics.json'}", soft_wrap=True)
+    """The table that a replay ends with, or a list where the terminal is too narrow, and where the rest is."""
+    table = summary_table(report)
+    if _OUT.measure(table, options=_OUT.options.update(max_width=10_000)).minimum <= _OUT.width:
+        _OUT.print(table)
+    else:
+        for line in _listed(table):
+            _say(line)
+    _say(f"report: {out / 'report.html'}   figures: {out / 'metrics.json'}")
 
 
 def show_learner(learner: Learner, path: Path) -> None:
     """How a fit or an update went, and where the learner is."""
     for line in learner.summary():
-        _OUT.print(line, soft_wrap=True)
-    _OUT.print(f"model: {path} ({learner.nbytes / 1e6:.1f} MB of state)", soft_wrap=True)
+        _say(line)
+    _say(f"model: {path} ({learner.nbytes / 1e6:.1f} MB of state)")
 
 
-def show_check(project: Project, summary: Summary, sizes: dict[str, int]) -> None:
-    """What a check found: the events, and how many coefficients each effect has."""
-    _OUT.print(f"{project.name}: {summary.rows:,} events from {summary.first:%Y-%m-%d} to {summary.last:%Y-%m-%d}")
+def show_check(project: Project, checked: Checked) -> None:
+    """What a check found: the events, how many coefficients each effect has, and what looks wrong."""
+    summary = checked.summary
+    _say(f"{project.name}: {summary.rows:,} events from {summary.first:%Y-%m-%d} to {summary.last:%Y-%m-%d}")
     for column, count in summary.entities.items():
-        _OUT.print(f"  {column}: {count:,} distinct")
+        _say(f"  {column}: {count:,} distinct")
     for label, rate in summary.rates.items():
-        _OUT.print(f"  {label}: " + ("never known" if rate is None else f"{rate:.4f}"))
-    for effect, size in sizes.items():
-        _OUT.print(f"  {effect}: {size:,} coefficients")
+        _say(f"  {label}: " + ("never known" if rate is None else f"{rate:.4f}"))
+    for effect, size in checked.widths.items():
+        _say(f"  {effect}: {size:,} coefficients")
+    for leak in checked.leaks:
+        note(f"{leak}")
+
+
+def _say(line: str) -> None:
+    """One line on standard output, however long and whatever its paths and names hold."""
+    _OUT.print(one_line(line), soft_wrap=True)
+
+
+def _listed(table: Table) -> Iterator[str]:
+    """A table as lines: each row by its first cell, and below it the others by their titles."""
+    titles = [_plain(column.header).replace("\n", " ") for column in table.columns]
+    for first, *cells in zip(*(column.cells for column in table.columns), strict=True):
+        yield _plain(first)
+        yield from (f"  {title}: {_plain(cell)}" for title, cell in zip(titles[1:], cells, strict=True))
+    yield _plain(table.caption).removesuffix("; bold is best")
+
+
+def _plain(cell: Any) -> str:
+    return cell.plain if isinstance(cell, Text) else str(cell)

@@ -20,7 +20,7 @@ from acclimate.config.learners import (
     class_of,
     record_of,
 )
-from acclimate.config.records import Duration, Names
+from acclimate.config.records import Duration, Name, Names, NdcgAt, Resamples, Seed, Size, checked, size_bytes
 from acclimate.config.schema import EntityTable, Feature, Kind, Schema, TimeColumn, TimeUnit
 
 __all__ = [
@@ -35,15 +35,22 @@ __all__ = [
     "GlobalRateParameters",
     "Kind",
     "LearnerParameters",
+    "Name",
     "Names",
+    "NdcgAt",
     "PrecisionKind",
     "RandomEffect",
     "RateParameters",
     "Regime",
+    "Resamples",
     "Schema",
+    "Seed",
+    "Size",
     "TimeColumn",
     "TimeUnit",
     "arms_beside",
+    "checked",
     "class_of",
     "record_of",
+    "size_bytes",
 ]

@@ -18,6 +18,15 @@ from acclimate.errors import ConfigError, nearest
 PrecisionKind = Literal["auto", "full", "diagonal", "marginal"]
 
 
+def _in_reach(ridge: float) -> float:
+    if not 1e-100 <= ridge <= 1e100:
+        raise ValueError(f"{ridge:g} is out of reach: a ridge lies between 1e-100 and 1e100")
+    return ridge
+
+
+Ridge = Annotated[float, Field(gt=0, allow_inf_nan=False), AfterValidator(_in_reach)]
+
+
 @in_our_words
 @dataclass(frozen=True, config=STRICT)
 class FixedEffect:
@@ -25,16 +34,16 @@ class FixedEffect:
 
     Args:
         features: names of features of the schema.
-        ridge: prior precision of a standardised coefficient before any data.
+        ridge: prior precision of a standardised coefficient before any data, from 1e-100 to 1e100.
         forgetting: weight of the past at each update, in (0, 1]; what is forgotten returns to the prior.
-        half_life: the same by elapsed time, such as ``"7d"``: the past counts half after that long.
+        half_life: the same by elapsed time, such as ``"7d"``: a row counts half after that long, at ``fit`` too.
         precision: what is kept of the posterior precision ``H``: ``full``, its ``diagonal`` (the field's
             SIMPLE variance ``1/diag(H)``), or the ``marginal`` precisions ``1/diag(H^-1)`` (FULL variance).
             ``auto`` is ``full`` up to 512 features (32 in a random effect), else ``diagonal``.
     """
 
     features: Names = ()
-    ridge: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    ridge: Ridge = 1.0
     forgetting: Annotated[float, Field(gt=0, le=1)] = 1.0
     half_life: Duration | None = None
     precision: PrecisionKind = "auto"
@@ -51,20 +60,20 @@ class RandomEffect:
     Args:
         entity: role or column of an entity of the schema.
         features: names of features; an intercept is always among the coefficients.
-        min_rows: entities with fewer rows in a batch learn nothing from it.
-        max_rows: of an entity with more rows in a batch, a deterministic sample of this many stands for all,
-            re-weighted.
+        min_rows: what an entity has learned counts once it has had this many rows, over fit and updates.
+        max_rows: of an entity with more rows in a batch, a deterministic sample of this many stands for all in
+            this effect; other effects learn from all of them.
         ridge: as in :class:`FixedEffect`; where the population starts before it is learned.
         forgetting: as in :class:`FixedEffect`.
-        half_life: as in :class:`FixedEffect`, per entity, applied when the entity is next touched.
+        half_life: as in :class:`FixedEffect`, per entity, up to its last event.
         precision: as in :class:`FixedEffect`.
     """
 
     entity: str
     features: Names = ()
-    min_rows: Annotated[int, Field(ge=1)] = 1
-    max_rows: Annotated[int, Field(ge=1)] | None = None
-    ridge: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    min_rows: Annotated[int, Field(ge=1, lt=2**63)] = 1
+    max_rows: Annotated[int, Field(ge=1, lt=2**63)] | None = None
+    ridge: Ridge = 1.0
     forgetting: Annotated[float, Field(gt=0, le=1)] = 1.0
     half_life: Duration | None = None
     precision: PrecisionKind = "auto"
@@ -137,7 +146,7 @@ class GLMixParameters:
     label: str | None = None
     learn_population: bool = True
     tolerance: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-2
-    max_steps: Annotated[int, Field(ge=0)] = 50
+    max_steps: Annotated[int, Field(ge=0, le=1_000_000)] = 50
     states: Literal["float64", "float32"] = "float64"
 
     def shared_part(self) -> "GLMixParameters":

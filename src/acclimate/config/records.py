@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import re
 from collections.abc import Sequence
 from typing import Annotated, Any, TypeVar
 
@@ -9,12 +10,14 @@ from pydantic import (
     AfterValidator,
     BeforeValidator,
     ConfigDict,
+    Field,
+    TypeAdapter,
     ValidationError,
     ValidatorFunctionWrapHandler,
     WrapValidator,
 )
 
-from acclimate.errors import ConfigError, nearest
+from acclimate.errors import ConfigError, nearest, one_line, shortened
 from acclimate.times import duration_us
 
 T = TypeVar("T")
@@ -39,8 +42,68 @@ def _check_duration(text: str) -> str:
     return text
 
 
+_SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,15})?) ?([KMGT]?)(i?)B", re.IGNORECASE | re.ASCII)
+_LEAST_SIZE, _LARGEST_SIZE = 16 * 10**6, 2**60
+
+
+def size_bytes(text: str) -> int:
+    """Bytes of a size such as ``"512MB"``, ``"4GB"`` or ``"1.5 GiB"``.
+
+    Raises:
+        ConfigError: the text is no number with such a unit, or reading events cannot do with so few bytes.
+    """
+    match = _SIZE.fullmatch(text)
+    if match is None:
+        raise ConfigError(f"'{shortened(text)}' is no size", hint="write 512MB or 4GB")
+    number, unit, binary = match.groups()
+    size = float(number) * (1024 if binary else 1000) ** " KMGT".index(unit.upper() or " ")
+    if size < _LEAST_SIZE:
+        raise ConfigError(f"'{shortened(text)}' is too small", hint="16MB is the least, and 1GB a good start")
+    if size > _LARGEST_SIZE:
+        raise ConfigError(f"'{shortened(text)}' is too large", hint="write 512MB or 4GB")
+    return int(size)
+
+
+def _check_size(value: Any) -> str:
+    size_bytes(str(value))
+    return value
+
+
+def _check_name(text: str) -> str:
+    if not text.strip():
+        raise ValueError("a name is empty")
+    if one_line(text) != text:
+        raise ValueError("a name has a line break or another control character")
+    if len(text) > _LONGEST_NAME:
+        raise ValueError(f"a name has {len(text):,} characters, more than {_LONGEST_NAME}")
+    return text
+
+
+_LONGEST_NAME = 200
+
+Name = Annotated[str, AfterValidator(_check_name)]
+"""What the user calls something, as reports and messages show it."""
+Size = Annotated[str, BeforeValidator(_check_size), WrapValidator(in_place)]
+NdcgAt = Annotated[int, Field(ge=1, le=1_000_000)]
+Resamples = Annotated[int, Field(ge=0, le=100_000)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Names = Annotated[Sequence[str], BeforeValidator(_as_tuple)]
 Duration = Annotated[str, AfterValidator(_check_duration), WrapValidator(in_place)]
+
+
+def checked(name: str, kind: Any, value: Any) -> Any:
+    """An argument as such a type has it.
+
+    Raises:
+        ConfigError: it is of another kind, or out of bounds.
+    """
+    try:
+        return TypeAdapter(kind).validate_python(value)
+    except ValidationError as error:
+        what = error.errors()[0]["msg"].replace("Input should", "should")
+        if error.errors()[0]["type"] == "int_parsing_size":
+            what = "is too large a number"
+        raise ConfigError(f"{name} {shortened(repr(value))} {what}") from error
 
 
 def in_our_words(record: type[T]) -> type[T]:

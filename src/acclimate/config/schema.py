@@ -2,17 +2,20 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
-from pydantic import BeforeValidator, Field, TypeAdapter
+from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, WrapValidator
 from pydantic.dataclasses import dataclass
 
-from acclimate.config.records import STRICT, Names, in_our_words
-from acclimate.errors import ConfigError, nearest
+from acclimate.config.records import STRICT, Names, in_our_words, in_place
+from acclimate.errors import ConfigError, nearest, shortened
 
 Kind = Literal["numeric", "categorical", "multi", "embedding", "cross", "hour", "weekday"]
 TimeUnit = Literal["s", "ms", "us", "ns"]
+
+_MOST_CROSSED = 8
 
 
 def _as_mapping(value: Any) -> Any:
@@ -21,7 +24,19 @@ def _as_mapping(value: Any) -> Any:
         return {value: value}
     if isinstance(value, Mapping) or not isinstance(value, Iterable):
         return value
-    return {name: name for name in value}
+    names = list(value)
+    return {name: name for name in names} if all(isinstance(name, Hashable) for name in names) else names
+
+
+def _check_zone(zone: str) -> str:
+    try:
+        ZoneInfo(zone)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:  # a folder of zones, such as Europe, is no zone
+        hint = nearest(zone, available_timezones())
+        raise ConfigError(
+            f"no time zone '{shortened(zone)}'", hint=hint or "write UTC or Europe/Berlin"
+        ) from error
+    return zone
 
 
 @in_our_words
@@ -36,7 +51,7 @@ class TimeColumn:
 
     column: str
     unit: TimeUnit | None = None
-    zone: str = "UTC"
+    zone: Annotated[str, AfterValidator(_check_zone), WrapValidator(in_place)] = "UTC"
 
 
 @in_our_words
@@ -64,7 +79,7 @@ class Feature:
     transform: Literal["log1p"] | None = None
     separator: str | None = None
     of: Names = ()
-    buckets: Annotated[int, Field(ge=2)] | None = None
+    buckets: Annotated[int, Field(ge=2, le=2**24)] | None = None
 
     def __post_init__(self) -> None:
         if (self.kind == "cross") != bool(self.of) or (self.of and len(self.of) < 2):
@@ -118,7 +133,7 @@ class Schema:
     def __post_init__(self) -> None:
         self._check_parts()
         for name in self.features:
-            self._check_cross(name, ())
+            self._crossed(name, ())
             self.feature_columns(name)
 
     def entity_column(self, name: str) -> str:
@@ -149,11 +164,19 @@ class Schema:
             return self.features[name]
         return Feature(kind=name) if name in ("hour", "weekday") else Feature()
 
-    def _check_cross(self, name: str, within: tuple[str, ...]) -> None:
+    def _crossed(self, name: str, within: tuple[str, ...]) -> int:
+        """How many features are multiplied in the end: crosses of crosses would grow without bound."""
         if name in within:
             raise ValueError(f"the cross '{name}' is made of itself")
+        count = 0
         for part in self.feature(name).of:
-            self._check_cross(part, (*within, name))
+            count += self._crossed(part, (*within, name)) if len(within) < _MOST_CROSSED else _MOST_CROSSED
+            if count > _MOST_CROSSED:
+                raise ValueError(
+                    f"the cross '{(*within, name)[0]}' multiplies more than {_MOST_CROSSED} features,"
+                    " those of the crosses in it counted: take some out"
+                )
+        return max(count, 1)
 
     def _check_parts(self) -> None:
         """A column plays one part; only entities may share theirs."""

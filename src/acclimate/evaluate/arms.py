@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from acclimate.arrays import FloatArray, Posterior
-from acclimate.artifacts import Cost, Events, Replayable, Source, Summary, TracePoint, Weight
+from acclimate.artifacts import Cost, Events, Fingerprint, Replayable, Source, Summary, TracePoint, Weight
 from acclimate.config import Regime
 from acclimate.errors import ConfigError, ModelError
 from acclimate.times import duration_us
@@ -102,7 +102,7 @@ class Run:
         """
         fit_seconds, update_seconds, rows = 0.0, 0.0, 0
         if self.arm.regime == "retrain":
-            self.learner = copy.deepcopy(self.arm.learner)
+            self.learner = _copied(self.arm, self.arm.learner)
             _, fit_seconds, rows = spent(self.learner.fit, past)
         elif self.arm.regime == "incremental":
             update_seconds = read_seconds
@@ -146,14 +146,24 @@ def first_fits(arms: Sequence[Arm], past: Callable[[Arm], Events], tell: Callabl
     for arm in arms:
         if (id(arm.learner), arm.window) not in fitted:
             tell(arm)
-            learner = copy.deepcopy(arm.learner)
+            learner = _copied(arm, arm.learner)
             _, seconds, _ = spent(learner.fit, past(arm))
             fitted[id(arm.learner), arm.window] = learner, seconds
     runs: list[Run] = []
     for arm in arms:
         learner, seconds = fitted[id(arm.learner), arm.window]
-        runs.append(Run(arm, copy.deepcopy(learner), seconds))
+        runs.append(Run(arm, _copied(arm, learner), seconds))
     return runs
+
+
+def _copied(arm: Arm, learner: Replayable) -> Replayable:
+    try:
+        return copy.deepcopy(learner)
+    except (TypeError, copy.Error) as error:
+        raise ModelError(
+            f"arm '{arm.name}' cannot be copied: {error}",
+            hint="keep locks, connections and open files out of its attributes, or give it a __deepcopy__",
+        ) from error
 
 
 def _belief(learner: HasEntityPosterior, entity: tuple[str, str], id: Any) -> Belief | None:
@@ -186,6 +196,12 @@ class _CountedSource:
     def describe(self, start: int | None, end: int | None) -> Summary:
         return self.source.describe(start, end)
 
+    def count(self, start: int | None, end: int | None) -> int:
+        return self.source.count(start, end)
+
+    def fingerprint(self, start: int | None, end: int | None) -> Fingerprint:
+        return self.source.fingerprint(start, end)
+
     def _counted(self, batches: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             self.rows += batch.num_rows
@@ -204,7 +220,7 @@ def _checked(predictions: Any, rows: int, place: str) -> FloatArray:
     """The predictions as ``(rows,)`` probabilities."""
     try:
         p = np.asarray(predictions, np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:  # a tensor with a gradient raises the last one
         raise ModelError(f"{place}: predictions are no array of numbers: {error}") from error
     if p.shape != (rows,):
         raise ModelError(

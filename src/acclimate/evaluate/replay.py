@@ -4,6 +4,7 @@ All arms go through the events in one pass and are asked the same questions. Lab
 ``predict``; what was said and what came true is kept aside, and measured once at the end.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
@@ -12,11 +13,13 @@ from zoneinfo import ZoneInfo
 import pyarrow as pa
 
 from acclimate.artifacts import ArmResult, Cost, Events, Instant, Report, TableSource, WindowResult
+from acclimate.config import NdcgAt, Resamples, Seed, checked
 from acclimate.errors import ConfigError, DataError, nearest
 from acclimate.evaluate.arms import Arm, HasEntityPosterior, Run, first_fits, spent
 from acclimate.evaluate.outcome import Outcome, columns_kept, outcome
-from acclimate.times import duration_us, utc
+from acclimate.times import check_span, duration_us, instant, utc
 
+_MOST_WINDOWS = 20_000
 Phase = Literal["fit", "predict", "learn", "compare"]
 
 
@@ -79,12 +82,13 @@ def replay(
     """
     _check_arms(arms)
     _check_columns(events, within)
-    if ndcg_at < 1 or resamples < 0:
-        raise ConfigError(f"ndcg_at {ndcg_at} must be at least 1, and resamples {resamples} at least 0")
+    ndcg_at = checked("ndcg_at", NdcgAt, ndcg_at)
+    resamples = checked("resamples", Resamples, resamples)
+    seed = checked("seed", Seed, seed)
     label = events.schema.label(label)
     plan = _Plan(
         events=events,
-        windows=[(cast("int", w.start), cast("int", w.end)) for w in events.windows(every, start, end)],
+        windows=_windows(events, every, start, end),
         label=label,
         delay=duration_us(label_delay) if label_delay else 0,
         columns=columns_kept(events.schema, label, within),
@@ -182,6 +186,35 @@ def _check_columns(events: Events, within: Sequence[str]) -> None:
             raise ConfigError(f"column '{name}' has several values a row: no AUC within each of them")
 
 
+def _windows(events: Events, every: str, start: Instant, end: Instant | None) -> list[tuple[int, int]]:
+    """The windows, (start, end) in microseconds.
+
+    Raises:
+        ConfigError: the end is not after the start, or there are too many of them.
+    """
+    zone = events.schema.time.zone
+    check_span(start, end, zone)
+    first = itertools.islice(events.windows(every, start, end), _MOST_WINDOWS + 1)
+    windows = [(cast("int", w.start), cast("int", w.end)) for w in first]
+    if len(windows) > _MOST_WINDOWS:
+        last = events.describe().last
+        stop = instant(last or start if end is None else end, zone)
+        raise _too_many(every, stop - instant(start, zone))
+    return windows
+
+
+def _too_many(every: str, span: int) -> ConfigError:
+    enough = [
+        text for text in ("1s", "1m", "10m", "1h", "6h", "1d", "1w") if span <= _MOST_WINDOWS * duration_us(text)
+    ]
+    return ConfigError(
+        f"a replay every {every} has {span // duration_us(every):,} windows, more than {_MOST_WINDOWS:,}",
+        hint=f"every {enough[0]} would do, or a shorter replay"
+        if enough
+        else "let it start later, or end earlier",
+    )
+
+
 def _check_events(plan: _Plan) -> None:
     if not plan.windows or not plan.events.between(plan.start, plan.end).describe().rows:
         raise DataError("there are no events to replay", hint="let the replay start before the last event")
@@ -236,7 +269,7 @@ def _followed(arms: Sequence[Arm], plan: _Plan, follow: str | int | None) -> Any
     kind = plan.events.source.columns().field(column).type
     try:
         return pa.scalar(follow).cast(kind).as_py()
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowInvalid, OverflowError) as error:
         raise ConfigError(f"no '{follow}' to follow: '{column}' holds {kind}") from error
 
 

@@ -16,7 +16,7 @@ from acclimate import artifacts
 from acclimate.artifacts import Report
 from acclimate.errors import FormatError
 from acclimate.evaluate.page import render_page
-from acclimate.storage import replacing_folder
+from acclimate.storage import replacing_folder, verify_file
 
 FORMAT = 1
 """Raised when an older reader could misread a newer file."""
@@ -33,7 +33,7 @@ def write_report(report: Report, out: str | Path, *, overwrite: bool = False) ->
     """
     metrics = json.dumps({"format": FORMAT, **asdict(report)}, indent=1, allow_nan=False, ensure_ascii=False)
     page = render_page(report)
-    with replacing_folder(out, overwrite=overwrite) as folder:
+    with replacing_folder(out, "report", overwrite=overwrite) as folder:
         (folder / "metrics.json").write_text(metrics, encoding="utf-8")
         (folder / "report.html").write_text(page, encoding="utf-8")
     return Path(out)
@@ -42,10 +42,15 @@ def write_report(report: Report, out: str | Path, *, overwrite: bool = False) ->
 def read_report(path: str | Path) -> Report:
     """The report in a folder that :func:`write_report` made, or in its ``metrics.json``.
 
+    Where its manifest is beside it, it proves the file.
+
     Raises:
         FormatError: there is none, it is damaged, or another format version wrote it.
     """
-    path = Path(path) / "metrics.json" if Path(path).is_dir() else Path(path)
+    path = Path(path)
+    path = path / "metrics.json" if path.is_dir() else path
+    if path.with_name("manifest.json").exists():
+        verify_file(path.parent, path.name)
     try:
         text = path.read_text(encoding="utf-8")
         version = json.loads(text).get("format")
@@ -54,7 +59,7 @@ def read_report(path: str | Path) -> Report:
         return _ADAPTER.validate_json(text, strict=True)
     except FileNotFoundError as error:
         raise FormatError(f"{path} is absent", hint="give the folder that a replay wrote") from error
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise FormatError(f"{path} is no report: {error}", hint="run the replay again") from error
 
 

@@ -1,6 +1,7 @@
 """What a column becomes when it is read, and what must not be in it, by the part it plays."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +9,7 @@ import pyarrow as pa
 
 from acclimate.config import Feature, TimeColumn
 from acclimate.errors import AcclimateError, ColumnError, ConfigError, RowError, SourceError
-from acclimate.events.files import FILE, ROW, Rows, literal, quoted, reason
+from acclimate.events.files import FILE, ROW, Database, Rows, literal, quoted, reason, shown
 
 _UNITS = {
     "s": (1_000_000, 1, "seconds"),
@@ -20,7 +21,14 @@ _UNITS = {
 
 _DAY = 86_400_000_000
 _FIRST, _LAST = 7_305 * _DAY, 47_847 * _DAY  # 1990-01-01 and 2101-01-01, microseconds UTC
-_WITH_OFFSET = r":.*(Z|UTC|[+-]\d\d(:?\d\d)?)$"  # an ISO 8601 time that says which zone it is in
+_ISO_8601 = (
+    r"\d{4}-\d\d-\d\d([T ]([01]\d|2[0-3]):[0-5]\d(:[0-5]\d(\.\d{1,9})?)?"
+    r"(Z| UTC|[+-](0\d|1[0-5])(:?[0-5]\d)?)?)?"
+)
+"""A date, or a date and a time, which may say its zone: what DuckDB would make of anything else is its guess."""
+_WITH_ZONE = r":.*(Z|UTC|[+-]\d\d(:?\d\d)?)$"
+# Of white space alone, as str.isspace has it, and characters of no width.
+_BLANK = r"[\s\x00-\x20\x{1c}-\x{1f}\x{85}\x{200b}-\x{200d}\x{2060}\x{feff}\pZ]*"
 _SHOWN = 3
 
 
@@ -119,12 +127,14 @@ class Scan:
             f"SELECT {ROW} + 1 AS row, CAST({quoted(check.column)} AS VARCHAR) FROM {self.rows.sql} "
             f"WHERE {self.within} AND ({check.bad}) AND {FILE} = {file} ORDER BY row LIMIT {_SHOWN}"
         ).fetchall()
-        shown = ", ".join(f"{row} ({value[:40]})" if value and value.strip() else str(row) for row, value in first)
-        where = f"first in rows {shown}" if bad > 1 else f"row {shown}"
+        values = ", ".join(
+            f"{row} ({shown(value[:40])})" if value and value.strip() else str(row) for row, value in first
+        )
+        where = f"first in rows {values}" if bad > 1 else f"row {values}"
         more = len(failed) - 1
         others = f", and in {more} more file{'s' if more > 1 else ''}" if more else ""
         return RowError(
-            f"{self.rows.files[file]}: column '{check.column}' {check.what} "
+            f"{self.rows.files[file]}: column '{shown(check.column)}' {check.what} "
             f"in {bad:,} of {rows:,} rows, {where}{others}",
             hint=check.hint(first[0][1] or ""),
         )
@@ -132,14 +142,41 @@ class Scan:
 
 def explained(error: Exception, scans: Sequence[Scan]) -> AcclimateError:
     """What DuckDB stumbled over, in the words of the tree."""
-    import duckdb
-
-    if isinstance(error, duckdb.OutOfMemoryException) or "Out of Memory" in str(error):
-        limit = scans[0].rows.database.memory_limit
-        return ConfigError(f"the events do not fit into a memory_limit of {limit}", hint="raise it")
+    if excess := _excess(error, scans[0].rows.database):
+        return excess
     findings = (scan.finding() for scan in scans)
     fallback = SourceError(f"{scans[0].rows.name}: cannot be read: {reason(error)}")
     return next((finding for finding in findings if finding), fallback)
+
+
+@contextmanager
+def bounded(database: Database) -> Generator[None]:
+    """Says what would do where memory or disk do not suffice."""
+    import duckdb
+
+    try:
+        yield
+    except duckdb.Error as error:
+        raise _excess(error, database) or SourceError(f"the events cannot be read: {reason(error)}") from error
+
+
+def _excess(error: Exception, database: Database) -> ConfigError | None:
+    """What is too much for the memory or for the disk that it spills to."""
+    import duckdb
+
+    text = str(error)
+    if "max_temp_directory_size" in text or "No space left" in text:
+        return ConfigError(
+            f"the events do not fit into a memory_limit of {database.memory_limit}, "
+            "and the disk for what exceeds it is full",
+            hint="make room there, name another by TMPDIR, or raise memory_limit",
+        )
+    if isinstance(error, duckdb.OutOfMemoryException) or "Out of Memory" in text:
+        return ConfigError(
+            f"the events do not fit into a memory_limit of {database.memory_limit}",
+            hint="raise memory_limit, or read fewer columns or a shorter span at once",
+        )
+    return None
 
 
 # --- columns by the part they play ---------------------------------------------------------------------------
@@ -153,7 +190,9 @@ def ids(rows: Rows, name: str, role: str) -> Column:
     column, kind = quoted(name), rows.type_of(name, role)
     if is_text(kind):
         text = f"CAST({column} AS VARCHAR)"
-        return Column(text, (_id_check(name, f"{column} IS NULL OR trim({text}) = ''"),))
+        return Column(
+            text, (_id_check(name, f"{column} IS NULL OR regexp_full_match({text}, {literal(_BLANK)})"),)
+        )
     if pa.types.is_floating(kind):
         number = _known(_number(column, kind))
         broken = Check(name, f"{number} <> trunc({number}) OR abs({number}) > {2**53}", "is no whole number")
@@ -265,11 +304,14 @@ def _local_clock(time: TimeColumn, kind: str) -> Clock:
 
 
 def _text_clock(time: TimeColumn) -> Clock:
+    """Text that names a zone is read in it, other text in the schema's; what else is written makes it no time."""
     column = quoted(time.column)
     local = _local_micros(f"TRY_CAST({column} AS TIMESTAMP)", time.zone)
     zoned = f"epoch_us(TRY_CAST({column} AS TIMESTAMPTZ))"
-    micros = f"CASE WHEN regexp_matches({column}, {literal(_WITH_OFFSET)}) THEN {zoned} ELSE {local} END"
-    unread = f"{column} IS NOT NULL AND {micros} IS NULL"
+    micros = f"CASE WHEN regexp_matches({column}, {literal(_WITH_ZONE)}) THEN {zoned} ELSE {local} END"
+    unread = (
+        f"NOT regexp_full_match({column}, {literal(_ISO_8601)}) OR ({column} IS NOT NULL AND {micros} IS NULL)"
+    )
     form = Check(time.column, unread, "is no time", lambda _: "write 2022-04-25T18:00:00+08:00")
     return Clock(column, micros, _presence(time.column, micros), (form,))
 

@@ -16,7 +16,8 @@ from pydantic import TypeAdapter
 from acclimate.artifacts import Events
 from acclimate.config import BUILT_IN_ARMS, Schema
 from acclimate.errors import ConfigError, DataError, OutputExistsError, SourceError
-from acclimate.events.download import Progress, checksum, download, is_url, unpack, verify
+from acclimate.events.archives import unpack
+from acclimate.events.download import Progress, check_digests, checksum, download, is_url, shown, verify
 from acclimate.storage import check_free, replacing_folder
 
 PROJECT = "acclimate.yaml"
@@ -57,22 +58,24 @@ def making(
 
     Raises:
         SourceError: there is no such source, it cannot be fetched or unpacked, or a checksum differs.
-        ConfigError: a checksum is given for a folder.
+        ConfigError: an address is malformed, or a checksum is; or one is given for a folder.
         OutputExistsError: ``out`` is taken, or holds the source.
         OutputError: it cannot be written.
     """
-    check_free(out, overwrite=overwrite)
+    check_digests(sha256=sha256, md5=md5)
+    check_free(out, "project", overwrite=overwrite)
     downloads = Path(f"{out}.download")
     if is_url(source):
         local = download(str(source), downloads, sha256=sha256, md5=md5, on_progress=on_progress)
     else:
         local = _local(Path(source), Path(out), sha256=sha256, md5=md5)
-    with replacing_folder(out, overwrite=overwrite) as folder:
+    with replacing_folder(out, "project", overwrite=overwrite) as folder:
         if local.is_dir():
             made = Making(local.resolve(), folder, f"Made from {local.resolve()}", None)
         else:
             digest = checksum(local, "sha256")
-            made = Making(folder / "data", folder, f"Made from {source}\nsha256 {digest}", digest)
+            origin = shown(str(source)) if is_url(source) else source
+            made = Making(folder / "data", folder, f"Made from {origin}\nsha256 {digest}", digest)
             _unpack(local, made.data, keep=not is_url(source))
         yield made
     if is_url(source):
@@ -84,6 +87,8 @@ def _local(source: Path, out: Path, *, sha256: str | None, md5: str | None) -> P
         raise SourceError(f"{source}: no such file or folder")
     if source.resolve().is_relative_to(out.resolve()):
         raise OutputExistsError(f"{out} holds the data themselves", hint="choose another place for the project")
+    if not source.is_file() and not source.is_dir():
+        raise SourceError(f"{source} is neither a folder nor a file that ends")
     if source.is_file():
         verify(source, sha256=sha256, md5=md5)
     elif sha256 or md5:
@@ -105,6 +110,17 @@ def folder_of(root: Path, pattern: str) -> Path | None:
     """The folder at most two levels down, the nearest first, that has a file of this pattern."""
     matches = (match for level in ("", "*/", "*/*/") for match in sorted(root.glob(level + pattern)))
     return next((match.parent for match in matches), None)
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is such a file, or a folder of its parts.
+
+    Raises:
+        SourceError: there is something that never ends.
+    """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise SourceError(f"{path} is neither a file nor a folder", hint="pipes and devices are not read")
+    return path.exists()
 
 
 def write_project(folder: Path, project: Mapping[str, Any], comments: Mapping[str, str]) -> None:
@@ -132,7 +148,7 @@ def write_world(events: Events, out: str | Path, *, overwrite: bool = False) -> 
     import pyarrow.parquet as pq
 
     project = world_project(events)
-    with replacing_folder(out, overwrite=overwrite) as folder:
+    with replacing_folder(out, "project", overwrite=overwrite) as folder:
         (folder / "events").mkdir()
         for window in events.windows("1d"):
             day = np.datetime_as_string(np.datetime64(window.start, "us"), unit="D")

@@ -7,7 +7,7 @@ from typing import Any
 
 from acclimate.config import BUILT_IN_ARMS
 from acclimate.errors import SourceError
-from acclimate.events.datasets import PROJECT, Dataset, Making, folder_of, making, write_project
+from acclimate.events.datasets import PROJECT, Dataset, Making, folder_of, is_there, making, write_project
 from acclimate.events.download import Progress
 
 _LOGS = (
@@ -125,7 +125,7 @@ def _names(log: str, version: str) -> list[str]:
 
 def _existing(folder: Path, name: str) -> Path | None:
     paths = (folder / f"{name}.parquet", folder / f"{name}.csv")
-    return next((path for path in paths if path.exists()), None)
+    return next((path for path in paths if is_there(path)), None)
 
 
 def _reference(path: Path, project: Path) -> str:

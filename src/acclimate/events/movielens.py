@@ -9,7 +9,7 @@ from typing import Any
 
 from acclimate.config import BUILT_IN_ARMS
 from acclimate.errors import OutputError, SourceError
-from acclimate.events.datasets import PROJECT, Dataset, folder_of, making, write_project
+from acclimate.events.datasets import PROJECT, Dataset, folder_of, is_there, making, write_project
 from acclimate.events.download import Progress
 from acclimate.events.files import Database, literal, reason
 
@@ -72,6 +72,7 @@ _LAYOUTS = (
     },
 )
 _WINDOWS = 20
+_LONGEST = 300  # of a line that is told
 
 
 def movielens(
@@ -120,7 +121,7 @@ def _found(root: Path) -> tuple[Path, dict[str, _File]]:
     """
     for layout in _LAYOUTS:
         if folder := folder_of(root, layout["ratings"].name):
-            files = {name: file for name, file in layout.items() if (folder / file.name).exists()}
+            files = {name: file for name, file in layout.items() if is_there(folder / file.name)}
             if "movies" not in files:
                 raise SourceError(f"{folder}: missing {layout['movies'].name}")
             return folder, files
@@ -137,28 +138,37 @@ def _convert(source: Path, file: _File, target: Path) -> None:
     """
     import duckdb
 
-    with source.open("rb") as opened:
-        first = opened.readline().decode("latin-1").strip()
+    try:
+        first, encoding = _first_line(source), _encoding(source)
+    except OSError as error:
+        raise SourceError(f"{source} cannot be read: {error.strerror}") from error
     if not first or (file.header and first != file.header):
         wanted = f"the official file begins with '{file.header}'" if file.header else "the file is empty"
-        raise SourceError(f"{source}: the first line is '{first}'", hint=wanted)
+        raise SourceError(f"{source}: the first line is {first!r}", hint=wanted)
     try:
-        rows = Database("1GB").query(file.sql.format(rows=_scan(source, file)))
+        rows = Database("1GB").query(file.sql.format(rows=_scan(source, file, encoding)))
         rows.write_parquet(str(target), compression="zstd")
     except duckdb.IOException as error:
         raise OutputError(f"{target} cannot be written: {reason(error)}") from error
     except duckdb.Error as error:
-        what = "; ".join(line for line in str(error).splitlines()[:3] if line)
-        raise SourceError(f"{source}: {what}", hint="take the official file") from error
+        what = "; ".join(line for line in str(error).splitlines()[:3] if line)[:_LONGEST]
+        raise SourceError(
+            f"{source}: {what if what.isprintable() else ascii(what)}", hint="take the official file"
+        ) from error
 
 
-def _scan(path: Path, file: _File) -> str:
+def _first_line(path: Path) -> str:
+    with path.open("rb") as file:
+        return file.readline(_LONGEST).decode("latin-1").strip()
+
+
+def _scan(path: Path, file: _File, encoding: str) -> str:
     """SQL that reads the file; in those without a header, quotes are part of the text."""
     columns = ", ".join(f"{name}: {literal(kind)}" for name, kind in file.columns.items())
     quote = literal('"' if file.header else "")
     return (
         f"read_csv({literal(glob.escape(str(path)))}, auto_detect = false, delim = {literal(file.delimiter)}, "
-        f"header = {bool(file.header)}, quote = {quote}, escape = {quote}, encoding = {literal(_encoding(path))}, "
+        f"header = {bool(file.header)}, quote = {quote}, escape = {quote}, encoding = {literal(encoding)}, "
         f"columns = {{{columns}}})"
     )
 
@@ -216,4 +226,7 @@ def _schedule(ratings: Path) -> tuple[dt.date, str]:
     if last is None:
         raise SourceError("the data set has no ratings")
     days = max(1, round((last - start) / 86_400 / _WINDOWS))
-    return dt.datetime.fromtimestamp(start, dt.UTC).date(), f"{days}d"
+    try:
+        return dt.datetime.fromtimestamp(start, dt.UTC).date(), f"{days}d"
+    except (OverflowError, OSError, ValueError) as error:
+        raise SourceError(f"a rating has the time {start:,}", hint="they are seconds since 1970") from error

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from acclimate.arrays import FloatArray, IntArray
 from acclimate.artifacts import Events, TableSource
-from acclimate.config import Feature, Schema, TimeColumn
-from acclimate.errors import ConfigError
+from acclimate.config import Feature, Schema, Seed, TimeColumn, checked
+from acclimate.errors import ConfigError, shortened
 from acclimate.times import duration_us
 
 _TOPICS: Any = pa.array(
@@ -28,6 +28,9 @@ _TOPICS: Any = pa.array(
 )
 _READY, _NONE = len(_TOPICS), len(_TOPICS) + 1
 """Beside the topics, a user's state has a column for the readiness to click at all, and one that is always 0."""
+
+# A world is made in memory: up to 130 bytes for each impression, and 500 for each user and item.
+_MOST = {"users": 10_000_000, "items": 10_000_000, "days": 36_525, "events_per_day": 50_000_000}
 
 _SURFACES: Any = pa.array(["feed", "related", "search"])
 _SLATE = 10
@@ -113,9 +116,8 @@ def simulate(
     Raises:
         ConfigError: an argument is out of range.
     """
-    for name, value in {"users": users, "items": items, "days": days, "events_per_day": events_per_day}.items():
-        if value < 1:
-            raise ConfigError(f"'{name}' is {value}", hint="a world needs at least 1")
+    _check_size(users=users, items=items, days=days, events_per_day=events_per_day)
+    seed = checked("seed", Seed, seed)
     if not 0 <= jump_share <= 1:
         raise ConfigError(f"'jump_share' is {jump_share}", hint="a share lies between 0 and 1")
     if jump_day is not None and jump_day < 0:
@@ -137,6 +139,21 @@ def simulate(
         shown = _shown(activity[:there], offer, events_per_day, log_rng)
         batches.append(_rows(shown, tastes, offer, first + day * _DAY, log_rng))
     return Events(_SCHEMA, TableSource(_SCHEMA, pa.Table.from_batches(batches)))
+
+
+def _check_size(**sizes: int) -> None:
+    for name, value in sizes.items():
+        if value < 1:
+            raise ConfigError(f"'{name}' is {value}", hint="a world needs at least 1")
+        if value > _MOST[name]:
+            asked = shortened(f"{value:,}")
+            raise ConfigError(f"'{name}' is {asked}: too large a world", hint=f"at most {_MOST[name]:,} fit")
+    days, a_day, most = sizes["days"], sizes["events_per_day"], _MOST["events_per_day"]
+    if days * a_day > most:
+        raise ConfigError(
+            f"{days:,} days with {a_day:,} impressions each are too large a world",
+            hint=f"{most:,} fit in all: {most // days:,} on each of the days",
+        )
 
 
 def _midnight(day: str | dt.date) -> int:

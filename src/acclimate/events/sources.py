@@ -5,16 +5,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 import pyarrow as pa
 
-from acclimate.artifacts import Events, Summary
-from acclimate.config import Schema, TimeColumn
+from acclimate.artifacts import Events, Fingerprint, Summary
+from acclimate.artifacts.events import SAMPLE, SEPARATOR, identity_columns
+from acclimate.config import Schema
 from acclimate.errors import ColumnError, ConfigError, RowError, nearest
 from acclimate.events import checks
-from acclimate.events.checks import Check, Clock, Column, Scan, explained
-from acclimate.events.files import POSITION, Database, Rows, open_rows, quoted
+from acclimate.events.checks import Check, Clock, Column, Scan, bounded, explained
+from acclimate.events.files import POSITION, Database, Rows, literal, open_rows, quoted, shown
 from acclimate.times import utc
 
 _BATCH = 122_880  # rows, as in a row group of DuckDB
@@ -31,7 +31,8 @@ def read_events(source: Any, schema: Schema, *, memory_limit: str = "1GB") -> Ev
         source: a path, a folder (with its subfolders), a glob, a pandas, polars, pyarrow or DuckDB frame, or a
             list of these. Columns are matched by name; one that a file lacks is null there.
         schema: what the columns mean.
-        memory_limit: of sorting and joining; what exceeds it goes to disk.
+        memory_limit: of sorting and joining, where what exceeds it goes to disk, and of the rows that a learner
+            holds, where it is an error.
 
     Raises:
         SourceError: a file is absent, empty or damaged.
@@ -40,21 +41,23 @@ def read_events(source: Any, schema: Schema, *, memory_limit: str = "1GB") -> Ev
             when they are read.
         ConfigError: ``source``, ``memory_limit`` or a time zone is not understood.
     """
-    for time in (schema.time, *(table.time for table in schema.tables.values() if table.time)):
-        _check_zone(time)
     database = Database(memory_limit)
-    log = open_rows(database, source, "frame")
-    tables = {name: _open_table(log, schema, name) for name in schema.tables}
-    time = checks.clock(log, schema.time, "the time")
-    _verify(Scan(log, time.required.checks))
-    return Events(schema, _LogSource(schema, log, tables, time, _catalog(schema, log, tables, time)))
+    with bounded(database):
+        keys = {schema.entities.get(name, table.key) for name, table in schema.tables.items()}
+        ids = {*schema.entities.values(), *keys}
+        log = open_rows(database, source, "frame", ids=ids, words=_words(schema, ""))
+        tables = {name: _open_table(log, schema, name) for name in schema.tables}
+        time = checks.clock(log, schema.time, "the time")
+        _verify(Scan(log, time.required.checks))
+        catalog = _catalog(schema, log, tables, time)
+    return Events(schema, _LogSource(schema, log, tables, time, catalog), memory_limit=database.bytes)
 
 
-def _check_zone(time: TimeColumn) -> None:
-    try:
-        ZoneInfo(time.zone)
-    except (ZoneInfoNotFoundError, ValueError) as error:
-        raise ConfigError(f"no time zone '{time.zone}'", hint=nearest(time.zone, available_timezones())) from error
+def _words(schema: Schema, table: str) -> set[str]:
+    """The columns of a table, or (``table`` empty) of the log, that are declared to be words."""
+    declared = [name for name, feature in schema.features.items() if feature.kind == "categorical"]
+    columns = (column.rpartition(".") for name in declared for column in schema.feature_columns(name))
+    return {name for home, _, name in columns if home == table}
 
 
 @dataclass(frozen=True)
@@ -85,14 +88,22 @@ def _open_table(log: Rows, schema: Schema, name: str) -> _Table:
         DataError: it cannot be read, has no such key, or several rows for one.
     """
     table = schema.tables[name]
-    rows = open_rows(log.database, table.source, f"table '{name}'")
     role, of_events = f"the key of table '{name}'", schema.entities.get(name, table.key)
+    event_kind = log.type_of(of_events, role)
+    rows = open_rows(
+        log.database,
+        table.source,
+        f"table '{name}'",
+        ids=[table.key],
+        words=_words(schema, name),
+        text=[table.key] if checks.is_text(event_kind) else [],
+    )
+    kind = rows.type_of(table.key, role)
     key, event_key = checks.ids(rows, table.key, role), checks.ids(log, of_events, role)
-    kind, event_kind = rows.type_of(table.key, role), log.type_of(of_events, role)
     if checks.is_text(kind) != checks.is_text(event_kind):
         raise ColumnError(
             f"{rows.name}: {role}, '{table.key}', is {kind}, but '{of_events}' of the events is {event_kind}",
-            hint="convert one of them",
+            hint="convert one of them; ids of CSV are numbers if all are written as 7 is, not as 7.0 or 007",
         )
     since = checks.clock(rows, table.time, f"the time of table '{name}'").required if table.time else None
     # An event may be without such an entity, unless the entity is one of the schema's own.
@@ -109,10 +120,10 @@ def _check_unique(table: _Table, key: str) -> None:
         f"GROUP BY {by} HAVING count(*) > 1 ORDER BY min({POSITION}) LIMIT 3"
     ).fetchall()
     if repeated:
-        shown = ", ".join(f"{value} ({rows} rows)" for value, rows, _ in repeated)
+        values = ", ".join(f"{shown(value)} ({rows} rows)" for value, rows, _ in repeated)
         raise RowError(
             f"{table.rows.name}: key '{key}' is not unique{' at one time' if table.since else ''} "
-            f"for {repeated[0][2]:,} values: {shown}",
+            f"for {repeated[0][2]:,} values: {values}",
             hint="keep one row each" if table.since else "keep one row each, or name the time each row is from",
         )
 
@@ -163,7 +174,7 @@ def _parts(schema: Schema, log: Rows, time: Clock) -> dict[str, Column]:
 
 def _home(catalog: dict[str, _Home], column: str, log: Rows, role: str = "") -> _Home:
     if column not in catalog:
-        raise ColumnError(f"{log.name}: no column '{column}'{role}", hint=nearest(column, catalog))
+        raise ColumnError(f"{log.name}: no column '{column}'{role}", hint=nearest(column, map(shown, catalog)))
     return catalog[column]
 
 
@@ -217,6 +228,28 @@ class _LogSource:
         return Summary(
             row[0], first, last, dict(zip(entities, counts, strict=True)), dict(zip(labels, rates, strict=True))
         )
+
+    def count(self, start: int | None, end: int | None) -> int:
+        """See :meth:`Events.count`."""
+        sql = f"SELECT count(*) FROM {self._distinct()} WHERE {self.time.within(start, end)}"
+        with _explaining([Scan(self.log, ())]):
+            return self.log.database.query(sql).fetchall()[0][0]
+
+    def fingerprint(self, start: int | None, end: int | None) -> Fingerprint:
+        """See :meth:`Events.fingerprint`."""
+        columns = identity_columns(self.schema)
+        time, *others = map(quoted, columns)
+        texts = [
+            f"CAST(epoch_us({time}) AS VARCHAR)",
+            *(f"coalesce(CAST({name} AS VARCHAR), '')" for name in others),
+        ]
+        row = f"md5_number_lower(concat_ws({literal(SEPARATOR)}, {', '.join(texts)}))"
+        sql, scans = self._select(columns, start, end)
+        wanted = f"count(*), coalesce(sum(CAST(hash AS HUGEINT)), 0) % {1 << 64}, min(hash, {SAMPLE})"
+        with _explaining(scans):
+            hashes = f"SELECT {row} AS hash FROM ({sql})"
+            rows, total, smallest = self.log.database.query(f"SELECT {wanted} FROM ({hashes})").fetchall()[0]
+        return Fingerprint.of_hashes(rows, total, smallest or ())
 
     def _select(self, columns: Sequence[str], start: int | None, end: int | None) -> tuple[str, list[Scan]]:
         """SQL of the columns, in no order, and what it reads."""

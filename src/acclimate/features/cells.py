@@ -167,8 +167,8 @@ def _numeric(name: str, values: FloatArray, feature: Feature, fill: dict[str, fl
     missing = np.isnan(values)
     known = values[~missing]
     if name not in fill and len(known):
-        # An exact sum: the order of rows must not show.
-        fill[name] = math.fsum(known) / len(known)
+        # An exact sum: the order of rows must not show. A part of each, lest it overflow on the way.
+        fill[name] = math.fsum(np.ldexp(known, -64)) / len(known) * 2.0**64
     gaps = np.flatnonzero(missing)
     rows = np.arange(len(values))
     return Cells(

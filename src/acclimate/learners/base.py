@@ -10,8 +10,10 @@ from typing import Any, ClassVar, Concatenate, Generic, ParamSpec, Protocol, Sel
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from acclimate.artifacts import Learned
 from acclimate.config import Schema
-from acclimate.errors import MismatchError, NotFittedError
+from acclimate.errors import MismatchError, NotConvergedError, NotFittedError
+from acclimate.learners.gate import check_arrays
 from acclimate.storage import Stored, read_artifact, unpacking, write_artifact
 from acclimate.times import utc
 
@@ -67,6 +69,9 @@ class Fitted(ABC, Generic[S]):
     parameters: Any
     state: S | None
     info: Any
+    history: tuple[Learned, ...] = ()
+    _saved: tuple[Path, str] | None = None
+    """Where it was last saved or loaded from, and the seal of what is there."""
 
     @abstractmethod
     def _packed(self, state: S) -> Packed:
@@ -90,30 +95,56 @@ class Fitted(ABC, Generic[S]):
         until = utc(self._fitted().cut).isoformat(timespec="seconds")
         return [f"learned {self.info.rows:,} rows up to {until}"] if self.info else [f"knows events up to {until}"]
 
+    def shortfall(self) -> str:
+        """How far from its optimum the last fit or update stopped, in words; empty where it arrived.
+
+        As it is for what is counted or computed in one go: a learner that searches says more.
+        """
+        return ""
+
+    def check_converged(self) -> None:
+        """Ask that the last fit or update has reached its optimum.
+
+        Raises:
+            NotConvergedError: it has not; the state is that of its last step, finite and usable.
+        """
+        if left := self.shortfall():
+            raise NotConvergedError(
+                f"the last fit or update of this {type(self).__name__} did not converge: {left}",
+                hint="allow it (--allow-unconverged), or raise max_steps, tolerance or the ridge",
+            )
+
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
-        """Write the learner as a folder (JSON, safetensors, Parquet), aside first and then renamed.
+        """Write the learner as a folder (JSON, safetensors, Parquet), whole or not at all.
 
         Raises:
             NotFittedError: there is nothing to save.
-            OutputError: the place is taken, or cannot be written.
+            ModelError: something in it is not finite.
+            OutputExistsError: the place is taken, or another has saved there since this one was loaded.
+            OutputError: the place cannot be written.
         """
         state = self._fitted()
         packed = self._packed(state)
+        check_arrays(type(self).__name__, packed.arrays)
+        place = Path(path).absolute()
         manifest = {
             "parameters": asdict(self.parameters),
             "label": state.label,
             "contract": state.contract,
             "cut": state.cut,
+            "history": [asdict(learned) for learned in self.history],
             **packed.manifest,
         }
-        write_artifact(
+        seal = write_artifact(
             path,
             kind=self.kind,
             manifest=manifest,
             arrays=packed.arrays,
             tables=packed.tables,
             overwrite=overwrite,
+            expected=self._saved[1] if self._saved and self._saved[0] == place else None,
         )
+        self._saved = (place, seal)
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -126,7 +157,9 @@ class Fitted(ABC, Generic[S]):
         stored = read_artifact(path, kind=cls.kind)
         with unpacking(path):
             learner = cls(**stored.manifest["parameters"])
+            learner.history = tuple(Learned(**learned) for learned in stored.manifest["history"])
             learner._unpack(stored, {name: stored.manifest[name] for name in ("label", "contract", "cut")})
+        learner._saved = (Path(path).absolute(), stored.manifest["seal"])
         return learner
 
     def _fitted(self, schema: Schema | None = None) -> S:

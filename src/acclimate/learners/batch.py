@@ -17,8 +17,10 @@ from scipy import sparse
 from acclimate.arrays import ArrowArray, FloatArray, IdArray, IntArray
 from acclimate.artifacts import Events
 from acclimate.config import Schema
+from acclimate.errors import ConfigError
 from acclimate.features import FeatureIndex, Settled, codes_of, design, encode, flat, id_type, ids_as, names_of
 from acclimate.learners.effects import FIXED, Effect
+from acclimate.learners.gate import check_cells, check_size
 from acclimate.models.hashing import hashed
 
 _PIECE_ROWS = 1 << 16
@@ -58,13 +60,13 @@ class Batch:
     def __len__(self) -> int:
         return len(self.time)
 
-    def at(self, rows: IntArray, weight: FloatArray) -> "Batch":
-        """Only these rows, with new weights ``(len(rows),)``."""
+    def at(self, rows: IntArray) -> "Batch":
+        """Only these rows, in this order."""
         return Batch(
             [seen.at(rows) for seen in self.seen],
             self.settled,
             self.label[rows],
-            weight,
+            self.weight[rows],
             self.offset[rows],
             self.time[rows],
         )
@@ -77,6 +79,15 @@ class _Piece:
     designs: "list[sparse.csr_array[Any]]"
     ids: list[ArrowArray]
     columns: list[NDArray[Any]]
+
+    def __len__(self) -> int:
+        return len(self.columns[-1])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all of it."""
+        designs = sum(X.data.nbytes + X.indices.nbytes + X.indptr.nbytes for X in self.designs)
+        return designs + sum(ids.nbytes for ids in self.ids) + sum(column.nbytes for column in self.columns)
 
 
 def read_batch(
@@ -94,6 +105,8 @@ def read_batch(
     Raises:
         ColumnError: a column's type does not go with a feature's kind.
         MismatchError: ids cannot be of the type of those learned before.
+        RowError: a weight, an offset or a feature is beyond what can be computed with.
+        ConfigError: the rows take more memory than the events are allowed.
     """
     schema, pieces = events.schema, list[_Piece]()
     indexes = [effect.index for effect in effects]
@@ -112,13 +125,32 @@ def read_batch(
         pieces.append(
             _Piece(designs, [_ids(table, effect) for effect in effects], _columns_of(table, schema, label))
         )
+        _check_memory(pieces, events)
     seen: list[Seen] = []  # the designs of pieces go as they are joined, so that rows are there once, not twice
     for number, (effect, index) in enumerate(zip(effects, indexes, strict=True)):
         stacked = _stacked([piece.designs.pop(0) for piece in pieces], len(index))
         seen.append(_seen(effect, index, stacked, pa.chunked_array([piece.ids[number] for piece in pieces])))
     pa.default_memory_pool().release_unused()  # what the raw rows took is a good part of what learning takes
     columns = [np.concatenate(parts) for parts in zip(*(piece.columns for piece in pieces), strict=True)]
-    return Batch(seen, settled, *columns)
+    batch = Batch(seen, settled, *columns)
+    check_size("weight", batch.weight, batch.time)
+    check_size("offset", batch.offset, batch.time)
+    for one in seen:
+        check_cells(one.effect.name, one.index.names, one.X, batch.time)
+    return batch
+
+
+def _check_memory(pieces: Sequence[_Piece], events: Events) -> None:
+    """Raises ConfigError as soon as the rows read so far take more than they may, and says what all would take."""
+    limit, held = events.memory_limit, sum(piece.nbytes for piece in pieces)
+    if limit is None or held <= limit:
+        return
+    read, count = sum(len(piece) for piece in pieces), events.count()
+    raise ConfigError(
+        f"the rows do not fit into a memory_limit of {limit / 1e9:.1f} GB: the first {read:,} of {count:,} take "
+        f"{held / 1e9:.2f} GB",
+        hint=f"raise it to {np.ceil(1.1 * held * max(count / read, 1.0) / 1e9):.0f}GB, or learn from fewer rows",
+    )
 
 
 def count_columns(events: Events, effects: Sequence[Effect], settled: Settled, label: str) -> list[FeatureIndex]:
@@ -132,18 +164,17 @@ def count_columns(events: Events, effects: Sequence[Effect], settled: Settled, l
     return indexes
 
 
-def sample_rows(batch: Batch, entity: IntArray, most: int) -> tuple[IntArray, FloatArray]:
-    """At most ``most`` rows of each entity, re-weighted to stand for all of its rows: which, and their weights.
+def sampled(batch: Batch, entity: IntArray, most: int) -> FloatArray:
+    """What each row counts ``(n,)`` where at most ``most`` of each entity count, and stand for all of its rows.
 
-    ``entity`` is ``(n,)``, and rows of -1 are all kept. A row's lot is a hash of all that is in it, so the choice
-    depends neither on the order of rows nor on a seed.
+    ``entity`` is ``(n,)``, from 0. A row's lot is a hash of all that is in it, so the choice depends neither on
+    the order of rows nor on a seed.
     """
     order = np.lexsort((_lots(batch), entity))
-    sizes = np.bincount(entity + 1)
-    rank = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    kept = np.sort(order[(rank < most) | (entity[order] < 0)])
-    factor = np.where(entity[kept] < 0, 1.0, np.maximum(sizes[entity[kept] + 1] / most, 1.0))
-    return kept, batch.weight[kept] * factor
+    sizes = np.bincount(entity)
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return np.where(rank < most, np.maximum(sizes[entity] / most, 1.0), 0.0)
 
 
 def _lots(batch: Batch) -> NDArray[np.uint64]:

@@ -10,6 +10,7 @@ from acclimate.arrays import EntityStates, FloatArray, Form, Full, IntArray, Pos
 from acclimate.config import FixedEffect, GLMixParameters, RandomEffect, Schema
 from acclimate.errors import ConfigError
 from acclimate.features import FeatureIndex
+from acclimate.learners.gate import check_new_columns
 from acclimate.models.gaussian import MATRIX_AT_MOST, decay, forget, widened
 from acclimate.models.scaling import Scaling
 from acclimate.times import duration_us
@@ -74,8 +75,33 @@ class Effect:
         """The prior of entities for a batch whose last events of theirs are at ``times`` (n,)."""
         if self.declared.half_life is None:
             return forget(states.posterior, self.population, self.declared.forgetting)
-        elapsed = np.where(states.rows > 0, times - states.touched, 0).astype(np.float64)
-        return forget(states.posterior, self.population, decay(elapsed, duration_us(self.declared.half_life)))
+        elapsed = np.where(states.rows > 0, times - states.touched, 0)
+        return forget(states.posterior, self.population, self.kept(elapsed))
+
+    def kept(self, elapsed: IntArray) -> FloatArray:
+        """The weight of what lies so far back (microseconds)."""
+        if self.declared.half_life is None:
+            return np.ones(len(elapsed))
+        return decay(elapsed.astype(np.float64), duration_us(self.declared.half_life))
+
+    def last(self, states: EntityStates, times: IntArray) -> IntArray:
+        """The last event of entities after a batch whose last events of theirs are at ``times`` (n,)."""
+        return np.where(states.rows > 0, np.maximum(states.touched, times), times)
+
+    @property
+    def least_rows(self) -> int:
+        """Rows that an entity has to have had until what it has learned counts."""
+        return self.declared.min_rows if isinstance(self.declared, RandomEffect) else 1
+
+    def shown(self, states: EntityStates) -> EntityStates:
+        """The states as others see them: of entities that wait the population, and no rows."""
+        waiting = (states.rows > 0) & (states.rows < self.least_rows)
+        if not waiting.any():
+            return states
+        mean, precision = states.posterior.mean.copy(), states.posterior.precision.copy()
+        mean[waiting], precision[waiting] = self.population.mean, self.population.precision
+        touched, rows = (np.where(waiting, 0, column) for column in (states.touched, states.rows))
+        return EntityStates(states.ids, Posterior(mean, precision), touched, rows)
 
 
 def new_effects(parameters: GLMixParameters, schema: Schema) -> list[Effect]:
@@ -103,7 +129,12 @@ def _new_effect(name: str, declared: Declared, column: str | None) -> Effect:
 
 
 def ridge_prior(effect: Effect, X: "sparse.csr_array[Any]", weight: FloatArray) -> Posterior:
-    """``lambda I`` around 0 in the standardised space of ``X`` (n, d) with weights (n,), in raw units."""
+    """``lambda I`` around 0 in the standardised space of ``X`` (n, d) with weights (n,), in raw units.
+
+    Raises:
+        RowError: a column's numbers are too small to have a prior.
+    """
+    check_new_columns(effect.name, effect.index.names, X)
     scaling, strength, d = Scaling.of(X, centre=True, weight=weight), effect.declared.ridge, X.shape[1]
     if effect.form == "full":
         return Posterior(np.zeros(d), scaling.precision_out(Full(strength * np.eye(d))).array)

@@ -3,25 +3,27 @@
 Zhang et al., GLMix (KDD 2016) for the model; Ouyang et al., arXiv 2108.13299 for the sequential Bayesian update.
 """
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import pyarrow as pa
 
-from acclimate.arrays import EntityStates, FloatArray, Posterior
+from acclimate.arrays import EntityStates, FloatArray, Posterior, unwarned
 from acclimate.artifacts import Events
 from acclimate.config import GLMixParameters
-from acclimate.errors import ConfigError, MismatchError, ModelError, nearest
+from acclimate.errors import ConfigError, MismatchError, nearest
 from acclimate.features import id_type, ids_as
 from acclimate.learners import mixed
 from acclimate.learners.base import Fitted, Packed, declared_by
 from acclimate.learners.batch import Batch, Seen
 from acclimate.learners.effects import FIXED, Effect
 from acclimate.learners.entities import MemoryEntities
+from acclimate.learners.gate import check_posterior
 from acclimate.learners.mixed import Info
 from acclimate.learners.shared import Shared, begun, grown, locked_effects, read, unknown
 from acclimate.learners.storing import packed, unpacked
+from acclimate.learners.task import prepared, states_at
 from acclimate.models.gaussian import widened
 from acclimate.models.scoring import Mode
 from acclimate.storage import Stored
@@ -43,6 +45,7 @@ class GLMix(Fitted[Shared]):
         self.info: Info | None = None
         self.entities = MemoryEntities(parameters.states)
 
+    @unwarned
     def fit(self, events: Events, *, warm_start: bool = False, locked: Collection[str] = ()) -> Self:
         """Learn from these events alone.
 
@@ -66,17 +69,18 @@ class GLMix(Fitted[Shared]):
             for seen in batch.seen[1:]
         }
         start = self._means(before, batch) if before and warm_start else None
-        task = mixed.prepared(batch, taken, shared, locked=locks)
+        task = prepared(batch, taken, shared, locked=locks)
         del batch  # large, and not needed any more
         shared, changed, info = mixed.learn(
             self.parameters, shared, task, start=start, population=self.parameters.learn_population
         )
         entities = self.entities.only(locks)
-        for effect, pieces in changed.items():
-            entities.fill(effect, self._sound(effect, pieces), room=len(taken[effect]))
+        for effect, pieces in self._checked(shared, changed).items():
+            entities.fill(effect, pieces, room=len(taken[effect]))
         self.state, self.entities, self.info = shared, entities, info
         return self
 
+    @unwarned
     def update(self, events: Events, *, locked: Collection[str] = ()) -> Self:
         """Learn from new events; the past enters through the posteriors alone.
 
@@ -96,12 +100,13 @@ class GLMix(Fitted[Shared]):
             return self
         shared, batch = grown(before, batch)
         taken = {seen.effect.name: self._take(seen) for seen in batch.seen[1:]}
-        task = mixed.prepared(batch, taken, shared, locked=locks)
+        task = prepared(batch, taken, shared, locked=locks)
         shared, changed, info = mixed.learn(self.parameters, shared, task)
-        self.entities.commit({effect: self._sound(effect, pieces) for effect, pieces in changed.items()})
+        self.entities.commit(self._checked(shared, changed))
         self.state, self.info = shared, info
         return self
 
+    @unwarned
     def predict(self, events: Events, *, mode: Mode = "point", seed: int = 0) -> FloatArray:
         """Probabilities of the label, ``(n,)``, in the order of ``events.table()``; nothing is changed.
 
@@ -132,7 +137,8 @@ class GLMix(Fitted[Shared]):
     def entity_posterior(self, entity: str, id: str | int) -> tuple[tuple[str, ...], Posterior, int]:
         """Names of the coefficients, their posterior ``(d,)`` and the rows learned so far, of one entity.
 
-        ``entity`` is its role or its column. An id never seen is at the population, with no rows.
+        ``entity`` is its role or its column. An id never seen, or
+        with fewer rows than ``min_rows``, is at the population, with no rows.
 
         Raises:
             ConfigError: there is no such random effect.
@@ -145,17 +151,19 @@ class GLMix(Fitted[Shared]):
         except (pa.ArrowInvalid, OverflowError) as error:
             raise MismatchError(f"{id!r} is no id of '{entity}'", hint="give a whole number or a text") from error
         ids = ids_as(one, effect.ids or id_type(one.type), f"'{entity}'")
-        states = self.entities.take(effect.name, ids, effect.population)
+        states = effect.shown(self.entities.take(effect.name, ids, effect.population))
         return effect.index.names, states.posterior.at(0), int(states.rows[0])
 
     def states(self, entity: str) -> EntityStates:
-        """All entities that have learned, in the order in which they came; ``entity`` is a role or a column.
+        """All entities that have learned from ``min_rows`` rows or more; ``entity`` is a role or a column.
 
         Raises:
             ConfigError: there is no such random effect.
         """
         effect = self._effect(entity)
-        return self.entities.take(effect.name, self.entities.ids(effect.name), effect.population)
+        states = self.entities.take(effect.name, self.entities.ids(effect.name), effect.population)
+        enough = states.rows >= effect.least_rows
+        return states if enough.all() else states_at(states, np.flatnonzero(enough))
 
     @property
     def nbytes(self) -> int:
@@ -174,6 +182,17 @@ class GLMix(Fitted[Shared]):
         ]
         return [f"{line} in {info.steps} Newton steps: {how}", *left]
 
+    def shortfall(self) -> str:
+        """Steps taken and posterior standard deviations left to go, and how many entities have not arrived."""
+        info = self.info
+        if info is None or info.converged:
+            return ""
+        steps = f"{info.decrement:.2g} posterior sd left after {info.steps} Newton steps"
+        open_ends = {name: len(ids) for name, ids in info.unsettled.items() if name != FIXED and len(ids)}
+        return ", ".join(
+            [steps, *(f"{count:,} entities of '{name}' unsettled" for name, count in open_ends.items())]
+        )
+
     def _effect(self, entity: str) -> Effect:
         state = self._fitted()
         roles: dict[str, str] = state.contract["entities"]
@@ -187,22 +206,21 @@ class GLMix(Fitted[Shared]):
     def _take(self, seen: Seen) -> EntityStates:
         return self.entities.take(seen.effect.name, seen.ids, seen.effect.population)
 
-    def _sound(self, effect: str, pieces: Iterable[EntityStates]) -> Iterator[EntityStates]:
-        """The same states, if their precisions are still positive definite in the digits that they are kept in.
+    def _checked(self, shared: Shared, changed: mixed.Changed) -> dict[str, Iterator[EntityStates]]:
+        """What has changed, checked piece by piece as it is computed; what is shared at once.
 
         Raises:
-            ModelError: those of some entities are not.
+            ModelError: something is not finite, or a precision not positive definite.
         """
+        check_posterior("the fixed effect", shared.fixed.index.names, shared.fixed_states.posterior.at(0))
+        for effect in shared.effects:
+            check_posterior(f"the population of '{effect.name}'", effect.index.names, effect.population)
+        names = {effect.name: effect.index.names for effect in shared.random}
+        return {effect: self._sound(effect, names[effect], pieces) for effect, pieces in changed.items()}
+
+    def _sound(self, effect: str, names: Sequence[str], pieces: Iterable[EntityStates]) -> Iterator[EntityStates]:
         for states in pieces:
-            if self.parameters.states == "float32" and states.posterior.is_full and len(states):
-                rounded = states.posterior.precision.astype(np.float32).astype(np.float64)
-                bad = states.ids[np.linalg.eigvalsh(rounded)[:, 0] <= 0.0]
-                if len(bad):
-                    raise ModelError(
-                        f"rounded to float32 the precisions of {len(bad):,} of {len(states):,} entities of "
-                        f"'{effect}' are not positive definite, first of {', '.join(map(str, bad[:3].tolist()))}",
-                        hint="use states: float64, or bring features to means not far above their spread",
-                    )
+            check_posterior(effect, names, states.posterior, ids=states.ids, kept=self.parameters.states)
             yield states
 
     def _means(self, before: Shared, batch: Batch) -> dict[str, FloatArray]:

@@ -14,6 +14,7 @@ from acclimate.config import GlobalRateParameters, RateParameters
 from acclimate.features import codes_of, id_type, ids_as, ids_as_arrow
 from acclimate.learners.base import Fitted, Packed, declared_by
 from acclimate.learners.entities import IdIndex, with_room
+from acclimate.learners.gate import check_size
 from acclimate.storage import Stored
 
 
@@ -80,6 +81,7 @@ def count(events: Events, before: RateState, column: str | None) -> tuple[RateSt
 
     Raises:
         MismatchError: ids cannot be of the type of those counted before.
+        RowError: a weight is beyond what can be computed with.
     """
     schema, state, counts, total = events.schema, before, Counts(), 0
     wanted = (schema.time.column, state.label, column, schema.weight)
@@ -89,11 +91,12 @@ def count(events: Events, before: RateState, column: str | None) -> tuple[RateSt
             continue
         y = known[state.label].cast(pa.float64()).to_numpy()
         weight = np.ones(len(y)) if schema.weight is None else known[schema.weight].to_numpy()
-        latest = int(pc.max(known[schema.time.column].cast(pa.int64())).as_py())
+        time = known[schema.time.column].cast(pa.int64()).to_numpy()
+        check_size("weight", weight, time)
         total += len(y)
         state = replace(
             state,
-            cut=max(state.cut, latest),
+            cut=max(state.cut, int(time.max())),
             rows=state.rows + float(weight.sum()),
             positives=state.positives + float(weight @ y),
         )

@@ -118,8 +118,8 @@ def _at_ridge(seen: Seen, batch: Batch) -> Seen:
 
 def _centred(seen: Seen, batch: Batch) -> Seen:
     """A fixed effect with the label's log-odds as prior intercept, lest the ridge pull to one half."""
-    positive, total = batch.weight @ batch.label + 0.5, batch.weight.sum() + 1.0
+    positive, negative = (batch.weight @ of_label + 0.5 for of_label in (batch.label, 1.0 - batch.label))
     mean = seen.effect.ridge.mean.copy()
-    mean[0] = np.log(positive / (total - positive))
+    mean[0] = np.log(positive) - np.log(negative)
     ridge = Posterior(mean, seen.effect.ridge.precision)
     return replace(seen, effect=replace(seen.effect, ridge=ridge, population=ridge))

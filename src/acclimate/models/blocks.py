@@ -186,7 +186,7 @@ class _FewRows:
         for group in groups:
             A = design.weighted(group, root)
             K = (A @ C) @ np.swapaxes(A, -1, -2) + np.eye(A.shape[1])
-            inner.append((group, np.linalg.inv(K)))
+            inner.append((group, Full(K).inverse().array))
         return _FewRows(design, C, root, inner)
 
     def solve(self, vector: FloatArray) -> FloatArray:

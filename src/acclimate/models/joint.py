@@ -3,18 +3,23 @@
 Coordinate descent over the blocks converges slowly where they overlap (an intercept and the mean of all users'
 intercepts, say). Here the coefficients of all entities of all blocks are one vector over one sparse design, and
 each Newton system is solved by conjugate gradients, preconditioned by every entity's own Hessian.
+
+Where effects weigh the rows differently (some are passive for one, or fade faster), no common objective is left,
+but one equation an effect: ``X_k'[a_k s l'(z)] + P_k (w_k - m_k) = 0``. Newton's system is then nonsymmetric; the
+rest is the same.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import ClassVar
 
 import numpy as np
-from scipy.sparse.linalg import LinearOperator, cg
+from scipy.sparse.linalg import LinearOperator, cg, gmres
 
 from acclimate.arrays import FloatArray, Form, IntArray, Posterior, Precision
 from acclimate.models.blocks import Design, Hessians
-from acclimate.models.likelihood import Line, Loss, loss_derivatives
+from acclimate.models.likelihood import CUT_SHORT, Line, Loss, bounding_curvature, loss_derivatives
 
 _FORCING = 0.05
 """Each Newton system is solved to this fraction of its right-hand side; the next step mends the rest."""
@@ -23,17 +28,27 @@ _PATIENCE = 30
 """Products that a Newton system may take before the next one gets a preconditioner of its own curvature."""
 
 
+_SHORTEST = 2.0**-30
+"""Length of a step below which none is taken."""
+
+
 @dataclass(frozen=True)
 class Block:
     """One effect: its rows, its prior in raw units, and the form in which a posterior is kept.
 
     ``prior``: mean ``(e, d)``, precision ``(e, d, d)`` or ``(e, d)``; or ``(1, d)`` and so on where all entities
-    have the same.
+    have the same. ``active``: the effect's own factor of each row's weight ``(n,)``, or none where it is 1: a row
+    of 0 is passive, and only carries what the effect says of it to the others.
     """
 
     design: Design
     prior: Posterior
     form: Form
+    active: FloatArray | None = None
+
+    def counted(self, rows: FloatArray) -> FloatArray:
+        """Numbers of the rows ``(n,)``, as much of each as counts in this effect."""
+        return rows if self.active is None else rows * self.active
 
     @property
     def full(self) -> bool:
@@ -56,13 +71,15 @@ class Solution:
     ``steps`` and ``products``: Newton steps and design products taken. ``decrement``: the joint Newton decrement,
     in posterior standard deviations left to go; ``converged``: whether it is within the tolerance;
     ``decrements``: each entity's part of it, per block. ``curvature``: ``(n,)``, the weighted second derivative of
-    each row's loss. What is large is computed when it is asked for, entity by entity.
+    each row's loss; ``evident``: the same, but where it vanishes under a slope that of a bound. What is large is
+    computed when it is asked for, entity by entity.
     """
 
     problem: "Problem"
     scaled_means: list[FloatArray]
     slope: FloatArray
     curvature: FloatArray
+    evident: FloatArray
     steps: int
     products: int
     decrement: float
@@ -80,7 +97,7 @@ class Solution:
     def posterior(self, block: int, members: IntArray | None = None) -> Posterior:
         """The posteriors of some entities of one block, or of all: the own Hessian, in the form of the block."""
         design, form = self.problem.blocks[block].design, self.problem.blocks[block].form
-        prior, information = self.problem.blocks[block].scaled, self._information(block, members)
+        prior, information = self.problem.blocks[block].scaled, self._information(block, members, self.curvature)
         shared = len(prior.mean) == 1
         hessian = (prior.P if shared or members is None else prior.at(members).P).plus(information)
         mean = self.scaled_means[block]
@@ -89,26 +106,39 @@ class Solution:
             raw = raw[..., None]
         return Posterior(design.scaling.mean_out(mean if members is None else mean[members]), raw)
 
-    def evidence(self, block: int, members: IntArray | None = None) -> tuple[FloatArray, Precision]:
+    def evidence(
+        self, block: int, members: IntArray | None = None, *, raw: bool = True
+    ) -> tuple[FloatArray, Precision]:
         """What the rows alone say of some entities of one block, or of all: ``exp(linear'w - w'information w/2)``.
 
-        The quadratic approximation of the likelihood at the solution, raw: ``linear`` is ``(e, d)``. It comes from
+        The quadratic approximation of the likelihood at the solution: ``linear`` is ``(e, d)``. It comes from
         the rows' own gradient, so it is right whether or not the optimum was reached exactly.
         """
         design, mean = self.problem.blocks[block].design, self.scaled_means[block]
-        information = self._information(block, members)
+        information = self._information(block, members, self.evident)
         # A diagonal population is learned coefficient by coefficient.
         if self.problem.blocks[block].form != "full":
             information = information.kept("diagonal")
-        gradient = design.pullback(self.slope)
+        gradient = design.pullback(self.problem.blocks[block].counted(self.slope))
         if members is not None:
             mean, gradient = mean[members], gradient[members]
         linear = information.times(mean) - gradient
+        if not raw:
+            return linear, information
         return design.scaling.slope_out(linear), design.scaling.precision_out(information)
 
-    def _information(self, block: int, members: IntArray | None) -> Precision:
+    def _information(self, block: int, members: IntArray | None, curvature: FloatArray) -> Precision:
         solved = self.problem.blocks[block]
-        return solved.design.information(self.curvature, full=solved.full, members=members)
+        return solved.design.information(solved.counted(curvature), full=solved.full, members=members)
+
+    @property
+    def margin(self) -> FloatArray:
+        """The part of each row's margin that was learned, ``(n,)``."""
+        return np.sum([self.margin_of(k) for k in range(len(self.scaled_means))], axis=0)
+
+    def margin_of(self, block: int) -> FloatArray:
+        """The part of it that is one block's."""
+        return self.problem.blocks[block].design.margin(self.scaled_means[block])
 
 
 def solve_joint(
@@ -125,6 +155,8 @@ def solve_joint(
 ) -> Solution:
     """Minimise ``sum_i s_i loss(y_i, z_i) + sum_k sum_e (w - m)'P(w - m)/2`` over all blocks together.
 
+    Blocks that weigh the rows differently each minimise this with weights of their own, given the others.
+
     Args:
         blocks: the effects, over the same ``n`` rows.
         y: labels ``(n,)``.
@@ -136,46 +168,55 @@ def solve_joint(
         tolerance: joint Newton decrement at which to stop.
         max_steps: Newton steps at most.
     """
-    problem = Problem(blocks, y, weight, loss)
+    problem = posed(blocks, y, weight, loss)
+    blocks, weight = problem.blocks, problem.weight
     w = problem.start(start)
     z = problem.margin(w) + offset
     preconditioner = problem.hessians(problem.derivatives(w, z)[1] if curvature is None else curvature)
     steps = products = taken = 0
+    length = 1.0
     while True:
-        # 1. Gradient and curvature at the present coefficients.
+        # 1. Gradient and curvature at the present coefficients; after a step that had to be cut short that of a
+        #    bound on the loss, since the loss's own has misled: its whole step descends, and is taken unseen.
         gradient, curvature = problem.derivatives(w, z)
+        bounded = problem.bounds and length < CUT_SHORT and steps < max_steps
+        steepness = weight * bounding_curvature(loss, z) if bounded else curvature
 
         # 2. A preconditioner of the present curvature, where the last one has served too long.
-        if taken > _PATIENCE:
-            preconditioner = problem.hessians(curvature)
+        if bounded or taken > _PATIENCE:
+            preconditioner = problem.hessians(steepness)
 
         # 3. The Newton direction, and from it how far there is to go.
-        direction, taken = problem.newton_direction(gradient, curvature, preconditioner)
+        direction, taken = problem.newton_direction(gradient, steepness, preconditioner)
         products += taken
-        decrement = float(np.sqrt(np.abs(gradient @ direction)))
+        decrement = problem.distance(gradient, direction, steepness)
 
         # 4. Stop, if a look with the present curvature agrees: the direction was found with an earlier one. That
         #    look alone would not do: where effects overlap the entities' own decrements are many times too small.
-        if decrement <= tolerance or steps == max_steps:
+        if not bounded and (not decrement > tolerance or steps == max_steps):  # not a number: gets no better
             preconditioner = problem.hessians(curvature)
             decrements = problem.decrements(preconditioner, gradient)
             if len(blocks) == 1:  # its entities are independent, so each one's part of the step is its own
                 part = -np.vecdot(problem.split(gradient)[0], problem.split(direction)[0])
                 decrements = [np.maximum(decrements[0], np.sqrt(np.maximum(part, 0.0)))]
-            decrement = max(decrement, float(np.linalg.norm(np.concatenate(decrements))))
-            if decrement <= tolerance or steps == max_steps:
+            decrement = float(np.maximum(decrement, np.linalg.norm(np.concatenate(decrements))))
+            if not decrement > tolerance or steps == max_steps:
                 break
 
         # 5. The longest of 1, 1/2, 1/4, ... of the step that descends enough.
         change = problem.margin(direction)
-        length = problem.step_length(w, z, direction, change, gradient)
+        length = 1.0 if bounded else problem.step_length(w, z, direction, change, gradient)
         w, z = w + length * direction, z + length * change
-        steps += 1
+        steps, taken = steps + 1, _PATIENCE + 1 if bounded else taken
+    slope = weight * loss_derivatives(loss, y, z)[0]
     return Solution(
         problem=problem,
         scaled_means=problem.split(w),
-        slope=weight * loss_derivatives(loss, y, z)[0],
+        slope=slope,
         curvature=curvature,
+        # A label that is contradicted by a margin beyond 23 is a straight line to its second derivative: any
+        # coefficient would do better the further it goes. The bound's quadratic ends where the label is met.
+        evident=np.where(curvature < 1e-10 * np.abs(slope), weight * bounding_curvature(loss, z), curvature),
         steps=steps,
         products=products,
         decrement=decrement,
@@ -192,6 +233,10 @@ class Problem:
     y: FloatArray
     weight: FloatArray
     loss: Loss
+
+    krylov: ClassVar[Callable[..., tuple[FloatArray, int]]] = staticmethod(partial(cg, rtol=_FORCING, maxiter=200))
+    bounds: ClassVar[bool] = True
+    """Whether the step of a bound on the loss descends whole."""
 
     def start(self, means: Sequence[FloatArray] | None) -> FloatArray:
         """Raw means per block, or without them the priors', as one vector."""
@@ -229,7 +274,10 @@ class Problem:
     def gathered(self, rows: FloatArray, vector: FloatArray) -> FloatArray:
         """Numbers of the rows ``(n,)`` gathered in the coefficients, and the priors' precision times a vector."""
         return self._by_block(
-            lambda k, v: self.blocks[k].design.pullback(rows) + self.blocks[k].scaled.P.times(v), vector
+            lambda k, v: (
+                self.blocks[k].design.pullback(self.blocks[k].counted(rows)) + self.blocks[k].scaled.P.times(v)
+            ),
+            vector,
         )
 
     def away(self, w: FloatArray) -> FloatArray:
@@ -243,17 +291,24 @@ class Problem:
 
     def hessians(self, curvature: FloatArray) -> list[Hessians]:
         """Each entity's own Hessian, per block, ready to be solved with."""
-        return [Hessians.of(block.design, block.scaled.P, curvature, full=block.full) for block in self.blocks]
+        return [
+            Hessians.of(block.design, block.scaled.P, block.counted(curvature), full=block.full)
+            for block in self.blocks
+        ]
 
     def decrements(self, preconditioner: Sequence[Hessians], gradient: FloatArray) -> list[FloatArray]:
         """Per block ``(e,)``: how far each entity would move on its own, in posterior standard deviations."""
         parts = zip(preconditioner, self.split(gradient), strict=True)
         return [np.sqrt(np.abs(np.vecdot(g, hessians.solve(g)))) for hessians, g in parts]
 
+    def distance(self, gradient: FloatArray, direction: FloatArray, curvature: FloatArray) -> float:  # noqa: ARG002
+        """The Newton decrement: how far a Newton step goes, in posterior standard deviations."""
+        return float(np.sqrt(np.abs(gradient @ direction)))
+
     def newton_direction(
         self, gradient: FloatArray, curvature: FloatArray, preconditioner: Sequence[Hessians]
     ) -> tuple[FloatArray, int]:
-        """The Newton step by preconditioned conjugate gradients, and the design products that it took."""
+        """The Newton step by a preconditioned Krylov method, and the design products that it took."""
         products = 0
 
         def hessian(v: FloatArray) -> FloatArray:
@@ -265,11 +320,9 @@ class Problem:
             return self._by_block(lambda k, g: preconditioner[k].solve(g), v)
 
         shape = (len(gradient), len(gradient))
-        direction, _ = cg(
+        direction, _ = self.krylov(
             LinearOperator(shape, matvec=hessian, dtype=np.float64),
             -gradient,
-            rtol=_FORCING,
-            maxiter=200,
             M=LinearOperator(shape, matvec=precondition, dtype=np.float64),
         )
         return direction, products
@@ -290,3 +343,56 @@ class Problem:
         )
         decrement = np.sqrt(np.maximum(-gradient @ direction, 0.0))
         return float(line.backtrack(np.array([decrement]))[0])
+
+
+@dataclass(frozen=True)
+class Unequal(Problem):
+    """Effects that weigh the rows differently: an equation each, and no common objective."""
+
+    krylov: ClassVar[Callable[..., tuple[FloatArray, int]]] = staticmethod(
+        partial(gmres, rtol=1e-3, restart=20, maxiter=10)
+    )
+    bounds: ClassVar[bool] = False
+
+    def distance(self, gradient: FloatArray, direction: FloatArray, curvature: FloatArray) -> float:  # noqa: ARG002
+        """How far a Newton step goes, in the standard deviations of each entity's own posterior."""
+        squares = 0.0
+        for block, part in zip(self.blocks, self.split(direction), strict=True):
+            change = block.design.margin(part)
+            squares += block.counted(curvature) @ change**2 + np.vdot(part, block.scaled.P.times(part))
+        return float(np.sqrt(squares))
+
+    def step_length(
+        self, w: FloatArray, z: FloatArray, direction: FloatArray, change: FloatArray, gradient: FloatArray
+    ) -> float:
+        """How much of a Newton step to take: the longest of 1, 1/2, ... that leaves less of the equations.
+
+        Less in the standard deviations of the posteriors at the beginning of the step, in which Newton's whole
+        direction descends.
+        """
+        metric = self.hessians(self.derivatives(w, z)[1])
+
+        def left(gradient: FloatArray) -> float:
+            return float(np.linalg.norm(np.concatenate(self.decrements(metric, gradient))))
+
+        before, length = left(gradient), 1.0
+        while length > _SHORTEST:
+            after = left(self.derivatives(w + length * direction, z + length * change)[0])
+            if after <= (1.0 - 1e-4 * length) * before:
+                return length
+            length *= 0.5
+        return 0.0
+
+
+def posed(blocks: Sequence[Block], y: FloatArray, weight: FloatArray, loss: Loss) -> Problem:
+    """The problem of these blocks; weights that are the same for all count as the rows' own."""
+    first = blocks[0].active
+    if all(same(block.active, first) for block in blocks[1:]):
+        alike = [replace(block, active=None) for block in blocks] if first is not None else blocks
+        return Problem(alike, y, blocks[0].counted(weight), loss)
+    return Unequal(blocks, y, weight, loss)
+
+
+def same(one: FloatArray | None, other: FloatArray | None) -> bool:
+    """Whether two effects weigh the rows alike."""
+    return one is other or (one is not None and other is not None and np.array_equal(one, other))

@@ -5,14 +5,20 @@
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, TypeAlias
 
 import numpy as np
-from scipy.special import expit
 
 from acclimate.arrays import FloatArray
 
 Loss: TypeAlias = Literal["logistic", "squared"]
+
+_HALVINGS = 60
+"""Of a step at most; one that does not descend even then is not taken."""
+
+CUT_SHORT = 0.1
+"""Length below which a Newton step says that the loss is far from its quadratic."""
 
 
 def loss_values(loss: Loss, y: FloatArray, z: FloatArray) -> FloatArray:
@@ -26,16 +32,33 @@ def loss_derivatives(loss: Loss, y: FloatArray, z: FloatArray) -> tuple[FloatArr
     """First and second derivative of each row's loss in ``z``, shaped as ``z``."""
     if loss == "squared":
         return z - y, np.ones_like(z)
-    p: FloatArray = expit(z)
-    return p - y, p * (1.0 - p)
+    # With e = exp(-|z|), the smaller of p and 1 - p is e / (1 + e): at no margin is it a difference from 1.
+    e = np.exp(-np.abs(z))
+    larger = 1.0 / (1.0 + e)
+    smaller = e * larger
+    return np.where(z >= 0.0, (1.0 - y) - smaller, smaller - y), smaller * larger
+
+
+def bounding_curvature(loss: Loss, z: FloatArray) -> FloatArray:
+    """That of the least curved quadratic that touches each row's loss at ``z`` and lies above it, shaped as ``z``.
+
+    ``tanh(|z|/2) / (2 |z|)`` of the logistic loss (Jaakkola and Jordan, 2000). Where margins are large Newton's
+    curvature is next to nothing, and its step as much too long; the step of a bound descends at any margin.
+    """
+    if loss == "squared":
+        return np.ones_like(z)
+    size = np.maximum(np.abs(z), 1e-6)  # as a limit it is 1/4 at 0
+    return np.tanh(0.5 * size) / (2.0 * size)
 
 
 @dataclass(frozen=True)
 class Line:
-    """The objectives of ``n`` independent problems along one Newton step each, up to a constant.
+    """The objectives of ``n`` independent problems along one Newton step each, from where it begins.
 
-    At lengths ``t`` (n,): ``sum_i s_i loss(y_i, z_i + t change_i) + t slope + t^2 curvature / 2``, with ``slope``
-    and ``curvature`` (n,) those of the prior's quadratic; ``y``, ``weight``, ``margin``, ``change`` are (n, rows).
+    At lengths ``t`` (n,) they change by ``sum_i s_i (loss(y_i, z_i + t change_i) - loss(y_i, z_i))`` and by
+    ``t slope + t^2 curvature / 2``, with ``slope`` and ``curvature`` (n,) those of the prior's quadratic; ``y``,
+    ``weight``, ``margin``, ``change`` are (n, rows). Differences are taken row by row, so that a row of great loss
+    drowns no other's.
     """
 
     loss: Loss
@@ -46,23 +69,45 @@ class Line:
     slope: FloatArray
     curvature: FloatArray
 
-    def at(self, length: FloatArray) -> FloatArray:
-        """The objectives ``(n,)``."""
-        losses = loss_values(self.loss, self.y, self.margin + length[:, None] * self.change)
-        return np.vecdot(self.weight, losses) + length * (self.slope + 0.5 * length * self.curvature)
+    def rise(self, length: FloatArray) -> FloatArray:
+        """By how much the objectives change, ``(n,)``."""
+        return np.vecdot(self.weight, self._changes(length)) + self._prior(length)
+
+    def _prior(self, length: FloatArray) -> FloatArray:
+        return length * (self.slope + 0.5 * length * self.curvature)
+
+    def _changes(self, length: FloatArray) -> FloatArray:
+        """By how much each row's loss changes."""
+        z, change = self.margin, length[:, None] * self.change
+        if self.loss == "squared":
+            return change * (z - self.y + 0.5 * change)
+        # log(1 + exp(z)) is max(z, 0) + tail(z), and the change of the first says nothing of how large z is.
+        straight = np.where(z > 0.0, np.maximum(change, -z), np.maximum(z + change, 0.0))
+        return (straight - self.y * change) + (_tail(z + change) - self._tail)
+
+    @cached_property
+    def _tail(self) -> FloatArray:
+        return _tail(self.margin)
 
     def backtrack(self, decrement: FloatArray) -> FloatArray:
-        """Step lengths ``(n,)``, halved from 1 until each objective falls enough (Armijo's rule).
+        """Step lengths ``(n,)``, halved from 1 until each objective falls enough (Armijo's rule); 0 if never.
 
         ``decrement`` (n,) are the Newton decrements: the objectives' slopes are ``-decrement**2``.
         """
-        start = self.at(np.zeros_like(decrement))
-        # Differences below the rounding of the objective say nothing: there the full step is taken.
-        rounding = 1e-13 * (1.0 + np.abs(start))
         length = np.ones_like(decrement)
-        for _ in range(60):
-            too_long = self.at(length) > start - 1e-4 * length * decrement**2 + rounding
+        changes = self._changes(length)
+        # Differences below the rounding of the objective say nothing: there the full step is taken.
+        rounding = 1e-13 * (np.vecdot(self.weight, np.abs(changes) + self._tail) + np.abs(self.slope))
+        rise = np.vecdot(self.weight, changes) + self._prior(length)
+        for halvings in range(_HALVINGS):
+            too_long = ~(rise <= rounding - 1e-4 * length * decrement**2)  # what is not a number is too long
             if not too_long.any():
                 break
-            length[too_long] *= 0.5
+            length[too_long] *= 0.5 if halvings < _HALVINGS - 1 else 0.0
+            rise = self.rise(length)
         return length
+
+
+def _tail(z: FloatArray) -> FloatArray:
+    """``log(1 + exp(z)) - max(z, 0)``."""
+    return np.log1p(np.exp(-np.abs(z)))

@@ -11,7 +11,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from acclimate.arrays import FloatArray, Full, Posterior, Precision
+from acclimate.arrays import Diagonal, FloatArray, Full, Posterior, Precision
+from acclimate.models.scaling import Scaling
 
 T = TypeVar("T", bound=np.generic)
 
@@ -26,6 +27,7 @@ def learn_population(
     ridge: Posterior,
     *,
     free_mean: NDArray[np.bool_],
+    scaling: Scaling | None = None,
     tolerance: float = 1e-2,
     max_rounds: int = 100,
 ) -> tuple[Posterior, float]:
@@ -38,9 +40,11 @@ def learn_population(
     Args:
         linear: ``(e, d)``.
         information: of ``e`` entities; diagonal where ``prior`` is diagonal.
-        prior: the population to begin at, mean ``(d,)``.
+        prior: the population to begin at, mean ``(d,)``; raw, as are those below and what is returned.
         ridge: where the population starts before any data; it counts as two entities.
         free_mean: ``(d,)``; where false the mean stays at ``ridge.mean``, since another effect carries it.
+        scaling: the coordinates of ``linear`` and ``information``, and to compute in; without, these are raw too.
+            In raw ones the algebra below fails where features lie 1e4 of their spreads from 0.
         tolerance: log-likelihood gained by a round at which to stop, in nats.
         max_rounds: rounds at most.
 
@@ -49,21 +53,25 @@ def learn_population(
         gain below one nat is less than what chance decides.
     """
     full, d = prior.is_full, len(prior.mean)
+    if scaling is None:
+        scaling = Scaling(np.zeros(d), np.ones(d))
+    prior, ridge, free = scaling.prior_in(prior), scaling.prior_in(ridge), _directions(free_mean, scaling)
     evidence = _Evidence(
         _split_vectors(linear, full=full),
         _split_matrices(information.full().array if full else information.diagonal(), full=full),
         _split_vectors(ridge.mean, full=full),
         _split_matrices(ridge.covariance(), full=full),
-        _split_vectors(free_mean, full=full),
+        free[None] if full else _split_matrices(np.diagonal(free), full=False),
     )
     mean, precision = _split_vectors(prior.mean, full=full), _split_matrices(prior.precision, full=full)
     total = 0.0
     for _ in range(max_rounds):
         mean, precision, gain = _refined(evidence, mean, precision)
         total += gain
-        if gain <= tolerance:
+        if not gain > tolerance:
             break
-    return Posterior(mean.reshape(d), precision[0] if full else precision.reshape(d)), total
+    found = Full(precision[0]) if full else Diagonal(precision.reshape(d))
+    return Posterior(scaling.mean_out(mean.reshape(d)), scaling.precision_out(found).array), total
 
 
 @dataclass(frozen=True)
@@ -72,15 +80,27 @@ class _Evidence:
 
     A full population is one problem of all coefficients (g = 1, c = d), a diagonal one as many as it has (g = d,
     c = 1), so that the algebra below is written once. ``linear`` (g, n, c) holds ``l``, ``information``
-    (g, n, c, c) holds ``A``; ``r`` (g, c) and ``R`` (g, c, c) are mean and covariance of the ridge; ``free`` is
-    (g, c).
+    (g, n, c, c) holds ``A``; ``r`` (g, c) and ``R`` (g, c, c) are mean and covariance of the ridge; ``free``
+    (g, c, c) are the directions in which the mean may go, zero columns for those that are held.
     """
 
     linear: FloatArray
     information: FloatArray
     r: FloatArray
     R: FloatArray
-    free: NDArray[np.bool_]
+    free: FloatArray
+
+
+def _directions(free_mean: NDArray[np.bool_], scaling: Scaling) -> FloatArray:
+    """Where a mean may go in scaled coordinates, ``(d, d)``: column ``j`` is what raw coefficient ``j`` moves.
+
+    By ``T^-1 = diag(s) + e0 c'`` that is ``e_j + c_j/s_j e_0``; the second part matters only where the intercept
+    is held, and goes along.
+    """
+    free = np.diag(free_mean.astype(np.float64))
+    if not free_mean[0]:
+        free[0] += np.where(free_mean, scaling.centre / scaling.scale, 0.0)
+    return free
 
 
 def _split_vectors(vectors: NDArray[T], *, full: bool) -> NDArray[T]:
@@ -110,12 +130,12 @@ def _refined(evidence: _Evidence, b: FloatArray, B: FloatArray) -> tuple[FloatAr
     W = n * B - B @ S.sum(axis=1) @ B + k * B
 
     # 3. A Newton step of the free means: the slope is B (sum_e (m_e - b) + k (r - b)), and those that are held lie
-    #    at r. Rows and columns of W that are held become those of the identity, which leaves them out.
-    free = evidence.free
+    #    at r. In the free directions F it is F (F'WF)^-1 F'slope, with an identity for those that are held.
+    F = evidence.free
+    FT = np.swapaxes(F, 1, 2)
     slope = np.matvec(B, (m - b[:, None]).sum(axis=1) + k * (evidence.r - b))
-    both = free[:, :, None] & free[:, None, :]
-    held = np.where(both, W, np.eye(b.shape[-1]))
-    centre = np.where(free, b, evidence.r) + Full(held).solve(np.where(free, slope, 0.0))
+    curvature = FT @ W @ F + np.eye(b.shape[-1]) * (np.diagonal(F, axis1=1, axis2=2) == 0.0)[:, None]
+    centre = evidence.r + np.matvec(F, b - evidence.r + Full(curvature).solve(np.matvec(FT, slope)))
 
     # 4. The spread around it that is to be explained: Q = sum_e (m_e - b)(m_e - b)' + k (R + (r - b)(r - b)').
     #    The log-likelihood's slope in C is (B Q B - W)/2.
@@ -140,8 +160,11 @@ def _balanced(W: FloatArray, Q: FloatArray) -> FloatArray:
 
     With ``W = L L'``: ``C = L^-T (L' Q L)^(1/2) L^-1``, since then ``C W C = L^-T (L' Q L) L^-1 = Q``.
     """
-    L = np.linalg.cholesky(W)
+    L = Full(W).root()
     LT = np.swapaxes(L, -1, -2)
-    values, vectors = np.linalg.eigh(LT @ Q @ L)
+    product = LT @ Q @ L
+    if not np.isfinite(product).all():
+        return np.full_like(W, np.nan)
+    values, vectors = np.linalg.eigh(product)
     half = np.linalg.solve(LT, vectors) * np.maximum(values, 0.0)[:, None, :] ** 0.25
     return half @ np.swapaxes(half, -1, -2)

@@ -12,13 +12,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
-from acclimate.arrays import FloatArray, Form, Full, IntArray, Posterior
+from acclimate.arrays import FloatArray, Form, Full, IntArray, Posterior, unwarned
 from acclimate.errors import ConfigError, RowError, nearest
 from acclimate.models.blocks import Design
 from acclimate.models.gaussian import MATRIX_AT_MOST, forget
 from acclimate.models.grouping import Group, Grouping
 from acclimate.models.joint import Block, solve_joint
-from acclimate.models.likelihood import Line, Loss, loss_derivatives
+from acclimate.models.likelihood import CUT_SHORT, Line, Loss, bounding_curvature, loss_derivatives
+from acclimate.models.limits import LARGEST, LARGEST_FEATURE
 
 Kept: TypeAlias = Literal["diagonal", "marginal"]
 
@@ -39,6 +40,7 @@ class UpdateInfo:
     converged: NDArray[np.bool_]
 
 
+@unwarned
 def update_posterior(
     posterior: Posterior,
     X: "ArrayLike | sparse.csr_array[Any]",
@@ -97,10 +99,13 @@ def update_posterior(
         tolerance=tolerance,
         max_steps=max_steps,
     )
-    info = UpdateInfo(np.array(solution.steps), np.array(solution.decrement), np.array(solution.converged))
-    return solution.posterior(0).at(0), info
+    after = solution.posterior(0).at(0)
+    # Of a prior that is none, what was found may be a saddle.
+    converged = np.array(solution.converged) & after.P.positive()
+    return after, UpdateInfo(np.array(solution.steps), np.array(solution.decrement), converged)
 
 
+@unwarned
 def update_posteriors(
     posteriors: Posterior,
     X: ArrayLike,
@@ -258,10 +263,11 @@ class _Rows:
         for name, column in (("offset", known), ("weight", times)):
             if column.shape != labels.shape:
                 raise ConfigError(f"{name} {column.shape} does not go with y {labels.shape}")
-        finite = np.isfinite(design @ np.ones(d) if isinstance(design, sparse.csr_array) else design)
-        _require(finite, "feature is not finite")
-        _require(np.isfinite(known), "offset is not finite")
-        _require(np.isfinite(times) & (times >= 0.0), "weight is negative or not finite")
+        size = abs(design).max(axis=1).toarray() if isinstance(design, sparse.csr_array) else np.abs(design)
+        _require_size("feature", size, LARGEST_FEATURE)
+        _require((times >= 0.0) & np.isfinite(times), "weight is negative or not finite")
+        _require_size("offset", np.abs(known), LARGEST)
+        _require_size("weight", times, LARGEST)
         allowed = np.isin(labels, (0.0, 1.0)) if loss == "logistic" else np.isfinite(labels)
         _require(allowed, "label is outside {0, 1}" if loss == "logistic" else "label is not finite")
         return _Rows(design, labels, known, times)
@@ -292,6 +298,13 @@ def _require(allowed: NDArray[np.bool_], what: str) -> None:
         raise RowError(f"{what} in {len(rows)} of {len(allowed)} rows, first in rows {rows[:5].tolist()}")
 
 
+def _require_size(column: str, size: FloatArray, largest: float) -> None:
+    within = size <= largest
+    if not within.all():
+        _require(np.isfinite(size), f"{column} is not finite")
+        _require(within, f"{column} is beyond {largest:g}")
+
+
 def _checked_bounds(indptr: ArrayLike, count: int, rows: int) -> IntArray:
     bounds = np.asarray(indptr, np.int64)
     if bounds.shape != (count + 1,) or bounds[0] != 0 or bounds[-1] != rows or np.any(np.diff(bounds) < 0):
@@ -306,15 +319,18 @@ def _newton(prior: Posterior, rows: _Rows, search: _Search) -> tuple[FloatArray,
     """
     P0 = prior.P.full()
     w, z = prior.mean, np.matvec(rows.X, prior.mean) + rows.offset
-    steps = np.zeros(len(w), np.int64)
+    steps, length = np.zeros(len(w), np.int64), np.ones(len(w))
     while True:
         slope, curvature = loss_derivatives(search.loss, rows.y, z)
+        bounded = (length < CUT_SHORT) & (steps < search.max_steps)  # as in a joint solution
+        if bounded.any():
+            curvature[bounded] = bounding_curvature(search.loss, z[bounded])
         gradient = np.vecmat(rows.weight * slope, rows.X) + P0.times(w - prior.mean)
         weighted = rows.X * (rows.weight * curvature)[..., None]
         H = Full(P0.array + np.swapaxes(weighted, -1, -2) @ rows.X)
-        direction = H.solve(-gradient)
+        direction = H.descent(gradient)
         decrement = np.sqrt(np.abs(np.vecdot(gradient, direction)))
-        moving = (decrement > search.tolerance) & (steps < search.max_steps)
+        moving = ((decrement > search.tolerance) | bounded) & (steps < search.max_steps)
         if not moving.any():
             return w, H, UpdateInfo(steps, decrement, decrement <= search.tolerance)
         step = np.where(moving[:, None], direction, 0.0)
@@ -323,6 +339,6 @@ def _newton(prior: Posterior, rows: _Rows, search: _Search) -> tuple[FloatArray,
         line = Line(
             search.loss, rows.y, rows.weight, z, change, np.vecdot(pull, w - prior.mean), np.vecdot(pull, step)
         )
-        length = line.backtrack(decrement)[:, None]
-        w, z = w + length * step, z + length * change
+        length = np.where(bounded, 1.0, line.backtrack(decrement))
+        w, z = w + length[:, None] * step, z + length[:, None] * change
         steps += moving

@@ -11,10 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from acclimate.arrays import Diagonal, FloatArray, Full, Posterior, Precision
+from acclimate.arrays import Diagonal, FloatArray, Full, Posterior, Precision, unwarned
+from acclimate.models.limits import SMALLEST_FEATURE
 
 _STRIP = 1 << 16
 """Rows that statistics are summed over at a time."""
+
+_SQUARES_FROM = 1e-200
+"""Sums of squares below this, or above its inverse, are taken again in a unit of the column's own size."""
 
 
 @dataclass(frozen=True)
@@ -34,17 +38,25 @@ class Scaling:
     scale: FloatArray
 
     @staticmethod
+    @unwarned
     def of(X: "sparse.csr_array[Any]", *, centre: bool, weight: FloatArray | None = None) -> "Scaling":
         """The scaling of rows ``(n, d)`` of some weight ``(n,)``, without it all of 1.
 
         ``centre=False`` is for diagonal precisions, which cannot carry it.
         """
-        times = np.ones(X.shape[0]) if weight is None else weight
+        times = np.ones(X.shape[0]) if weight is None else _around_one(weight)
         held, count, total, power = _sums(
             X,
             times,
             lambda s, x, _: (s > 0.0, s, s * x, s * x**2),  # cells, and moments of order 0, 1 and 2
         )
+        extreme = np.asarray((held > 0.0) & ~((power > _SQUARES_FROM) & (power < 1.0 / _SQUARES_FROM)))
+        if extreme.any() and (units := _units(X, times, extreme)).any():
+            inside = Scaling.of(_divided(X, units), centre=centre, weight=times)
+            mean, scale = np.ldexp(inside.centre, units), np.ldexp(inside.scale, units)
+            # So small that its square is nothing: no prior is of that unit, and such numbers say nothing.
+            usable = scale >= SMALLEST_FEATURE
+            return Scaling(np.where(usable, mean, 0.0), np.where(usable, scale, 1.0))
         some = np.where(count > 0.0, count, 1.0)
         mean = total / some
         counted = np.count_nonzero(times)
@@ -117,6 +129,23 @@ class Scaling:
     def slope_out(self, slope: FloatArray) -> FloatArray:
         """``T^-T g``: raw linear terms ``(..., d)``."""
         return slope if self.trivial else slope * self.scale + slope[..., :1] * self.centre
+
+
+def _around_one(weight: FloatArray) -> FloatArray:
+    """The same weights but for a power of two, with the largest near 1: exact, and their products are in range."""
+    return np.ldexp(weight, -int(np.frexp(weight.max(initial=0.0))[1]))
+
+
+def _units(X: "sparse.csr_array[Any]", weight: FloatArray, columns: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Of some columns the power of two next to their largest number, 0 of the others, ``(d,)``."""
+    largest = np.zeros(X.shape[1])
+    counted = columns[X.indices] & np.repeat(weight > 0.0, np.diff(X.indptr))
+    np.maximum.at(largest, X.indices[counted], np.abs(X.data[counted]))
+    return np.frexp(largest)[1].astype(np.int64)
+
+
+def _divided(X: "sparse.csr_array[Any]", units: NDArray[np.int64]) -> "sparse.csr_array[Any]":
+    return sparse.csr_array((np.ldexp(X.data, -units[X.indices]), X.indices, X.indptr), shape=X.shape)
 
 
 def _sums(

@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias, get_args
 import numpy as np
 
 from acclimate.arrays import FloatArray, IdArray, IntArray, Posterior, SparseRows
-from acclimate.errors import ConfigError, nearest
+from acclimate.errors import ConfigError, ModelError, nearest
 from acclimate.models.hashing import hashed
 
 Mode: TypeAlias = Literal["point", "integrated", "thompson"]
@@ -63,10 +63,18 @@ def score(terms: Sequence[Term], offset: FloatArray, mode: Mode = "point", seed:
 
     Raises:
         ConfigError: there is no such mode.
+        ModelError: margins of some rows are sums of infinities.
     """
     if mode not in _MODES:
         raise ConfigError(f"no mode '{mode}' of prediction", hint=nearest(mode, get_args(Mode)))
-    return _MODES[mode](terms, offset, seed)
+    p = _MODES[mode](terms, offset, seed)
+    if lost := len(p) - int(np.isfinite(p).sum()):
+        raise ModelError(
+            f"no probability of {lost:,} of {len(p):,} rows, first of row {int(np.argmin(np.isfinite(p)))}: "
+            "what their coefficients and features add up to is infinite",
+            hint="look for extreme features in these rows",
+        )
+    return p
 
 
 def point(terms: Sequence[Term], offset: FloatArray) -> FloatArray:
@@ -106,11 +114,11 @@ def variances(terms: Sequence[Term]) -> FloatArray:
 
 def expected_probability(margin: FloatArray, variance: FloatArray) -> FloatArray:
     """``E[sigmoid(z)]`` for ``z ~ N(margin, variance)``, ``(n,)``; to 1e-7 at variances up to 9, 2e-5 up to 25."""
-    spread = np.sqrt(variance)
+    spread = np.sqrt(np.clip(variance, 0.0, 1e300))  # rounding may make it negative, a far row infinite
     total = np.zeros_like(margin)
     for node, weight in zip(_NODES, _WEIGHTS, strict=True):
         total += weight * sigmoid(margin + node * spread)
-    return total / _WEIGHTS.sum()
+    return np.minimum(total / _WEIGHTS.sum(), 1.0)
 
 
 def draws(posterior: Posterior, ids: IdArray, seed: Sequence[int]) -> FloatArray:

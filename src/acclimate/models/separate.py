@@ -8,6 +8,7 @@ import numpy as np
 
 from acclimate.arrays import FloatArray, IntArray, Posterior
 from acclimate.models.joint import Block
+from acclimate.models.likelihood import Loss
 from acclimate.models.posterior import DENSE_WIDTH, UpdateInfo, update_posteriors
 
 
@@ -32,6 +33,15 @@ class SeparateSolution:
         """Of each entity, in posterior standard deviations left to go."""
         return [self.info.decrement]
 
+    @property
+    def margin(self) -> FloatArray:
+        """The part of each row's margin that was learned, ``(n,)``."""
+        return self.block.design.margin(self.block.design.scaling.mean_in(self.after.mean))
+
+    def margin_of(self, _: int) -> FloatArray:
+        """The same: there is but one block."""
+        return self.margin
+
     def pieces(self, _: int) -> Iterator[IntArray]:
         """All entities: they are there already."""
         yield np.arange(self.block.design.count)
@@ -48,7 +58,14 @@ def is_separate(blocks: list[Block]) -> bool:
 
 
 def solve_separately(
-    block: Block, y: FloatArray, offset: FloatArray, weight: FloatArray, *, tolerance: float, max_steps: int
+    block: Block,
+    y: FloatArray,
+    offset: FloatArray,
+    weight: FloatArray,
+    *,
+    tolerance: float,
+    max_steps: int,
+    loss: Loss = "logistic",
 ) -> SeparateSolution:
     """The same optimum as :func:`acclimate.models.joint.solve_joint` finds for this block alone.
 
@@ -64,8 +81,9 @@ def solve_separately(
         y[order],
         grouping.indptr,
         offset=offset[order],
-        weight=weight[order],
+        weight=block.counted(weight)[order],
         diagonal="marginal" if block.form == "marginal" else "diagonal",
+        loss=loss,
         tolerance=tolerance / np.sqrt(design.count),
         max_steps=max_steps,
     )

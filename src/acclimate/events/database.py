@@ -1,0 +1,125 @@
+"""DuckDB with a bound on its memory, and a private folder for what exceeds it."""
+
+import fcntl
+import os
+import re
+import shutil
+import tempfile
+import weakref
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from acclimate.config import size_bytes
+from acclimate.errors import ConfigError
+from acclimate.storage.locks import locked_if_free
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection, DuckDBPyRelation
+
+_PER_THREAD = 64 * 2**20  # a sort holds some 50 MB in each
+_PREFIX = "acclimate-spill-"
+
+
+def quoted(name: str) -> str:
+    """A column name in SQL."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """A text in SQL."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def shown(text: str) -> str:
+    """A name or value in a message: on one line, and nothing in it that a terminal obeys or cannot write."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def reason(error: Exception) -> str:
+    """The first line of a message, without the class that DuckDB puts in front."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return shown(re.sub(r"^[\w ]+ Error: ", "", lines[0]))
+
+
+def size_in_bytes(memory_limit: str) -> int:
+    """The bytes of a ``memory_limit``.
+
+    Raises:
+        ConfigError: it is no size, or one that reading cannot do with.
+    """
+    try:
+        return size_bytes(str(memory_limit).strip())
+    except ConfigError as error:
+        raise ConfigError(f"memory_limit {error.message}", hint=error.hint) from error
+
+
+class Database:
+    """An in-memory DuckDB that spills to disk beyond ``memory_limit``.
+
+    Every query has a connection of its own, so that results can be read side by side and from any thread.
+    """
+
+    def __init__(self, memory_limit: str) -> None:
+        import duckdb
+
+        self.memory_limit = memory_limit
+        self.bytes = size_in_bytes(memory_limit)
+        self._frames: dict[str, pa.Table] = {}
+        spill = _spill_folder(self)
+        self._root = duckdb.connect(config={"memory_limit": f"{self.bytes}B", "temp_directory": spill})
+        self._root.execute("SET GLOBAL TimeZone = 'UTC'")
+        threads = self._root.execute("SELECT current_setting('threads')").fetchall()[0][0]
+        self._root.execute(f"SET GLOBAL threads = {max(1, min(int(threads), self.bytes // _PER_THREAD))}")
+
+    def connection(self) -> "DuckDBPyConnection":
+        """A new connection that sees all frames."""
+        connection = self._root.cursor()
+        for name, frame in self._frames.items():
+            connection.register(name, frame)
+        return connection
+
+    def query(self, sql: str) -> "DuckDBPyRelation":
+        """The result of a SELECT, not yet computed."""
+        return self.connection().sql(sql)
+
+    def add(self, frame: pa.Table) -> str:
+        """The name under which queries find the frame."""
+        name = f"frame_{len(self._frames)}"
+        self._frames[name] = frame
+        return name
+
+
+# --- the folder for what exceeds the memory: of mode 700, locked while its process lives ---------------------
+
+
+def _spill_folder(owner: Database) -> str:
+    """A new folder that goes with its owner; if the process is killed, with the next one that reads events."""
+    _clear_leftovers()
+    folder = tempfile.mkdtemp(prefix=_PREFIX)
+    descriptor = os.open(folder, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    weakref.finalize(owner, _clear, folder, descriptor, os.getpid())
+    return folder
+
+
+def _clear(folder: str, descriptor: int, process: int) -> None:
+    if os.getpid() == process:  # a fork leaves what is its parent's
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(descriptor)
+
+
+@cache
+def _clear_leftovers() -> None:
+    """Remove what dead processes of this user left."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        try:
+            if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+                continue
+            with locked_if_free(folder) as free:
+                if free:
+                    shutil.rmtree(folder, ignore_errors=True)
+        except OSError:  # another process was faster
+            continue

@@ -1,0 +1,130 @@
+"""What may enter a learner and what may leave it: numbers that arithmetic on them can hold.
+
+Products of features, weights and precisions have to stay below 1e308, the largest double. What is beyond the
+limits is named by column and rows before it is learned; what then is not finite never replaces what was.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from acclimate.arrays import FloatArray, IdArray, IntArray, Posterior
+from acclimate.errors import ModelError, RowError
+from acclimate.models.limits import LARGEST, LARGEST_COEFFICIENT, LARGEST_FEATURE, SMALLEST_FEATURE
+from acclimate.times import utc
+
+
+def check_size(column: str, values: FloatArray, time: IntArray) -> None:
+    """That weights or offsets, ``(n,)``, are none beyond :data:`LARGEST`; ``time`` is that of the rows.
+
+    Raises:
+        RowError: some are.
+    """
+    if values.max(initial=0.0) <= LARGEST and values.min(initial=0.0) >= -LARGEST:
+        return
+    rows = np.flatnonzero(~(np.abs(values) <= LARGEST))
+    raise RowError(
+        f"the {column} is beyond {LARGEST:g} in {_places(rows, values[rows], time)}",
+        hint="leave these rows out, or divide the column",
+    )
+
+
+def check_cells(effect: str, names: Sequence[str], X: "sparse.csr_array[Any]", time: IntArray) -> None:
+    """That no cell ``(n, d)`` is beyond :data:`LARGEST_FEATURE`; ``time`` is that of the rows.
+
+    Raises:
+        RowError: some are.
+    """
+    if X.data.max(initial=0.0) <= LARGEST_FEATURE and X.data.min(initial=0.0) >= -LARGEST_FEATURE:
+        return
+    cells = np.flatnonzero(~(np.abs(X.data) <= LARGEST_FEATURE))
+    column = int(X.indices[cells[0]])
+    cells = cells[X.indices[cells] == column]
+    rows = np.searchsorted(X.indptr, cells, side="right") - 1
+    raise RowError(
+        f"feature '{names[column]}' of effect '{effect}' is beyond {LARGEST_FEATURE:g} in "
+        f"{_places(rows, X.data[cells], time)}",
+        hint="divide the feature, or take its logarithm",
+    )
+
+
+def check_new_columns(effect: str, names: Sequence[str], X: "sparse.csr_array[Any]") -> None:
+    """That no column holds nothing but numbers below :data:`SMALLEST_FEATURE`: of these no prior has the unit.
+
+    Raises:
+        RowError: some do.
+    """
+    tiny = (np.abs(X.data) < SMALLEST_FEATURE) & (X.data != 0.0)
+    if not tiny.any():
+        return
+    there = X.data != 0.0
+    bad = np.bincount(X.indices[tiny], minlength=X.shape[1])
+    bad[bad < np.bincount(X.indices[there], minlength=X.shape[1])] = 0
+    if bad.any():
+        column = int(np.argmax(bad > 0))
+        raise RowError(
+            f"feature '{names[column]}' of effect '{effect}' is below {SMALLEST_FEATURE:g} in all {bad[column]:,} "
+            f"rows in which it is not 0, such as {X.data[(X.indices == column) & there][0]:g}",
+            hint="multiply the feature, or leave it out",
+        )
+
+
+def _places(rows: IntArray, values: FloatArray, time: IntArray) -> str:
+    """How many rows, and where the first of them is."""
+    count, at = len(np.unique(rows)), int(rows[0])
+    moment = utc(int(time[at])).isoformat(timespec="seconds")
+    return f"{count:,} of {len(time):,} rows, such as {values[0]:g} in row {at} (at {moment})"
+
+
+def check_posterior(
+    place: str, names: Sequence[str], posterior: Posterior, *, ids: IdArray | None = None, kept: str = "float64"
+) -> None:
+    """That a posterior of one block, or of the entities ``ids``, is one, in the digits that it is ``kept`` in.
+
+    Raises:
+        ModelError: a mean or precision is not finite, or a precision not positive definite.
+    """
+    rounded = posterior if kept == "float64" else Posterior(*map(_rounded, (posterior.mean, posterior.precision)))
+    reached = np.abs(rounded.mean) <= LARGEST_COEFFICIENT
+    sound = np.asarray(reached.all(axis=-1) & rounded.P.positive())
+    if sound.all():
+        return
+    finite = reached & np.isfinite(rounded.precision.sum(axis=-1) if rounded.is_full else rounded.precision)
+    lost = np.argwhere(~np.atleast_2d(finite)[~np.atleast_1d(sound)])
+    columns = _some([names[column] for column in np.unique(lost[:, 1]).tolist()])
+    kind, what = ("posterior", f"finite in {columns}") if columns else ("precision", "positive definite")
+    if ids is not None:
+        bad = ids[~sound].tolist()
+        kind, place = f"{kind}s", f"{len(bad):,} of {len(ids):,} entities of '{place}' ({_some(bad)})"
+    digits, way_out = ("", "") if kept == "float64" else (f", rounded to {kept}", "use states: float64; ")
+    raise ModelError(
+        f"the {kind} of {place} would not be {what}{digits}: nothing was changed",
+        hint=f"{way_out}look for extreme weights, offsets or ridges; bring features to means and spreads around 1",
+    )
+
+
+def _rounded(values: FloatArray) -> FloatArray:
+    return values.astype(np.float32).astype(np.float64)
+
+
+def _some(values: Sequence[Any]) -> str:
+    """The first three."""
+    return ", ".join(map(str, values[:3])) + (" ..." if len(values) > 3 else "")
+
+
+def check_arrays(learner: str, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """That all numbers are finite: the last look before a learner is saved, whatever it is.
+
+    Raises:
+        ModelError: some are not.
+    """
+    for name, array in arrays.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            count = array.size - int(np.isfinite(array).sum())
+            raise ModelError(
+                f"{count:,} of {array.size:,} numbers in '{name}' of a {learner} are not finite: it is not saved",
+                hint="fit anew from events without extreme weights, offsets or features",
+            )

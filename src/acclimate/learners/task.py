@@ -1,0 +1,239 @@
+"""A batch made ready to be learned: who learns from it, from which rows, and how much each of these counts."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from acclimate.arrays import BoolArray, EntityStates, FloatArray, IntArray, Posterior
+from acclimate.config import RandomEffect
+from acclimate.learners.batch import Batch, Seen, sampled
+from acclimate.learners.effects import FIXED, Effect
+from acclimate.learners.shared import Shared, unknown
+from acclimate.models.blocks import Design
+from acclimate.models.joint import Block
+from acclimate.models.scoring import Term, margins
+
+
+@dataclass(frozen=True)
+class Part:
+    """One effect in a batch that is learned.
+
+    ``effect``: with the columns of the batch. ``states``: of the batch's distinct entities ``(t,)``, as they are
+    before it. ``codes``: which of these each row is of, ``(n,)``. ``latest`` and ``rows`` ``(t,)``: the time of
+    their last event here, and how many they have. ``learns`` and ``waits`` ``(t,)``: whether an entity learns from
+    the batch together with all others, or on its own and unseen by them, since it has too few rows yet; neither
+    where the effect is locked. ``active``: how much each row counts here by its age ``(n,)``; ``sample``: the
+    same by ``max_rows``, 0 for rows that others stand for; none where all count whole.
+    """
+
+    effect: Effect
+    states: EntityStates
+    codes: IntArray
+    latest: IntArray
+    rows: IntArray
+    learns: BoolArray
+    waits: BoolArray
+    active: FloatArray | None = None
+    sample: FloatArray | None = None
+
+    @property
+    def learners(self) -> IntArray:
+        """The entities that learn, as places among the batch's."""
+        return np.flatnonzero(self.learns)
+
+    def design(self, X: Any, weight: FloatArray) -> Design:
+        """The rows ``(n, d)`` of the entities that learn; ``weight`` is ``(n,)``."""
+        return _design(self, X, self.codes, self.learns, weight)
+
+    def prior(self, places: IntArray) -> Posterior:
+        """Of some entities; one for all where none of the batch's is known."""
+        if not self.states.rows.any():
+            return self.effect.population.at(None)
+        return self.effect.prior(states_at(self.states, places), self.latest[places])
+
+    def known(self) -> FloatArray:
+        """The means ``(t, d)`` of all entities as others see them: at the population while they wait."""
+        return self.effect.shown(self.states).posterior.mean
+
+    def at_population(self, population: Posterior) -> "Part":
+        """The same with all entities at a new population."""
+        effect = replace(self.effect, population=population)
+        return replace(self, effect=effect, states=unknown(effect, self.states.ids))
+
+    def changed(self, places: IntArray, posterior: Posterior) -> EntityStates:
+        """The states after the batch of some entities."""
+        return EntityStates(
+            self.states.ids[places],
+            posterior,
+            self.effect.last(self.states, self.latest)[places],
+            self.states.rows[places] + self.rows[places],
+        )
+
+
+def states_at(states: EntityStates, places: IntArray) -> EntityStates:
+    """The states at these places."""
+    return EntityStates(
+        states.ids[places], states.posterior.at(places), states.touched[places], states.rows[places]
+    )
+
+
+@dataclass(frozen=True)
+class Outside:
+    """The rows ``(m,)`` that one effect, by its place, is known for but does not learn from with all others."""
+
+    part: int
+    rows: IntArray
+    seen: Seen
+
+
+@dataclass(frozen=True)
+class Task:
+    """A batch made ready: designs in standardised form instead of the rows as they were read.
+
+    ``designs``: of the effects that learn, by place among ``parts``. ``label``, ``offset`` and ``weight`` are
+    ``(n,)``.
+    """
+
+    parts: list[Part]
+    designs: dict[int, Design]
+    outside: list[Outside]
+    label: FloatArray
+    offset: FloatArray
+    weight: FloatArray
+
+    def margins(self, parts: Sequence[Part]) -> FloatArray:
+        """What is known of each row's margin ``(n,)``: its offset, locked effects, entities that wait."""
+        z = self.offset.astype(np.float64)
+        for one in self.outside:
+            z[one.rows] += _margin(parts[one.part], one.seen)
+        return z
+
+    def blocks(self, parts: Sequence[Part], places: Sequence[int] | None = None) -> list[Block]:
+        """Effects that learn, all or at some places, at their priors of now."""
+        return [
+            Block(self.designs[k], parts[k].prior(parts[k].learners), parts[k].effect.form, parts[k].active)
+            for k in (self.designs if places is None else places)
+        ]
+
+    def waiting(self, parts: Sequence[Part], margin: FloatArray) -> "list[Waiting]":
+        """The entities that wait, given the margins ``(n,)`` of all rows at what was learned."""
+        return [self._waiting(parts[one.part], one, margin) for one in self.outside if parts[one.part].waits.any()]
+
+    def _waiting(self, part: Part, outside: Outside, margin: FloatArray) -> "Waiting":
+        rows, seen, places = outside.rows, outside.seen, np.flatnonzero(part.waits)
+        design = _design(part, seen.X, seen.codes, part.waits, self.weight[rows])
+        active = None if part.active is None else part.active[rows]
+        block = Block(design, part.prior(places), part.effect.form, active)
+        return Waiting(part, places, block, rows, margin[rows] - _margin(part, seen))
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """The entities of one effect that wait, and their rows: nobody else learns from what they learn.
+
+    ``places``: theirs among the batch's; ``block``: over their ``rows``, whose other margin is ``offset``.
+    """
+
+    part: Part
+    places: IntArray
+    block: Block
+    rows: IntArray
+    offset: FloatArray
+
+
+def prepared(
+    batch: Batch, taken: Mapping[str, EntityStates], shared: Shared, *, locked: Collection[str] = ()
+) -> Task:
+    """A batch made ready; it is not needed any more then, and large ones should not stand in memory twice.
+
+    Args:
+        batch: from :func:`acclimate.learners.shared.begun` or :func:`acclimate.learners.shared.grown`.
+        taken: of each random effect the states of the batch's entities, in the order in which it has them.
+        shared: from there too.
+        locked: effects that stay as they are and count as offsets.
+    """
+    states = {FIXED: shared.fixed_states, **taken}
+    parts = [
+        _part(seen, states[seen.effect.name], batch, locked=seen.effect.name in locked) for seen in batch.seen
+    ]
+    largest = max(parts, key=lambda part: len(part.states) * len(part.effect.index))
+    # In the order of the entities of the largest effect: what is worked on together lies together.
+    batch, parts = _at(batch, parts, np.argsort(largest.codes, kind="stable"))
+    parts = [replace(part, active=_active(part, batch), sample=_sample(part, batch)) for part in parts]
+    batch, parts = _without_idle(batch, parts)
+    designs = {
+        k: part.design(seen.X, batch.weight)
+        for k, (part, seen) in enumerate(zip(parts, batch.seen, strict=True))
+        if part.learns.any()
+    }
+    return Task(parts, designs, _outside(parts, batch), batch.label, batch.offset, batch.weight)
+
+
+def _part(seen: Seen, states: EntityStates, batch: Batch, *, locked: bool) -> Part:
+    count = len(seen.ids)
+    latest = np.full(count, np.iinfo(np.int64).min)
+    np.maximum.at(latest, seen.codes, batch.time)
+    rows = np.bincount(seen.codes, minlength=count)
+    enough = states.rows + rows >= seen.effect.least_rows
+    free = not locked
+    return Part(seen.effect, states, seen.codes, latest, rows, learns=enough & free, waits=~enough & free)
+
+
+def _sample(part: Part, batch: Batch) -> FloatArray | None:
+    """How much each row counts for an effect where a sample stands for very many."""
+    declared = part.effect.declared
+    most = declared.max_rows if isinstance(declared, RandomEffect) else None
+    if most is None or not part.learns.any() or part.rows.max() <= most:
+        return None
+    return sampled(batch, part.codes, most)
+
+
+def _active(part: Part, batch: Batch) -> FloatArray | None:
+    """How much each row counts for an effect: old rows fade."""
+    if part.effect.declared.half_life is None or not (part.learns | part.waits).any():
+        return None
+    return part.effect.kept(part.effect.last(part.states, part.latest)[part.codes] - batch.time)
+
+
+def _without_idle(batch: Batch, parts: list[Part]) -> tuple[Batch, list[Part]]:
+    """Without the rows that count for no effect that learns."""
+    free = [part for part in parts if (part.learns | part.waits).any()]
+    counts = np.zeros(len(batch), np.bool_)
+    for part in free:
+        if part.sample is None:
+            return batch, parts
+        counts |= part.sample > 0.0
+    return (batch, parts) if not free or counts.all() else _at(batch, parts, np.flatnonzero(counts))
+
+
+def _at(batch: Batch, parts: list[Part], rows: IntArray) -> tuple[Batch, list[Part]]:
+    """Only these rows, in this order."""
+    batch = batch.at(rows)
+    taken = [
+        replace(
+            part,
+            codes=seen.codes,
+            active=None if part.active is None else part.active[rows],
+            sample=None if part.sample is None else part.sample[rows],
+        )
+        for part, seen in zip(parts, batch.seen, strict=True)
+    ]
+    return batch, taken
+
+
+def _outside(parts: Sequence[Part], batch: Batch) -> list[Outside]:
+    rows = [np.flatnonzero(~part.learns[part.codes]) for part in parts]
+    return [Outside(k, rows[k], seen.at(rows[k])) for k, seen in enumerate(batch.seen) if len(rows[k])]
+
+
+def _design(part: Part, X: Any, codes: IntArray, chosen: BoolArray, weight: FloatArray) -> Design:
+    """The rows of some entities: of each row which of these it is of, -1 for none."""
+    entity = np.where(chosen, np.cumsum(chosen) - 1, -1)[codes]
+    return Design.of(X, entity, int(chosen.sum()), weight=weight, centre=part.effect.form == "full")
+
+
+def _margin(part: Part, seen: Seen) -> FloatArray:
+    """What an effect adds to the margins of some rows, as far as it is known."""
+    return margins([Term(seen.X, seen.codes, seen.ids, part.known())], np.zeros(len(seen.codes)))

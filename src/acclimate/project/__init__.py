@@ -1,0 +1,10 @@
+"""The project file: one YAML file describes a recommender, every command reads it.
+
+Environment variables (``${NAME}``, ``${NAME:-default}``) expand in every text, relative paths start at the file's
+folder, and ``key=value`` overrides go on top.
+"""
+
+from acclimate.project.load import load_project, parse_project
+from acclimate.project.sections import ArmSection, EventsSection, Project, ReplaySection
+
+__all__ = ["ArmSection", "EventsSection", "Project", "ReplaySection", "load_project", "parse_project"]

@@ -1,0 +1,175 @@
+"""The sections of a project file as records; the schema and the learners are those of ``config``."""
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated, Any, get_args
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    TypeAdapter,
+    ValidationError,
+)
+from pydantic.dataclasses import dataclass
+from pydantic_core import PydanticCustomError
+
+from acclimate.config import (
+    BUILT_IN_ARMS,
+    LEARNERS,
+    Duration,
+    LearnerParameters,
+    Name,
+    Names,
+    NdcgAt,
+    Regime,
+    Resamples,
+    Schema,
+    Seed,
+    Size,
+    record_of,
+)
+from acclimate.errors import ConfigError, nearest
+
+_STRICT = ConfigDict(extra="forbid")
+
+
+def _as_learner(section: Any) -> LearnerParameters:
+    """The record of the section's kind; errors inside keep their place."""
+    if type(section) in LEARNERS:
+        return section
+    if not isinstance(section, Mapping):
+        raise PydanticCustomError("learner", "should be a section of keys")
+    try:
+        record: Any = record_of(str(section["kind"]))
+    except KeyError:
+        raise _at_key("kind", "is missing", section) from None
+    except ConfigError as error:
+        raise _at_key("kind", str(error), section) from error
+    known = {field.name for field in fields(record)}
+    if unknown := [str(key) for key in section if key not in known]:
+        errors: Any = [{"type": "unexpected_keyword_argument", "loc": (key,), "input": section} for key in unknown]
+        raise ValidationError.from_exception_data("learner", errors)
+    return TypeAdapter(record).validate_python(section)
+
+
+def _at_key(key: str, what: str, section: Any) -> ValidationError:
+    # Braces in a message would be read as a template.
+    error = PydanticCustomError("learner", "{what}", {"what": what})
+    return ValidationError.from_exception_data("learner", [{"type": error, "loc": (key,), "input": section}])
+
+
+def _as_arm(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+def _as_time(value: Any) -> Any:
+    """YAML reads some times as dates; the rest must be ISO 8601."""
+    text = value.isoformat() if isinstance(value, dt.date) else value
+    try:
+        year = dt.datetime.fromisoformat(text).year
+    except (TypeError, ValueError):
+        raise ValueError(f"'{value}' is no time; write 2022-04-25 or 2022-04-25T18:00") from None
+    if not 1900 <= year <= 2200:  # what lies far outside of it cannot be counted from in every zone
+        raise ValueError(f"'{text}' is outside the years 1900 to 2200")
+    return text
+
+
+def _none_empty(paths: Sequence[str]) -> Sequence[str]:
+    if "" in paths:
+        raise ValueError("is empty: give a path, a folder or a glob")
+    return paths
+
+
+_Time = Annotated[str, BeforeValidator(_as_time)]
+_Id = Annotated[int, Field(ge=-(2**63), lt=2**64)]
+SomeLearner = Annotated[Any, PlainValidator(_as_learner)]
+
+
+@dataclass(frozen=True, config=_STRICT)
+class EventsSection:
+    """Where the events lie (a path, a glob, a folder, or several), and what they mean."""
+
+    path: Annotated[Names, Field(min_length=1), AfterValidator(_none_empty)]
+    schema: Schema
+
+
+@dataclass(frozen=True, config=_STRICT)
+class ArmSection:
+    """One arm of the replay: a built-in one by its name alone, or one of your own.
+
+    ``python`` is ``file.py:Name``, an object (or a class that makes one without arguments) with ``fit``,
+    ``update`` and ``predict``; ``learner`` one of the project's. ``regime`` says when it learns, ``window`` on how
+    much of the past a retrained one.
+    """
+
+    name: Name
+    regime: Regime | None = None
+    window: Duration | None = None
+    python: str | None = None
+    learner: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.python and self.learner:
+            raise ValueError("an arm is made of 'python' or of a 'learner', not of both")
+        if not (self.python or self.learner) and self.name not in BUILT_IN_ARMS:
+            hint = nearest(self.name, BUILT_IN_ARMS)
+            raise ValueError(
+                f"no built-in arm '{self.name}' ({hint}); one of your own needs 'python' or 'learner'"
+            )
+        built_in = not (self.python or self.learner)
+        if built_in and self.name in get_args(Regime) and self.regime not in (None, self.name):
+            raise ValueError(f"the built-in arm '{self.name}' cannot be {self.regime}: give it a 'learner' too")
+
+
+@dataclass(frozen=True, config=_STRICT)
+class ReplaySection:
+    """What :func:`acclimate.replay` is asked for; ``learner`` is the one behind the built-in arms.
+
+    Without ``arms`` there are all built-in ones that go with that learner.
+    """
+
+    start: _Time
+    every: Duration = "1d"
+    end: _Time | None = None
+    arms: list[Annotated[ArmSection, BeforeValidator(_as_arm)]] | None = None
+    learner: str | None = None
+    label_delay: Duration | None = None
+    ndcg_at: NdcgAt = 10
+    within: Names = ()
+    follow: str | _Id | None = None
+    resamples: Resamples = 200
+    seed: Seed = 0
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Project:
+    """A whole project file; ``folder`` is where it lies.
+
+    ``memory_limit`` is of sorting and joining the events; what exceeds it goes to disk.
+    """
+
+    name: Name
+    folder: Path
+    events: EventsSection
+    learners: Annotated[dict[Name, SomeLearner], Field(min_length=1)]
+    replay: ReplaySection | None = None
+    memory_limit: Size = "1GB"
+
+    def learner(self, name: str | None = None) -> LearnerParameters:
+        """What declares a learner, by name; that of the only one without a name.
+
+        Raises:
+            ConfigError: there is none of that name, or several and no name.
+        """
+        if name is None and len(self.learners) == 1:
+            return next(iter(self.learners.values()))
+        if name is None:
+            raise ConfigError(f"which of the learners {', '.join(self.learners)}?", hint="name one")
+        if name not in self.learners:
+            raise ConfigError(f"no learner '{name}' in the project", hint=nearest(name, self.learners))
+        return self.learners[name]

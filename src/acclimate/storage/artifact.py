@@ -1,0 +1,291 @@
+"""Models on disk: immutable generations of arrays (safetensors) and tables (Parquet) behind one manifest.
+
+::
+
+    model/
+        manifest.json       what it is, and each file with its size and SHA-256; replaced at once by the next one
+        generation-7/       arrays.safetensors and <table>.parquet, never changed
+
+A reader that began with one manifest finds the files of that one or none at all, and then begins anew.
+"""
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Generator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from acclimate.errors import ConfigError, MismatchError, OutputExistsError
+from acclimate.storage.locks import locked, sync
+from acclimate.storage.manifest import (
+    MANIFEST,
+    PARTIAL,
+    Differs,
+    Manifest,
+    Part,
+    check_artifact,
+    damaged,
+    part_of,
+    proved_bytes,
+    read_manifest,
+    reading,
+    write_manifest,
+)
+from acclimate.storage.places import check_free, check_taken, named, telling, workshop
+
+_ARRAYS = "arrays.safetensors"
+_TYPES = {"F64": "<f8", "F32": "<f4", "I64": "<i8", "I32": "<i4", "U64": "<u8", "U8": "u1", "BOOL": "?"}
+"""Those that learners keep, by the names that safetensors gives them."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What :func:`read_artifact` found."""
+
+    manifest: dict[str, Any]
+    arrays: dict[str, NDArray[Any]]
+    tables: dict[str, pa.Table]
+
+
+@dataclass(frozen=True)
+class _Model:
+    """What is to be written: ``content`` is what the manifest says beside the files."""
+
+    content: dict[str, Any]
+    arrays: Mapping[str, NDArray[Any]]
+    tables: Mapping[str, pa.Table]
+
+
+def write_artifact(
+    path: str | Path,
+    *,
+    kind: str,
+    manifest: Mapping[str, Any],
+    arrays: Mapping[str, NDArray[Any]],
+    tables: Mapping[str, pa.Table],
+    overwrite: bool = False,
+    expected: str | None = None,
+) -> str:
+    """Write one model; see :class:`Stored` for its parts. Whoever reads meanwhile reads the old one or the new.
+
+    Args:
+        path: a folder; an existing model in it is replaced if ``overwrite`` is asked for.
+        kind: of the learner.
+        manifest: what JSON can hold.
+        arrays: by name.
+        tables: by name.
+        overwrite: replace a model that is there.
+        expected: the seal of the model that is to be replaced, where it must be that very one.
+
+    Returns:
+        The seal of what was written.
+
+    Raises:
+        ConfigError: ``path`` is empty.
+        OutputExistsError: the place is taken, or no longer holds what was expected.
+        OutputError: the disk is full, or the place cannot be written.
+    """
+    path = named(path)
+    model = _Model({"kind": kind, "tables": sorted(tables), **manifest}, arrays, tables)
+    while True:
+        check_free(path, "model", overwrite=overwrite)
+        with telling(path):
+            seal = _replaced(path, model, overwrite, expected) if path.exists() else _begun(path.resolve(), model)
+        if seal is not None:
+            return seal
+
+
+def read_artifact(path: str | Path, *, kind: str) -> Stored:
+    """Read a model of the given kind; every byte is checked.
+
+    Raises:
+        FormatError: there is none, it is damaged, or another format version wrote it.
+        MismatchError: it is of another kind, or no model.
+    """
+    path = Path(path)
+    while True:
+        manifest = _model_manifest(path)
+        if manifest.content["kind"] != kind:
+            raise MismatchError(f"{path} holds a '{manifest.content['kind']}', not a '{kind}'")
+        with reading(path):
+            try:
+                return _read(path, manifest)
+            except (FileNotFoundError, Differs):
+                if read_manifest(path).seal == manifest.seal:
+                    raise  # nobody replaced it meanwhile
+
+
+def read_kind(path: str | Path) -> str:
+    """The kind of a model.
+
+    Raises:
+        FormatError: there is none, it is damaged, or another format version wrote it.
+        MismatchError: it is no model.
+    """
+    return str(_model_manifest(Path(path)).content["kind"])
+
+
+@contextmanager
+def unpacking(path: str | Path) -> Generator[None]:
+    """Take an artefact apart in the block; what it lacks there is damage.
+
+    Raises:
+        FormatError: a part is absent, or not what it should be.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, ConfigError) as error:
+        raise damaged(path, error) from error
+
+
+@contextmanager
+def only_writer(path: str | Path, on_wait: Callable[[], None] | None = None) -> Generator[None]:
+    """Be the only one who writes this model, from before it is loaded to after it is saved.
+
+    ``on_wait`` is called if another one is at it, before the wait.
+
+    Raises:
+        FormatError: there is no such folder.
+    """
+    with ExitStack() as stack:
+        with reading(Path(path)):
+            stack.enter_context(locked(Path(path), on_wait))
+        yield
+
+
+# --- writing -------------------------------------------------------------------------------------------------
+
+
+def _begun(final: Path, model: _Model) -> str | None:
+    """A new folder with its first generation; none if the name was taken meanwhile."""
+    with workshop(final) as room:
+        new = room / "new"
+        new.mkdir()
+        seal = _write_generation(new, 1, model)
+        try:
+            new.rename(final)
+        except OSError:
+            if final.exists():
+                return None
+            raise
+        sync(final.parent)
+    return seal
+
+
+def _replaced(path: Path, model: _Model, overwrite: bool, expected: str | None) -> str | None:
+    """The next generation in a folder that is there; none if it is gone."""
+    try:
+        with locked(path):
+            check_taken(path, "model", overwrite=overwrite)
+            current = read_manifest(path) if (path / MANIFEST).exists() else None
+            if expected is not None and (current is None or current.seal != expected):
+                raise OutputExistsError(
+                    f"{path} was saved by another since this model was loaded from it; nothing was touched",
+                    hint="load it again and repeat what was done, or save elsewhere",
+                )
+            number = int(current.content["generation"]) if current else 0
+            _keep_only(path, number)
+            try:
+                seal = _write_generation(path, number + 1, model)
+            except BaseException:
+                _keep_only(path, number)
+                raise
+            _keep_only(path, number + 1)
+            return seal
+    except FileNotFoundError:
+        if path.exists():
+            raise
+        return None
+
+
+def _keep_only(path: Path, number: int) -> None:
+    """Remove all generations but one, and what else a save that failed left behind."""
+    (path / PARTIAL).unlink(missing_ok=True)
+    for folder in path.glob("generation-*"):
+        if re.fullmatch(r"generation-\d+", folder.name) and folder.name != _generation(number):
+            shutil.rmtree(folder)
+
+
+def _generation(number: int) -> str:
+    return f"generation-{number}"
+
+
+def _write_generation(folder: Path, number: int, model: _Model) -> str:
+    import pyarrow.parquet as pq
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
+
+    generation = folder / _generation(number)
+    generation.mkdir()
+    try:
+        save_file(
+            {name: np.ascontiguousarray(array) for name, array in model.arrays.items()}, generation / _ARRAYS
+        )
+    except SafetensorError as error:  # what the disk refuses is told in the text alone
+        raise OSError(str(error)) from error
+    for name, table in model.tables.items():
+        pq.write_table(table, generation / f"{name}.parquet")
+    files = _settled(generation)
+    content = {"generation": number, **model.content}
+    return write_manifest(folder, content, "model", files)
+
+
+def _settled(generation: Path) -> dict[str, Part]:
+    """Files as they are to stay: with the modes that the umask allows, on the disk, and known by their hashes."""
+    mode = generation.stat().st_mode & 0o666  # the folder was made by it; safetensors keeps files to the owner
+    paths = sorted(generation.iterdir())
+    for path in paths:
+        path.chmod(mode)
+    with ThreadPoolExecutor(1) as pool:  # a disk is slow: meanwhile the hashes are computed
+        syncing = [pool.submit(sync, path) for path in (*paths, generation)]
+        files = {f"{generation.name}/{path.name}": part_of(path) for path in paths}
+        for waiting in syncing:
+            waiting.result()
+    return files
+
+
+# --- reading -------------------------------------------------------------------------------------------------
+
+
+def _model_manifest(path: Path) -> Manifest:
+    manifest = read_manifest(path)
+    check_artifact(manifest, path, "model")
+    return manifest
+
+
+def _read(path: Path, manifest: Manifest) -> Stored:
+    import pyarrow.parquet as pq
+
+    files = {name.rpartition("/")[2]: (name, part) for name, part in manifest.files.items()}
+
+    def proved(name: str) -> NDArray[np.uint8]:
+        full_name, part = files[name]
+        return proved_bytes(path, full_name, part)
+
+    arrays = _arrays_in(proved(_ARRAYS))
+    tables = {
+        name: pq.read_table(pa.BufferReader(proved(f"{name}.parquet").data)) for name in manifest.content["tables"]
+    }
+    return Stored(manifest.content, arrays, tables)
+
+
+def _arrays_in(data: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+    """The arrays of a safetensors file as views of its bytes: the very ones that were proved, and no second copy.
+
+    The format: the length of a header (8 bytes), the header (JSON: type, shape and place of each), the values.
+    """
+    length = int(data[:8].view("<u8")[0])
+    header: dict[str, Any] = json.loads(data[8 : 8 + length].tobytes())
+    values = data[8 + length :]
+    return {
+        name: values[slice(*array["data_offsets"])].view(_TYPES[array["dtype"]]).reshape(array["shape"])
+        for name, array in header.items()
+    }
