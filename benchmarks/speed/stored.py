@@ -49,7 +49,13 @@ def rows(seed: int, users: int) -> ac.Events:
 
 
 def store(users: int, folder: Path) -> None:
-    """Save a model that knows all users: fitted on some, the others put beside them."""
+    """Save a model that knows all users."""
+    model_of(users).save(folder / "model")
+    _children.tell()
+
+
+def model_of(users: int) -> ac.GLMix:
+    """A model that knows so many users: fitted on some, the others put beside them."""
     model = ac.GLMix(fixed=ac.FixedEffect(["x"]), random=[ac.RandomEffect("user", ["x"])])
     model.fit(rows(0, users))
     rng, d = np.random.default_rng(1), COEFFICIENTS
@@ -59,8 +65,7 @@ def store(users: int, folder: Path) -> None:
         posterior = ac.Posterior(rng.normal(size=(len(ids), d)), root @ np.swapaxes(root, 1, 2) + d * np.eye(d))
         states = ac.EntityStates(ids, posterior, np.full(len(ids), model.cut), np.full(len(ids), 20))
         model.entities.commit({"user": (states,)})
-    model.save(folder / "model")
-    _children.tell()
+    return model
 
 
 def load(users: int, folder: Path) -> None:
