@@ -8,7 +8,7 @@ OUT    ?= demo
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_BUILD_CONSTRAINT := $(PIP_CONSTRAINT)
 
-.PHONY: setup demo test check bench clean
+.PHONY: setup demo test check audit bench clean
 .DEFAULT_GOAL := test
 
 setup: $(READY)
@@ -31,8 +31,11 @@ check: $(READY)     ## lint, types, documentation
 	$(BIN)/pyright
 	$(BIN)/sphinx-build -W -q -b html docs docs/_build/html
 
+audit:              ## known vulnerabilities of the pinned versions, where their service can be reached
+	PYTHON=$(PYTHON) .ci/audit
+
 bench: $(READY)     ## speed of the core; figures are printed, never asserted
 	$(BIN)/python -m benchmarks.speed
 
 clean:
-	rm -rf $(VENV) docs/_build demo
+	rm -rf $(VENV) .audit docs/_build demo
