@@ -167,7 +167,9 @@ def test_late_rows_are_counted_and_named_and_can_be_learned_once(folder: Path, t
 
 def test_what_was_skipped_or_learned_by_other_means_did_not_come_late(project: Project, model: Path) -> None:
     told, log = list[str](), pipeline.open_events(project)
-    pipeline.update(project, model, since="2024-01-05", until="2024-01-06")
+    pipeline.update(project, model, since="2024-01-05", until="2024-01-06", tell=told.append)
+    assert told == ["60 new events before 2024-01-05T00:00:00+00:00 are skipped, and are not learned later"]
+    told.clear()
     learners.load(model).update(log.between("2024-01-06", "2024-01-07")).save(model, overwrite=True)
     pipeline.update(project, model, tell=told.append)
     assert told == []

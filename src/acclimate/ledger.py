@@ -63,6 +63,18 @@ def late_events(log: Events, model: Learner, since: Instant | None, until: Insta
     return asked
 
 
+def skipped_rows(log: Events, model: Learner, events: Events) -> str:
+    """What an update leaves out since it was asked to start later than it could; empty where there is nothing."""
+    if events.start is None or events.start <= model.cut + 1:
+        return ""
+    count = log.between(model.cut + 1, events.start).count()
+    return (
+        f"{count:,} new events before {_time(events.start)} are skipped, and are not learned later"
+        if count
+        else ""
+    )
+
+
 def with_line(
     history: tuple[Learned, ...], events: Events, cut: int, *, late: bool = False
 ) -> tuple[Learned, ...]:
@@ -80,13 +92,15 @@ def late_rows(log: Events, model: Learner) -> str:
     learned_late = sum(line.rows for line in model.history if line.late)
     more = [(line, log.between(_begin(line), line.end).count() - line.rows) for line in lines[-_RECENT:]]
     named = [(line, count) for line, count in more if count > 0]
-    extra = sum(count for _, count in named) - learned_late  # which may lie in the log as well
-    if extra <= 0:
+    extra = sum(count for _, count in named)
+    if not extra:
         return ""
+    known = f" (of which {learned_late:,} may have been learned by --late)" if learned_late else ""
     spans = [f"{count:,} from {_time(_begin(line))} to {_time(line.end)}" for line, count in named[:_SHOWN]]
     return (
-        f"{extra:,} events came after others of their time were learned, and are left out: {', '.join(spans)}"
-        f"{', ...' * (len(named) > _SHOWN)}; to learn them, give a log of them alone and use --late"
+        f"{extra:,} events came after others of their time were learned, and are left out{known}: "
+        f"{', '.join(spans)}{', ...' * (len(named) > _SHOWN)}; "
+        "to learn them, give a log of them alone and use --late"
     )
 
 

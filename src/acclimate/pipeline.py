@@ -103,7 +103,8 @@ def update(
         log = open_events(project)
         choose = ledger.late_events if late else ledger.new_events
         events = choose(log, model, since, until)
-        if not late and (warning := ledger.late_rows(log, model)):
+        warnings = [] if late else [ledger.late_rows(log, model), ledger.skipped_rows(log, model, events)]
+        for warning in filter(None, warnings):
             tell(warning)
         before = model.cut
         model.update(events)

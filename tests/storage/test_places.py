@@ -87,6 +87,21 @@ def test_a_file_that_was_added_is_named(tmp_path, artifact, added):
     assert content(tmp_path) == before
 
 
+@pytest.mark.parametrize("name", ["generation-9/my.parquet", "generation-1/notes.txt", "generation-0.parquet"])
+def test_a_name_like_a_generations_makes_no_file_ours(tmp_path, name):
+    (tmp_path / "out" / name).parent.mkdir(parents=True)
+    (tmp_path / "out" / name).write_text("mine")
+    for overwrite in (False, True):
+        with pytest.raises(OutputExistsError):
+            put(tmp_path / "out", "model", overwrite=overwrite)
+    put(tmp_path / "model", "model")
+    (tmp_path / "model" / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / "model" / name).write_text("mine")
+    with pytest.raises(OutputExistsError, match=f"did not write: {name}"):
+        put(tmp_path / "model", "model", overwrite=True)
+    assert [data for data in content(tmp_path).values() if data == b"mine"] == [b"mine"] * 2
+
+
 @pytest.mark.parametrize("artifact", ["report", "project"])
 def test_a_file_that_was_changed_is_named(tmp_path, artifact):
     put(tmp_path / "out", artifact)

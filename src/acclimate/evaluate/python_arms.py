@@ -2,6 +2,7 @@
 
 import importlib.util
 import inspect
+import os
 import sys
 import traceback
 from collections.abc import Generator, Iterable, Mapping
@@ -83,9 +84,10 @@ def _importing(path: Path) -> Generator[None]:
 
 def _place(error: BaseException, files: Iterable[Path]) -> tuple[Path, int | None] | None:
     """The innermost line of one of the files that the exception has passed through."""
-    known = {str(path): path for path in files}
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in known]
-    return (known[frames[-1].filename], frames[-1].lineno) if frames else None
+    known = {os.path.abspath(path): path for path in files}
+    frames = traceback.extract_tb(error.__traceback__)
+    passed = [(os.path.abspath(frame.filename), frame.lineno) for frame in frames]
+    return next(((known[file], line) for file, line in reversed(passed) if file in known), None)
 
 
 def _described(error: BaseException, path: Path, line: int | None) -> str:

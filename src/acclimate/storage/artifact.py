@@ -10,7 +10,6 @@ A reader that began with one manifest finds the files of that one or none at all
 """
 
 import json
-import re
 import shutil
 from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -207,11 +206,11 @@ def _replaced(path: Path, model: _Model, overwrite: bool, expected: str | None) 
 
 
 def _keep_only(path: Path, number: int) -> None:
-    """Remove all generations but one, and what else a save that failed left behind."""
+    """Remove the generations before and after this one, and what else a save that failed left behind."""
     (path / PARTIAL).unlink(missing_ok=True)
-    for folder in path.glob("generation-*"):
-        if re.fullmatch(r"generation-\d+", folder.name) and folder.name != _generation(number):
-            shutil.rmtree(folder)
+    for other in (number - 1, number + 1):
+        if (path / _generation(other)).is_dir():
+            shutil.rmtree(path / _generation(other))
 
 
 def _generation(number: int) -> str:

@@ -17,7 +17,6 @@ from acclimate.errors import AcclimateError, ConfigError, FormatError, OutputErr
 from acclimate.storage.locks import locked, locked_if_free, sync
 from acclimate.storage.manifest import (
     MANIFEST,
-    PARTIAL,
     Artifact,
     Differs,
     Manifest,
@@ -36,7 +35,7 @@ _ADVICE = {
     errno.EROFS: "the file system is read-only; write elsewhere",
 }
 _TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR, errno.EISDIR)
-_GENERATION = re.compile(r"generation-\d+(/[\w.-]+\.(safetensors|parquet))?")
+_GENERATION = re.compile(r"generation-(\d+)/(arrays\.safetensors|[\w.-]+\.parquet)")
 _SHOWN = 3
 
 
@@ -170,10 +169,9 @@ def sync_tree(folder: Path) -> None:
 
 def _has_content(folder: Path, artifact: Artifact) -> bool:
     """Whether there is more than what the killed save of a model left in an empty folder, for the next one."""
-    names = {entry.name for entry in folder.iterdir()}
-    if artifact == "model":
-        names = {name for name in names if name != PARTIAL and not _GENERATION.fullmatch(name)}
-    return bool(names)
+    if artifact != "model" or (folder / MANIFEST).exists():
+        return any(folder.iterdir())
+    return any(not _is_left_over(name, 0) for name in files_in(folder))
 
 
 def _check_same_kind(path: Path, artifact: Artifact) -> None:
@@ -199,8 +197,15 @@ def _check_same_kind(path: Path, artifact: Artifact) -> None:
 
 
 def _is_listed(name: str, manifest: Manifest) -> bool:
-    leftover = manifest.artifact == "model" and _GENERATION.fullmatch(name) is not None
-    return name in manifest.files or leftover
+    if name in manifest.files:
+        return True
+    return manifest.artifact == "model" and _is_left_over(name, int(manifest.content["generation"]))
+
+
+def _is_left_over(name: str, generation: int) -> bool:
+    """Whether it is of the generation before or after: of a save that was killed before it had cleared up."""
+    match = _GENERATION.fullmatch(name)
+    return match is not None and abs(int(match[1]) - generation) == 1
 
 
 def _not_ours(path: Path, what: str) -> AcclimateError:
