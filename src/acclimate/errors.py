@@ -23,7 +23,6 @@ are left to success, to bugs and to the command line's own usage errors.
 """
 
 import difflib
-import re
 from collections.abc import Iterable
 from typing import ClassVar
 
@@ -126,12 +125,9 @@ def nearest(name: str, names: Iterable[str]) -> str:
     return f"there are: {', '.join(known)}" if 0 < len(known) <= 20 else ""
 
 
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-
-
 def one_line(text: str) -> str:
-    """The text with line breaks, other control characters and undecodable bytes escaped, as in a Python string."""
-    return _CONTROL.sub(lambda match: repr(match[0])[1:-1], text)
+    """The text with whatever breaks a line, moves a terminal or cannot be written escaped, as Python does it."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def shortened(text: str, most: int = 100) -> str:

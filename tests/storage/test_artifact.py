@@ -118,6 +118,25 @@ def test_a_disk_that_refuses_leaves_all_as_it_was(tmp_path, no_file_beyond, part
     assert [name.rpartition("/")[2] for name in large] == [part]
 
 
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_an_interrupt_as_the_manifest_is_replaced_leaves_the_old_or_the_new(tmp_path, monkeypatch, moment):
+    """A signal may come between the replacing and the next line."""
+    write(tmp_path / "model", note="old")
+    replace = Path.replace
+
+    def interrupted(self: Path, target: Path) -> Path:
+        if moment == "after":
+            replace(self, target)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "model", note="new", overwrite=True)
+    monkeypatch.undo()
+    assert read(tmp_path / "model").manifest["note"] == ("new" if moment == "after" else "old")
+    assert len(os.listdir(tmp_path / "model")) == 2
+
+
 def test_what_json_cannot_hold_leaves_nothing(tmp_path):
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_artifact(tmp_path / "out", kind="thing", manifest={"bad": float("nan")}, arrays={}, tables={})

@@ -50,7 +50,8 @@ AllowUnconverged = Annotated[
     bool, typer.Option("--allow-unconverged", help="Save a model that has not reached its optimum, too.")
 ]
 MemoryLimit = Annotated[
-    str | None, typer.Option("--memory-limit", metavar="SIZE", help="Of sorting and joining events, as in 4GB.")
+    str | None,
+    typer.Option("--memory-limit", metavar="SIZE", help="Of sorting events and of the rows held, as in 4GB."),
 ]
 DataPath = Annotated[
     str, typer.Argument(parser=_given, metavar="PATH", help="The official folder, or a URL of its archive.")

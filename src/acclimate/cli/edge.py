@@ -48,7 +48,7 @@ class Edge(Listing):
         self.debug = False
         try:
             code = super().main(*args, **{**options, "standalone_mode": False})
-        except Exception as error:
+        except Exception as error:  # the one place where a bug, whatever it is, becomes a line and a code
             if _signals.received is None:
                 if self.debug and not isinstance(error, _UsageError):
                     raise

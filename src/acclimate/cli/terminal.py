@@ -40,7 +40,7 @@ def working(what: str) -> Generator[None]:
 
 def note(text: str) -> None:
     """Something a person should know of a command that goes on."""
-    _ERR.print(f"note: {text}", soft_wrap=True, markup=False, highlight=False)
+    _ERR.print(f"note: {one_line(text)}", soft_wrap=True, markup=False, highlight=False)
 
 
 @contextmanager

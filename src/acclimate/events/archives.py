@@ -59,8 +59,7 @@ def unpack(archive: Path, folder: Path) -> None:
     except (*_DAMAGE, OSError) as error:
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise  # of the folder; those of gzip and bz2 carry no number, and EINVAL is of a seek before the start
-        what = str(error) if str(error).isprintable() else ascii(str(error))
-        raise SourceError(f"{archive}: cannot be unpacked: {what}", hint="fetch it again") from error
+        raise SourceError(f"{archive}: cannot be unpacked: {error}", hint="fetch it again") from error
 
 
 class _Account:

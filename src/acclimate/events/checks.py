@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from acclimate.config import Feature, TimeColumn
 from acclimate.errors import AcclimateError, ColumnError, ConfigError, RowError, SourceError
-from acclimate.events.files import FILE, ROW, Database, Rows, literal, quoted, reason, shown
+from acclimate.events.files import FILE, ROW, Database, Rows, literal, quoted, reason
 
 _UNITS = {
     "s": (1_000_000, 1, "seconds"),
@@ -128,13 +128,13 @@ class Scan:
             f"WHERE {self.within} AND ({check.bad}) AND {FILE} = {file} ORDER BY row LIMIT {_SHOWN}"
         ).fetchall()
         values = ", ".join(
-            f"{row} ({shown(value[:40])})" if value and value.strip() else str(row) for row, value in first
+            f"{row} ({value[:40]})" if value and value.strip() else str(row) for row, value in first
         )
         where = f"first in rows {values}" if bad > 1 else f"row {values}"
         more = len(failed) - 1
         others = f", and in {more} more file{'s' if more > 1 else ''}" if more else ""
         return RowError(
-            f"{self.rows.files[file]}: column '{shown(check.column)}' {check.what} "
+            f"{self.rows.files[file]}: column '{check.column}' {check.what} "
             f"in {bad:,} of {rows:,} rows, {where}{others}",
             hint=check.hint(first[0][1] or ""),
         )

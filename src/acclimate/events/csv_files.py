@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from acclimate.errors import ColumnError, SourceError
-from acclimate.events.database import Database, literal, quoted, reason, shown
+from acclimate.events.database import Database, literal, quoted, reason
 
 _DIALECT = "quote = '\"', escape = '\"', comment = '', hive_partitioning = false"
 # Types are guessed from all rows, lest a late value not fit. Dates stay text: their formats are not guessed.
@@ -48,7 +48,7 @@ class CsvFile:
     @property
     def name(self) -> str:
         """What to call it in a message."""
-        return shown(self.path)
+        return self.path
 
     @property
     def scan(self) -> str:
@@ -107,7 +107,7 @@ def _examined(database: Database, file: CsvFile, ids: Collection[str]) -> CsvFil
     select = f"SELECT count(*), {', '.join(counts + odd)} FROM {text.scan}"
     rows, *found = database.query(select).fetchall()[0]
     if not rows:
-        raise SourceError(f"{shown(file.path)}: no rows")
+        raise SourceError(f"{file.path}: no rows")
     filled, written = found[: len(counts)], found[len(counts) :]
     void = frozenset(name for name, count in zip(file.types, filled, strict=True) if not count)
     integers = {name: "BIGINT" for name, count in zip(its_ids, written, strict=True) if not count}
@@ -139,14 +139,12 @@ def malformed(database: Database, path: str, scan: str) -> SourceError | None:
     if ragged := re.fullmatch(r"Expected Number of Columns: (\d+) Found: (\d+)", message):
         message = f"{ragged[2]} columns where the header has {ragged[1]}"
     more = f", and {len(bad) - 1:,} more such lines" if len(bad) > 1 else ""
-    return SourceError(
-        f"{shown(path)}: line {line}: {shown(message)}{more}", hint="correct the lines or take them out"
-    )
+    return SourceError(f"{path}: line {line}: {message}{more}", hint="correct the lines or take them out")
 
 
 def damaged(path: str, error: Exception) -> SourceError:
     """What to say of a file that its reader gives up."""
-    return SourceError(f"{shown(path)}: the file is damaged or not what its name says: {reason(error)}")
+    return SourceError(f"{path}: the file is damaged or not what its name says: {reason(error)}")
 
 
 # --- the first line ------------------------------------------------------------------------------------------
@@ -162,22 +160,20 @@ def _header(path: str) -> tuple[str, list[str]]:
     head = _head(path)
     if problem := _no_csv(head):
         what, hint = problem
-        raise SourceError(f"{shown(path)}: {what}", hint=hint)
+        raise SourceError(f"{path}: {what}", hint=hint)
     line = _first_line(path, head)
     delimiter = max(",;\t|", key=line.count)
     try:
         names = next(csv.reader([line], delimiter=delimiter, strict=True))
     except csv.Error as error:
-        raise SourceError(
-            f"{shown(path)}: line 1 is no header: {error}", hint="give each column a name"
-        ) from error
+        raise SourceError(f"{path}: line 1 is no header: {error}", hint="give each column a name") from error
     if len(names) > _MOST_COLUMNS:
         raise SourceError(
-            f"{shown(path)}: {len(names):,} columns, and a CSV file may have {_MOST_COLUMNS:,}",
+            f"{path}: {len(names):,} columns, and a CSV file may have {_MOST_COLUMNS:,}",
             hint="write Parquet, with what belongs together as a list",
         )
     names = [name if name.strip() else f"column{place}" for place, name in enumerate(names)]
-    refuse_twins(shown(path), names)
+    refuse_twins(path, names)
     return delimiter, names
 
 
@@ -206,21 +202,19 @@ def _no_csv(head: bytes) -> tuple[str, str] | None:
 def _first_line(path: str, head: bytes) -> str:
     line, end, _ = head.partition(b"\n")
     if not end and len(head) == _HEAD:
-        raise SourceError(
-            f"{shown(path)}: line 1 has more than {_HEAD:,} bytes", hint="a header names the columns"
-        )
+        raise SourceError(f"{path}: line 1 has more than {_HEAD:,} bytes", hint="a header names the columns")
     try:
         text = line.decode("utf-8-sig").rstrip("\r")
     except UnicodeDecodeError as error:
         raise SourceError(
-            f"{shown(path)}: the header is not UTF-8: byte {error.object[error.start]:#04x} at {error.start + 1}",
+            f"{path}: the header is not UTF-8: byte {error.object[error.start]:#04x} at {error.start + 1}",
             hint="convert the file: iconv -f LATIN1 -t UTF-8",
         ) from error
     if text.strip():
         return text
     if not head.strip():
-        raise SourceError(f"{shown(path)}: the file is empty ({os.path.getsize(path)} bytes)")
-    raise SourceError(f"{shown(path)}: line 1 is blank", hint="the first line names the columns")
+        raise SourceError(f"{path}: the file is empty ({os.path.getsize(path)} bytes)")
+    raise SourceError(f"{path}: line 1 is blank", hint="the first line names the columns")
 
 
 def refuse_twins(place: str, names: Collection[str]) -> None:
@@ -232,6 +226,6 @@ def refuse_twins(place: str, names: Collection[str]) -> None:
     first: dict[str, str] = {}
     for name in names:
         if twin := first.get(name.lower()):
-            alike = f"'{shown(twin)}'" if twin == name else f"'{shown(twin)}' and '{shown(name)}'"
+            alike = f"'{twin}'" if twin == name else f"'{twin}' and '{name}'"
             raise ColumnError(f"{place}: two columns are named {alike}", hint="rename one of them")
         first[name.lower()] = name

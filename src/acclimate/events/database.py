@@ -33,15 +33,10 @@ def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def shown(text: str) -> str:
-    """A name or value in a message: on one line, and nothing in it that a terminal obeys or cannot write."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
 def reason(error: Exception) -> str:
     """The first line of a message, without the class that DuckDB puts in front."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return shown(re.sub(r"^[\w ]+ Error: ", "", lines[0]))
+    return re.sub(r"^[\w ]+ Error: ", "", lines[0])
 
 
 def size_in_bytes(memory_limit: str) -> int:

@@ -24,7 +24,7 @@ from urllib.request import (
     url2pathname,
 )
 
-from acclimate.errors import ConfigError, OutputError, SourceError
+from acclimate.errors import ConfigError, OutputError, SourceError, one_line
 
 Progress: TypeAlias = Callable[[int, int | None], None]
 """Called with the bytes done and the bytes in all, where the server tells them."""
@@ -337,8 +337,7 @@ def _chunks(response: Any) -> Iterator[bytes]:
 
 def _text(reason: object) -> str:
     """What an error says, some of it in the words of a server, in one line."""
-    text = str(reason)[:200]
-    return text if text.isprintable() else ascii(text)
+    return one_line(str(reason)[:200])
 
 
 def _size(path: Path) -> int:

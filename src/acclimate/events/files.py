@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from acclimate.errors import ColumnError, ConfigError, SourceError, nearest
 from acclimate.events.csv_files import EVERY_VALUE, CsvFile, damaged, malformed, open_csv, refuse_twins
-from acclimate.events.database import Database, literal, quoted, reason, shown
+from acclimate.events.database import Database, literal, quoted, reason
 from acclimate.events.locate import CSV, NAMES, PARQUET, located, once
 
 POSITION = '"acclimate.position"'
@@ -67,7 +67,7 @@ class Rows:
         if column not in self.columns.names:
             raise ColumnError(
                 f"{self.name}: no column '{column}' for {role}",
-                hint=nearest(column, map(shown, self.columns.names)),
+                hint=nearest(column, self.columns.names),
             )
         return self.columns.field(column).type
 
@@ -150,7 +150,7 @@ class _Parquet:
 
     @property
     def name(self) -> str:
-        return shown(self.path)
+        return self.path
 
 
 _Part: TypeAlias = CsvFile | _Parquet | _Frame
@@ -186,7 +186,7 @@ def _as_table(frame: Any, name: str) -> pa.Table:
         table = table.select([c for c in table.column_names if not re.fullmatch(r"__index_level_\d+__", c)])
         return table.cast(pa.schema([field.with_type(_plain(field.type)) for field in table.schema]))
     except (pa.ArrowException, TypeError, KeyError, ValueError) as error:
-        message = shown(": ".join(map(str, error.args)).strip().partition("\n")[0])
+        message = ": ".join(map(str, error.args)).strip().partition("\n")[0]
         raise ColumnError(f"{name}: does not fit into Arrow: {message}") from error
 
 
@@ -210,7 +210,7 @@ def _opened(database: Database, item: _Item, ids: Collection[str]) -> _Part:
     elif CSV.search(item):
         part = open_csv(database, item, ids)
     else:
-        raise SourceError(f"{shown(item)}: neither Parquet nor CSV", hint=NAMES)
+        raise SourceError(f"{item}: neither Parquet nor CSV", hint=NAMES)
     refuse_twins(part.name, part.kinds)
     if taken := sorted(_TAKEN & {name.lower() for name in part.kinds}):
         raise ColumnError(f"{part.name}: the column names {taken} are taken", hint="rename the column")
@@ -223,15 +223,15 @@ def _open_parquet(path: str) -> _Parquet:
     import pyarrow.parquet as pq
 
     if not os.path.getsize(path):
-        raise SourceError(f"{shown(path)}: the file is empty (0 bytes)")
+        raise SourceError(f"{path}: the file is empty (0 bytes)")
     try:
         with pq.ParquetFile(path) as file:
             rows, schema = file.metadata.num_rows, file.schema_arrow
     except (pa.ArrowException, OSError) as error:
         raise damaged(path, error) from error
     if not rows:
-        raise SourceError(f"{shown(path)}: no rows")
-    refuse_twins(shown(path), schema.names)
+        raise SourceError(f"{path}: no rows")
+    refuse_twins(path, schema.names)
     return _Parquet(path, {field.name: field.type for field in schema})
 
 
@@ -258,7 +258,7 @@ def _refuse_mixtures(parts: list[_Part], ids: Collection[str]) -> None:
             name, before = first.setdefault(column.lower(), (part.name, family(kind)))
             if before != family(kind):
                 raise ColumnError(
-                    f"{part.name}: column '{shown(column)}' is {family(kind)}, but {before} in {name}",
+                    f"{part.name}: column '{column}' is {family(kind)}, but {before} in {name}",
                     hint=_ALIKE + (f"; {_NUMBERS}" if column in ids and isinstance(part, CsvFile) else ""),
                 )
 

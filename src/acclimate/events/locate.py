@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import NoReturn
 
 from acclimate.errors import SourceError, nearest
-from acclimate.events.database import shown
 
 PARQUET = re.compile(r"\.(parquet|pq)$", re.IGNORECASE)
 CSV = re.compile(r"\.[ct]sv(\.gz)?$", re.IGNORECASE)
@@ -105,7 +104,7 @@ def _identity(path: str) -> _Identity:
     try:
         status = os.stat(path)
     except OSError as error:
-        raise SourceError(f"{shown(path)}: cannot be read: {error.strerror}") from error
+        raise SourceError(f"{path}: cannot be read: {error.strerror}") from error
     return status.st_dev, status.st_ino
 
 
@@ -119,32 +118,30 @@ def _regular(path: str) -> str:
         mode = os.stat(path).st_mode
     except OSError as error:
         what = "a link that leads nowhere" if os.path.islink(path) else "cannot be read"
-        raise SourceError(
-            f"{shown(path)}: {what}: {error.strerror}", hint="mend the link or take it out"
-        ) from error
+        raise SourceError(f"{path}: {what}: {error.strerror}", hint="mend the link or take it out") from error
     if not stat.S_ISREG(mode):
         raise SourceError(
-            f"{shown(path)}: no regular file, but a pipe, a socket or a device", hint="write the events to a file"
+            f"{path}: no regular file, but a pipe, a socket or a device", hint="write the events to a file"
         )
     try:
         path.encode()
     except UnicodeEncodeError as error:
-        raise SourceError(f"{shown(path)}: the name is not UTF-8", hint="rename it") from error
+        raise SourceError(f"{path}: the name is not UTF-8", hint="rename it") from error
     return path
 
 
 def _some(files: list[str], path: str) -> list[str]:
     if not files:
-        raise SourceError(f"{shown(path)}: no Parquet or CSV file there", hint=NAMES)
+        raise SourceError(f"{path}: no Parquet or CSV file there", hint=NAMES)
     return files
 
 
 def _refuse_folder(error: OSError) -> NoReturn:
-    raise SourceError(f"{shown(str(error.filename))}: the folder cannot be read: {error.strerror}") from error
+    raise SourceError(f"{error.filename!s}: the folder cannot be read: {error.strerror}") from error
 
 
 def _refuse_absent(path: str) -> NoReturn:
     folder, name = os.path.split(path)
     readable = "\0" not in path and os.path.isdir(folder or ".") and os.access(folder or ".", os.R_OK)
-    siblings = map(shown, os.listdir(folder or ".")) if readable else []
-    raise SourceError(f"{shown(path)}: no such file or folder", hint=nearest(shown(name), siblings))
+    siblings = os.listdir(folder or ".") if readable else []
+    raise SourceError(f"{path}: no such file or folder", hint=nearest(name, siblings))

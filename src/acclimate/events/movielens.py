@@ -152,9 +152,7 @@ def _convert(source: Path, file: _File, target: Path) -> None:
         raise OutputError(f"{target} cannot be written: {reason(error)}") from error
     except duckdb.Error as error:
         what = "; ".join(line for line in str(error).splitlines()[:3] if line)[:_LONGEST]
-        raise SourceError(
-            f"{source}: {what if what.isprintable() else ascii(what)}", hint="take the official file"
-        ) from error
+        raise SourceError(f"{source}: {what}", hint="take the official file") from error
 
 
 def _first_line(path: Path) -> str:

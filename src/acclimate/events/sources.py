@@ -14,7 +14,7 @@ from acclimate.config import Schema
 from acclimate.errors import ColumnError, ConfigError, RowError, nearest
 from acclimate.events import checks
 from acclimate.events.checks import Check, Clock, Column, Scan, bounded, explained
-from acclimate.events.files import POSITION, Database, Rows, literal, open_rows, quoted, shown
+from acclimate.events.files import POSITION, Database, Rows, literal, open_rows, quoted
 from acclimate.times import utc
 
 _BATCH = 122_880  # rows, as in a row group of DuckDB
@@ -120,7 +120,7 @@ def _check_unique(table: _Table, key: str) -> None:
         f"GROUP BY {by} HAVING count(*) > 1 ORDER BY min({POSITION}) LIMIT 3"
     ).fetchall()
     if repeated:
-        values = ", ".join(f"{shown(value)} ({rows} rows)" for value, rows, _ in repeated)
+        values = ", ".join(f"{value} ({rows} rows)" for value, rows, _ in repeated)
         raise RowError(
             f"{table.rows.name}: key '{key}' is not unique{' at one time' if table.since else ''} "
             f"for {repeated[0][2]:,} values: {values}",
@@ -174,7 +174,7 @@ def _parts(schema: Schema, log: Rows, time: Clock) -> dict[str, Column]:
 
 def _home(catalog: dict[str, _Home], column: str, log: Rows, role: str = "") -> _Home:
     if column not in catalog:
-        raise ColumnError(f"{log.name}: no column '{column}'{role}", hint=nearest(column, map(shown, catalog)))
+        raise ColumnError(f"{log.name}: no column '{column}'{role}", hint=nearest(column, catalog))
     return catalog[column]
 
 

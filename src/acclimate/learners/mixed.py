@@ -155,7 +155,7 @@ class _Search:
         curvature: FloatArray | None = None,
     ) -> Solution | SeparateSolution:
         if start is None and is_separate(blocks):
-            found: Solution | SeparateSolution = solve_separately(
+            found = solve_separately(
                 blocks[0],
                 y,
                 offset,
@@ -164,18 +164,33 @@ class _Search:
                 tolerance=self.parameters.tolerance,
                 max_steps=self.parameters.max_steps,
             )
-        else:
-            found = solve_joint(
-                blocks,
-                y,
-                offset,
-                weight,
-                loss=self.loss,
-                start=start,
-                curvature=curvature,
-                tolerance=self.parameters.tolerance,
-                max_steps=self.parameters.max_steps,
-            )
+            self.steps, self.products = self.steps + found.steps, self.products + found.products
+            return found
+        tolerance = self.parameters.tolerance
+        return self.joint(blocks, y, offset, weight, start=start, curvature=curvature, tolerance=tolerance)
+
+    def joint(
+        self,
+        blocks: list[Block],
+        y: FloatArray,
+        offset: FloatArray,
+        weight: FloatArray,
+        *,
+        start: Sequence[FloatArray] | None,
+        curvature: FloatArray | None,
+        tolerance: float,
+    ) -> Solution:
+        found = solve_joint(
+            blocks,
+            y,
+            offset,
+            weight,
+            loss=self.loss,
+            start=start,
+            curvature=curvature,
+            tolerance=tolerance,
+            max_steps=self.parameters.max_steps,
+        )
         self.steps, self.products = self.steps + found.steps, self.products + found.products
         return found
 
@@ -221,18 +236,15 @@ class _Search:
         loose = _LOOSE * np.sqrt(sum(len(parts[k].learners) for k in free))
         gain, curvature = np.inf, None
         while True:
-            solution = solve_joint(
+            solution = self.joint(
                 task.blocks(parts),
                 task.label,
                 task.margins(parts),
                 task.weight,
-                loss=self.loss,
                 start=means,
                 curvature=curvature,
                 tolerance=loose,
-                max_steps=self.parameters.max_steps,
             )
-            self.steps, self.products = self.steps + solution.steps, self.products + solution.products
             parts, gain = _repopulated(parts, free, solution)
             means, curvature = [solution.means(i) for i in range(len(free))], solution.curvature
             self.rounds += 1

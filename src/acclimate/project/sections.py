@@ -150,7 +150,8 @@ class ReplaySection:
 class Project:
     """A whole project file; ``folder`` is where it lies.
 
-    ``memory_limit`` is of sorting and joining the events; what exceeds it goes to disk.
+    ``memory_limit`` is of sorting and joining the events, where what exceeds it goes to disk, and of the rows that
+    a learner holds, where it is an error.
     """
 
     name: Name

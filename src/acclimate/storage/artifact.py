@@ -38,9 +38,8 @@ from acclimate.storage.manifest import (
     reading,
     write_manifest,
 )
-from acclimate.storage.places import check_free, check_taken, named, telling, workshop
+from acclimate.storage.places import ARRAYS, check_free, check_taken, generation, named, telling, workshop
 
-_ARRAYS = "arrays.safetensors"
 _TYPES = {"F64": "<f8", "F32": "<f4", "I64": "<i8", "I32": "<i4", "U64": "<u8", "U8": "u1", "BOOL": "?"}
 """Those that learners keep, by the names that safetensors gives them."""
 
@@ -184,37 +183,41 @@ def _replaced(path: Path, model: _Model, overwrite: bool, expected: str | None) 
     try:
         with locked(path):
             check_taken(path, "model", overwrite=overwrite)
-            current = read_manifest(path) if (path / MANIFEST).exists() else None
+            current = _current(path)
             if expected is not None and (current is None or current.seal != expected):
                 raise OutputExistsError(
                     f"{path} was saved by another since this model was loaded from it; nothing was touched",
                     hint="load it again and repeat what was done, or save elsewhere",
                 )
-            number = int(current.content["generation"]) if current else 0
-            _keep_only(path, number)
+            _clear_up(path)
             try:
-                seal = _write_generation(path, number + 1, model)
-            except BaseException:
-                _keep_only(path, number)
-                raise
-            _keep_only(path, number + 1)
-            return seal
+                return _write_generation(path, _number(current) + 1, model)
+            finally:
+                _clear_up(path)
     except FileNotFoundError:
         if path.exists():
             raise
         return None
 
 
-def _keep_only(path: Path, number: int) -> None:
-    """Remove the generations before and after this one, and what else a save that failed left behind."""
+def _current(path: Path) -> Manifest | None:
+    return read_manifest(path) if (path / MANIFEST).exists() else None
+
+
+def _number(manifest: Manifest | None) -> int:
+    return int(manifest.content["generation"]) if manifest else 0
+
+
+def _clear_up(path: Path) -> None:
+    """Remove what is beside the generation that the manifest names: of the last save, or of one that was cut off.
+
+    The manifest decides, and not how far a save has come: it may be cut off just after the manifest was replaced.
+    """
+    number = _number(_current(path))
     (path / PARTIAL).unlink(missing_ok=True)
     for other in (number - 1, number + 1):
-        if (path / _generation(other)).is_dir():
-            shutil.rmtree(path / _generation(other))
-
-
-def _generation(number: int) -> str:
-    return f"generation-{number}"
+        if (path / generation(other)).is_dir():
+            shutil.rmtree(path / generation(other))
 
 
 def _write_generation(folder: Path, number: int, model: _Model) -> str:
@@ -222,30 +225,26 @@ def _write_generation(folder: Path, number: int, model: _Model) -> str:
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
-    generation = folder / _generation(number)
-    generation.mkdir()
+    place = folder / generation(number)
+    place.mkdir()
     try:
-        save_file(
-            {name: np.ascontiguousarray(array) for name, array in model.arrays.items()}, generation / _ARRAYS
-        )
+        save_file({name: np.ascontiguousarray(array) for name, array in model.arrays.items()}, place / ARRAYS)
     except SafetensorError as error:  # what the disk refuses is told in the text alone
         raise OSError(str(error)) from error
     for name, table in model.tables.items():
-        pq.write_table(table, generation / f"{name}.parquet")
-    files = _settled(generation)
-    content = {"generation": number, **model.content}
-    return write_manifest(folder, content, "model", files)
+        pq.write_table(table, place / f"{name}.parquet")
+    return write_manifest(folder, {"generation": number, **model.content}, "model", _settled(place))
 
 
-def _settled(generation: Path) -> dict[str, Part]:
+def _settled(place: Path) -> dict[str, Part]:
     """Files as they are to stay: with the modes that the umask allows, on the disk, and known by their hashes."""
-    mode = generation.stat().st_mode & 0o666  # the folder was made by it; safetensors keeps files to the owner
-    paths = sorted(generation.iterdir())
+    mode = place.stat().st_mode & 0o666  # the folder was made by it; safetensors keeps files to the owner
+    paths = sorted(place.iterdir())
     for path in paths:
         path.chmod(mode)
     with ThreadPoolExecutor(1) as pool:  # a disk is slow: meanwhile the hashes are computed
-        syncing = [pool.submit(sync, path) for path in (*paths, generation)]
-        files = {f"{generation.name}/{path.name}": part_of(path) for path in paths}
+        syncing = [pool.submit(sync, path) for path in (*paths, place)]
+        files = {f"{place.name}/{path.name}": part_of(path) for path in paths}
         for waiting in syncing:
             waiting.result()
     return files
@@ -269,7 +268,7 @@ def _read(path: Path, manifest: Manifest) -> Stored:
         full_name, part = files[name]
         return proved_bytes(path, full_name, part)
 
-    arrays = _arrays_in(proved(_ARRAYS))
+    arrays = _arrays_in(proved(ARRAYS))
     tables = {
         name: pq.read_table(pa.BufferReader(proved(f"{name}.parquet").data)) for name in manifest.content["tables"]
     }

@@ -13,7 +13,7 @@ from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from acclimate.errors import AcclimateError, ConfigError, FormatError, OutputError, OutputExistsError
+from acclimate.errors import ConfigError, FormatError, OutputError, OutputExistsError
 from acclimate.storage.locks import locked, locked_if_free, sync
 from acclimate.storage.manifest import (
     MANIFEST,
@@ -35,7 +35,7 @@ _ADVICE = {
     errno.EROFS: "the file system is read-only; write elsewhere",
 }
 _TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR, errno.EISDIR)
-_GENERATION = re.compile(r"generation-(\d+)/(arrays\.safetensors|[\w.-]+\.parquet)")
+ARRAYS = "arrays.safetensors"
 _SHOWN = 3
 
 
@@ -85,6 +85,11 @@ def replacing_folder(path: str | Path, artifact: Artifact, *, overwrite: bool = 
         write_manifest(new, {}, artifact, parts)
         while not _swapped(path, room, artifact, overwrite=overwrite):
             pass  # it was free, and is not any more: look again
+
+
+def generation(number: int) -> str:
+    """The folder of a generation of a model."""
+    return f"generation-{number}"
 
 
 def named(path: str | Path) -> Path:
@@ -202,13 +207,14 @@ def _is_listed(name: str, manifest: Manifest) -> bool:
     return manifest.artifact == "model" and _is_left_over(name, int(manifest.content["generation"]))
 
 
-def _is_left_over(name: str, generation: int) -> bool:
+def _is_left_over(name: str, number: int) -> bool:
     """Whether it is of the generation before or after: of a save that was killed before it had cleared up."""
-    match = _GENERATION.fullmatch(name)
-    return match is not None and abs(int(match[1]) - generation) == 1
+    folder, _, file = name.rpartition("/")
+    beside = (generation(number - 1), generation(number + 1))
+    return folder in beside and (file == ARRAYS or file.endswith(".parquet"))
 
 
-def _not_ours(path: Path, what: str) -> AcclimateError:
+def _not_ours(path: Path, what: str) -> OutputExistsError:
     return OutputExistsError(
         f"{path} {what}; nothing was touched", hint="choose another place, or remove it yourself"
     )
