@@ -67,18 +67,22 @@ def test_each_fit_and_update_leaves_a_line(project: Project, model: Path) -> Non
     assert (first.start, first.rows, second.rows, third.rows) == (None, 180, 120, 180)
     assert (first.end, second.end) == (second.start, third.start)
     for line in (first, second, third):
-        read = log.between(line.start or 0, line.end).fingerprint()
+        read = log.between(line.start or 0, line.end).fingerprint(known="click")
         assert (read.rows, read.total, read.sample) == (line.rows, line.fingerprint, line.sample)
         assert not line.late
 
 
 def test_a_long_history_is_shortened_from_its_beginning(project: Project) -> None:
     log = pipeline.open_events(project).before("2024-01-02")
-    lines = tuple(Learned(i * DAY, (i + 1) * DAY, i, f"{i:016x}", "") for i in range(1_000))
-    first, *rest = ledger.with_line(lines, log, 30_000 * DAY)
-    assert first == Learned(0, 2 * DAY, 1, "", "")
+    model = Rate("user").fit(log)
+    one, other = log.before("2024-01-01T09").fingerprint(), log.after("2024-01-01T09").fingerprint()
+    both = log.fingerprint()
+    read = [one, other, *(Fingerprint(i, f"{i:016x}", "") for i in range(998))]
+    lines = tuple(Learned(i * DAY, (i + 1) * DAY, r.rows, r.total, r.sample) for i, r in enumerate(read))
+    first, *rest = ledger.with_line(lines, model, log)
+    assert first == Learned(0, 2 * DAY, both.rows, both.total, both.sample)
     assert tuple(rest[:-1]) == lines[2:]
-    assert (rest[-1].rows, rest[-1].end, len(rest)) == (60, 30_000 * DAY + 1, 999)
+    assert (rest[-1].rows, rest[-1].end, len(rest)) == (60, model.cut + 1, 999)
 
 
 # --- nothing twice -------------------------------------------------------------------------------------------
@@ -116,8 +120,19 @@ def test_nothing_new_is_told_and_saves_nothing(project: Project, model: Path) ->
     pipeline.update(project, model, until="2024-01-05")
     before, told = state(model), list[str]()
     pipeline.update(project, model, until="2024-01-05", tell=told.append)
-    assert told == ["no event with a known label is new: nothing was learned"]
+    (said,) = told
+    assert said.startswith("nothing was learned: there is no event with a known label from 2024-01-04T")
+    assert said.endswith(" before 2024-01-05T00:00:00+00:00")
     assert state(model) == before
+
+
+def test_a_span_without_events_is_told_as_what_it_is(project: Project, model: Path) -> None:
+    told = list[str]()
+    pipeline.update(project, model, since="2030-01-01", tell=told.append)
+    assert told[0].startswith("300 new events before 2030-01-01T00:00:00+00:00 are skipped")
+    assert told[1] == (
+        "nothing was learned: there is no event with a known label from 2030-01-01T00:00:00+00:00 on"
+    )
 
 
 def test_a_gap_may_be_left(project: Project, model: Path) -> None:
@@ -149,20 +164,64 @@ def test_late_rows_are_counted_and_named_and_can_be_learned_once(folder: Path, t
     pq.write_table(late, tmp_path / "log" / "b.parquet")
     pipeline.update(project, tmp_path / "model", until="2024-01-07", tell=told.append)
     (warning,) = told
-    assert warning.startswith("30 events came after others of their time were learned, and are left out: 18 from ")
+    assert warning.startswith(
+        "30 events or their labels came after others of their time were learned, and are left out: 18 from "
+    )
     assert ", 12 from 2024-01-03T" in warning
     assert warning.endswith("use --late")
 
     with pytest.raises(AlreadyLearnedError, match=r"this log holds events from 2024-01-05T.* learned already"):
         pipeline.update(late_project, tmp_path / "model", late=True)  # those of the last day came in time
     learned = pipeline.update(late_project, tmp_path / "model", late=True, until="2024-01-06")
-    assert (learned.history[-1].rows, learned.history[-1].late) == (30, True)
+    line, times = learned.history[-1], late["time"].cast(pa.int64()).to_numpy()
+    assert (line.rows, line.late) == (30, True)
+    assert (line.start, line.end) == (times[0], times[29] + 1)
     before = state(tmp_path / "model")
     with pytest.raises(AlreadyLearnedError, match=r"this log holds events .* that were learned already"):
         pipeline.update(late_project, tmp_path / "model", late=True, until="2024-01-06")
     with pytest.raises(AlreadyLearnedError, match=r"this log holds events .* that were learned already"):
         pipeline.update(of_file(folder, folder / "events"), tmp_path / "model", late=True, until="2024-01-02")
     assert state(tmp_path / "model") == before
+
+
+def test_events_after_the_cut_are_not_late_and_are_told(folder: Path, tmp_path: Path) -> None:
+    in_time, late = divided(folder)
+    pq.write_table(in_time, tmp_path / "log.parquet")
+    pq.write_table(late, tmp_path / "late.parquet")
+    pipeline.fit(of_file(folder, tmp_path / "log.parquet"), tmp_path / "model", until="2024-01-04")
+    told, late_project = list[str](), of_file(folder, tmp_path / "late.parquet")
+    learned = pipeline.update(late_project, tmp_path / "model", late=True, tell=told.append)
+    assert learned.history[-1].rows == 18
+    (said,) = told
+    assert said.startswith("30 events after 2024-01-03T")
+    assert said.endswith("are not late: update without --late learns them")
+
+
+def test_labels_that_come_late_are_counted_and_can_be_learned_once(folder: Path, tmp_path: Path) -> None:
+    """A click that is known a day later only: the row was there, its label was not."""
+    rows = pq.read_table(folder / "events")
+    labels, waits = rows["click"].to_pylist(), np.arange(rows.num_rows) % 10 == 0
+    place = rows.column_names.index("click")
+    unknown = pa.array([None if late else y for y, late in zip(labels, waits, strict=True)], rows["click"].type)
+    pq.write_table(rows.set_column(place, "click", unknown), tmp_path / "log.parquet")
+    project, told = of_file(folder, tmp_path / "log.parquet"), list[str]()
+    pipeline.fit(project, tmp_path / "model", until="2024-01-04")
+    pipeline.update(project, tmp_path / "model", until="2024-01-06", tell=told.append)
+    assert told == []
+    assert [line.rows for line in learners.load(tmp_path / "model").history] == [162, 108]
+
+    pq.write_table(rows, tmp_path / "log.parquet")
+    pipeline.update(
+        of_file(folder, tmp_path / "log.parquet"), tmp_path / "model", until="2024-01-07", tell=told.append
+    )
+    (said,) = told
+    assert said.startswith("30 events or their labels came after others of their time were learned")
+    pq.write_table(rows.filter(pa.array(waits)), tmp_path / "late.parquet")
+    late_project = of_file(folder, tmp_path / "late.parquet")
+    learned = pipeline.update(late_project, tmp_path / "model", late=True, until="2024-01-06")
+    assert learned.history[-1].rows == 30
+    with pytest.raises(AlreadyLearnedError, match="learned already"):
+        pipeline.update(late_project, tmp_path / "model", late=True, until="2024-01-06")
 
 
 def test_what_was_skipped_or_learned_by_other_means_did_not_come_late(project: Project, model: Path) -> None:

@@ -5,14 +5,12 @@ where the last one ended; what lies before that is refused, but for rows that ca
 log of their own.
 """
 
-from dataclasses import replace
-
-from acclimate.artifacts import Events, Instant, Learned, Learner
+from acclimate.artifacts import Events, Fingerprint, Instant, Learned, Learner
 from acclimate.errors import AlreadyLearnedError
-from acclimate.times import check_span, utc
+from acclimate.times import check_span, instant_us, utc
 
 _MOST = 1_000
-"""Lines that are kept; beyond, the oldest become one, of which the number of rows alone is known."""
+"""Lines that are kept; beyond, the oldest two become one."""
 
 _RECENT, _SHOWN = 48, 3
 """The last lines are those that are looked through for late rows; of spans with some the first ones are named."""
@@ -41,7 +39,7 @@ def new_events(log: Events, model: Learner, since: Instant | None, until: Instan
 
 
 def late_events(log: Events, model: Learner, since: Instant | None, until: Instant | None) -> Events:
-    """The events of a log of late rows alone, up to the last one that was learned.
+    """The events of a log of late rows alone, up to the last one that was learned; those after it are not late.
 
     Raises:
         AlreadyLearnedError: they, or others of that log, were learned.
@@ -55,7 +53,7 @@ def late_events(log: Events, model: Learner, since: Instant | None, until: Insta
         if span.last < utc(_begin(line)) or span.first >= utc(line.end):
             continue
         same = asked if line.late else log.between(_begin(line), line.end)
-        if same.fingerprint().overlaps(line.sample):
+        if same.fingerprint(known=_label(log, model)).overlaps(line.sample):
             raise AlreadyLearnedError(
                 f"this log holds events from {_time(_begin(line))} to {_time(line.end)} that were learned already",
                 hint="give a log of the late rows alone: --set events.path=late.parquet",
@@ -63,8 +61,49 @@ def late_events(log: Events, model: Learner, since: Instant | None, until: Insta
     return asked
 
 
-def skipped_rows(log: Events, model: Learner, events: Events) -> str:
-    """What an update leaves out since it was asked to start later than it could; empty where there is nothing."""
+def left_out(log: Events, model: Learner, events: Events, *, late: bool) -> list[str]:
+    """What an update of these events leaves out of the log, in words."""
+    said = [_not_late(log, model)] if late else [_late_rows(log, model), _skipped_rows(log, model, events)]
+    return [words for words in said if words]
+
+
+def with_line(
+    history: tuple[Learned, ...], model: Learner, events: Events, *, late: bool = False
+) -> tuple[Learned, ...]:
+    """The history with a line for these events, as far as the model has learned them now."""
+    label, start, end = _label(events, model), events.start, model.cut + 1
+    read = events.before(end).fingerprint(known=label)
+    if late:
+        span = events.describe()
+        start, end = (end if time is None else instant_us(time) for time in (span.first, span.last))
+        end += 1
+    return _shortened((*history, Learned(start, end, read.rows, read.total, read.sample, late)))
+
+
+def learnable(events: Events, model: Learner) -> int:
+    """How many of these events an update learns from: those whose label is known."""
+    return events.count(known=_label(events, model))
+
+
+def nothing(events: Events) -> str:
+    """That none is, in words."""
+    since = f" from {_time(events.start)} on" if events.start is not None else ""
+    until = f" before {_time(events.end)}" if events.end is not None else ""
+    return f"there is no event with a known label{since}{until}"
+
+
+def _not_late(log: Events, model: Learner) -> str:
+    """What an update of late rows leaves out since it comes after the last one learned."""
+    count = log.after(model.cut + 1).count()
+    return (
+        f"{count:,} events after {_time(model.cut)} are not late: update without --late learns them"
+        if count
+        else ""
+    )
+
+
+def _skipped_rows(log: Events, model: Learner, events: Events) -> str:
+    """What an update leaves out since it was asked to start later than it could."""
     if events.start is None or events.start <= model.cut + 1:
         return ""
     count = log.between(model.cut + 1, events.start).count()
@@ -75,22 +114,16 @@ def skipped_rows(log: Events, model: Learner, events: Events) -> str:
     )
 
 
-def with_line(
-    history: tuple[Learned, ...], events: Events, cut: int, *, late: bool = False
-) -> tuple[Learned, ...]:
-    """The history with a line for these events, as far as they were learned: up to ``cut``."""
-    read = events.before(cut + 1).fingerprint()
-    return _shortened((*history, Learned(events.start, cut + 1, read.rows, read.total, read.sample, late)))
-
-
-def late_rows(log: Events, model: Learner) -> str:
-    """What an update leaves out: events of the log that came after those of their time were learned.
+def _late_rows(log: Events, model: Learner) -> str:
+    """What an update leaves out: rows that came, or whose label did, after those of their time were learned.
 
     Empty where there are none, or where the log no longer holds what was learned.
     """
-    lines = [line for line in model.history if not line.late]
+    lines, label = [line for line in model.history if not line.late], _label(log, model)
     learned_late = sum(line.rows for line in model.history if line.late)
-    more = [(line, log.between(_begin(line), line.end).count() - line.rows) for line in lines[-_RECENT:]]
+    more = [
+        (line, log.between(_begin(line), line.end).count(known=label) - line.rows) for line in lines[-_RECENT:]
+    ]
     named = [(line, count) for line, count in more if count > 0]
     extra = sum(count for _, count in named)
     if not extra:
@@ -98,7 +131,7 @@ def late_rows(log: Events, model: Learner) -> str:
     known = f" (of which {learned_late:,} may have been learned by --late)" if learned_late else ""
     spans = [f"{count:,} from {_time(_begin(line))} to {_time(line.end)}" for line, count in named[:_SHOWN]]
     return (
-        f"{extra:,} events came after others of their time were learned, and are left out{known}: "
+        f"{extra:,} events or their labels came after others of their time were learned, and are left out{known}: "
         f"{', '.join(spans)}{', ...' * (len(named) > _SHOWN)}; "
         "to learn them, give a log of them alone and use --late"
     )
@@ -115,8 +148,19 @@ def _shortened(history: tuple[Learned, ...]) -> tuple[Learned, ...]:
     if len(history) <= _MOST:
         return history
     first, second, *rest = history
+    start = None if first.start is None or second.start is None else min(first.start, second.start)
+    read = _fingerprint(first).joined(_fingerprint(second))
     end = max(first.end, second.end)
-    return (replace(first, end=end, rows=first.rows + second.rows, fingerprint="", sample="", late=False), *rest)
+    return (Learned(start, end, read.rows, read.total, read.sample, late=first.late and second.late), *rest)
+
+
+def _fingerprint(line: Learned) -> Fingerprint:
+    return Fingerprint(line.rows, line.fingerprint, line.sample)
+
+
+def _label(log: Events, model: Learner) -> str:
+    """What the model learns: rows on which it is not known were not learned."""
+    return log.schema.label(model.parameters.label)
 
 
 def _begin(line: Learned) -> int:

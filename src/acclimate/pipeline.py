@@ -57,7 +57,7 @@ def fit(
     model = learners.make(project.learner(learner)).fit(events)
     if not allow_unconverged:
         model.check_converged()
-    model.history = ledger.with_line((), events, model.cut)
+    model.history = ledger.with_line((), model, events)
     model.save(out, overwrite=overwrite)
     return model
 
@@ -103,18 +103,17 @@ def update(
         log = open_events(project)
         choose = ledger.late_events if late else ledger.new_events
         events = choose(log, model, since, until)
-        warnings = [] if late else [ledger.late_rows(log, model), ledger.skipped_rows(log, model, events)]
-        for warning in filter(None, warnings):
+        for warning in ledger.left_out(log, model, events, late=late):
             tell(warning)
         before = model.cut
         model.update(events)
         if not allow_unconverged:
             model.check_converged()
-        if model.cut > before or (late and events.count()):
-            model.history = ledger.with_line(model.history, events, model.cut, late=late)
+        if model.cut > before or (late and ledger.learnable(events, model)):
+            model.history = ledger.with_line(model.history, model, events, late=late)
             model.save(model_path, overwrite=True)
         else:
-            tell("no event with a known label is new: nothing was learned")
+            tell(f"nothing was learned: {ledger.nothing(events)}")
     return model
 
 

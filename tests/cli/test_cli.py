@@ -64,7 +64,10 @@ def test_fit_then_update(project: Path, tmp_path: Path) -> None:
     assert run(*day).stdout.startswith("learned 40 rows up to 2024-01-05T")
     fails(5, "events up to 2024-01-05T", *day)
     same = run("update", project, "--model", model, "--until", "2024-01-06")
-    assert (same.exit_code, same.stderr) == (0, "note: no event with a known label is new: nothing was learned\n")
+    assert same.exit_code == 0
+    assert same.stderr.startswith(
+        "note: nothing was learned: there is no event with a known label from 2024-01-05T"
+    )
 
 
 RATE = ("--set", "learners={items: {kind: rate, entity: item}}")

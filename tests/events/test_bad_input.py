@@ -505,6 +505,7 @@ def test_a_column_with_the_name_of_one_of_a_table() -> None:
         ("text.csv.gz", "text.csv.gz: the file is damaged or not what its name says"),
         (["log.parquet", "short.parquet"], "short.parquet: the file is damaged or not what its name says"),
         ([], "the list of sources is empty"),
+        ("https://ann:secret@host/log.parquet?token=1", "an address is no path: events are read from files"),
     ],
 )
 def test_files_that_cannot_be_read(source: Any, message: str) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
@@ -693,6 +694,16 @@ def test_equal_rows_have_one_fingerprint_in_any_files_and_order(tmp_path: Path) 
     assert read(tmp_path / "all.parquet").fingerprint() == expected
     assert read(tmp_path / "parts").fingerprint() == expected
     assert read([table.slice(0, 30), table.slice(30)]).fingerprint() == expected
+
+
+def test_rows_without_a_label_can_be_left_out_of_count_and_fingerprint() -> None:
+    table = log()
+    known = [y if i % 4 else None for i, y in enumerate(table["click"].to_pylist())]
+    table = table.set_column(table.column_names.index("click"), "click", pa.array(known, pa.int8()))
+    with_label = read(table.filter(pc.is_valid(table["click"]))).fingerprint()
+    for events in (read(table), read(table).cached()):
+        assert (events.count(), events.count(known="click")) == (60, with_label.rows)
+        assert events.fingerprint(known="click") == with_label != events.fingerprint()
 
 
 @pytest.mark.parametrize("column", ["user_id", "video_id", "click"])

@@ -1,6 +1,7 @@
 """Reading a batch: each feature once, however many effects use it; columns for those that may grow alone."""
 
 import collections
+import re
 from typing import Any
 
 import numpy as np
@@ -196,11 +197,13 @@ def test_rows_that_do_not_fit_are_told_before_they_fill_the_memory():
     times = pa.array(1_700_000_000_000_000 + np.arange(rows), pa.timestamp("us", "UTC"))
     table = pa.table({"time": times, "user": np.arange(rows), "x": vectors, "click": np.zeros(rows, np.int8)})
     schema = ac.Schema(time="time", entities=["user"], labels="click")
-    events = ac.read_events(table, schema, memory_limit="100MB")
+    events = ac.read_events(table, schema, memory_limit="120MB")
     model = ac.GLMix(fixed=ac.FixedEffect(["x"]))
-    with pytest.raises(
-        ac.AcclimateError, match=r"do not fit into a memory_limit of 0\.1 GB: the first .* of 300,000"
-    ):
+    message = r"do not fit into a memory_limit of 120MB: the first \d+,\d+ of 300,000 take 1[01].MB, all of"
+    with pytest.raises(ac.AcclimateError, match=message) as caught:
         model.fit(events)
+    advised = re.search(r"raise it to (\d+MB)", caught.value.hint)
+    assert advised
+    ac.GLMix(fixed=ac.FixedEffect(["x"]), max_steps=1).fit(ac.read_events(table, schema, memory_limit=advised[1]))
     assert model.state is None
     ac.GLMix(fixed=ac.FixedEffect(["x"]), max_steps=1).fit(events.before(1_700_000_000_050_000))

@@ -55,6 +55,33 @@ def test_a_cap_on_users_leaves_the_items_alone():
     assert regret[50] < 3.0 * regret[None]
 
 
+def few_items_world(seed: int = 0) -> tuple[ac.Events, np.ndarray]:
+    """Many users of few rows and one of many see items of very many: the log, and the users' true levels."""
+    rng = np.random.default_rng(seed)
+    user = rng.permutation(np.concatenate([np.repeat(np.arange(500), 10), np.full(200, 500)]))
+    item, rows = rng.integers(0, 10, len(user)), len(user)
+    taste, level = rng.normal(0.0, 1.0, 501), rng.normal(0.0, 0.7, 10)
+    data = {"time": START + np.arange(rows), "user_id": user, "item_id": item}
+    return events_of(
+        SCHEMA, data | {"click": (rng.random(rows) < expit(taste[user] + level[item])).astype(int)}
+    ), taste
+
+
+def test_of_two_caps_each_samples_the_rows_of_its_own_effect():
+    events, taste = few_items_world()
+    predictions = []
+    for caps in ({"user": None, "item": None}, {"user": 50, "item": 50}, {"item": 50, "user": 50}):
+        model = ac.GLMix(random=[ac.RandomEffect(name, max_rows=most) for name, most in caps.items()]).fit(events)
+        assert model.info.converged
+        states = model.states("user")
+        away = states.posterior.mean[:, 0] - taste[states.ids]
+        away -= away.mean()
+        assert np.sqrt(np.mean(away**2)) < 0.65
+        assert np.mean(np.abs(away) < 1.96 * states.posterior.standard_deviation()[:, 0]) > 0.9
+        predictions.append(model.predict(events))
+    assert_allclose(predictions[1], predictions[2], atol=1e-6)
+
+
 def test_rows_that_a_cap_leaves_out_still_carry_what_was_learned_of_the_entity():
     """In the fixed effect's equation every row stands once, at the very margin that is predicted."""
     data, _, _ = zipf_world(rows=3000)

@@ -10,7 +10,8 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from acclimate.errors import AcclimateError, ConfigError
+from acclimate.errors import AcclimateError, ConfigError, SourceError
+from acclimate.pipeline import open_events
 from acclimate.project import load_project
 
 GOOD: dict[str, Any] = {
@@ -400,3 +401,13 @@ def test_any_value_at_any_place_is_read_or_refused(file: Path, value: str) -> No
     keys = [".".join(place) for place in PLACES if all(isinstance(part, str) for part in place)]
     assert len(keys) == 40
     assert all(is_line(attempt(file, TEXT.encode(), f"{key}={value}")) for key in keys)
+
+
+def test_an_address_with_a_password_is_refused_and_not_shown(file: Path) -> None:
+    address = "https://ann:secret@host/log.parquet?token=1"
+    file.write_text(TEXT)
+    project = load_project(file, [f"events.path={address}"])
+    assert project.events.path == (address,)
+    with pytest.raises(SourceError) as caught:
+        open_events(project)
+    assert "secret" not in str(caught.value) + caught.value.hint

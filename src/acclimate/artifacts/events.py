@@ -48,7 +48,12 @@ class Fingerprint:
     @staticmethod
     def of_hashes(rows: int, total: int, smallest: Iterable[int]) -> "Fingerprint":
         """From numbers."""
-        return Fingerprint(rows, f"{total:016x}", " ".join(f"{number:016x}" for number in smallest))
+        return Fingerprint(rows, f"{total % 2**64:016x}", " ".join(f"{number:016x}" for number in smallest))
+
+    def joined(self, other: "Fingerprint") -> "Fingerprint":
+        """That of both sets of rows together."""
+        smallest = sorted(int(number, 16) for number in (self.sample.split() + other.sample.split()))[:SAMPLE]
+        return self.of_hashes(self.rows + other.rows, int(self.total, 16) + int(other.total, 16), smallest)
 
     def overlaps(self, sample: str) -> bool:
         """Whether some rows are in that sample too: sure if all are, near certain if a fifth of them is."""
@@ -83,11 +88,11 @@ class Source(Protocol):
         """See :meth:`Events.describe`."""
         ...
 
-    def count(self, start: int | None, end: int | None) -> int:
-        """How many rows there are in ``[start, end)``; nothing but their times is read."""
+    def count(self, start: int | None, end: int | None, known: str | None) -> int:
+        """See :meth:`Events.count`; nothing but the times and that label is read."""
         ...
 
-    def fingerprint(self, start: int | None, end: int | None) -> "Fingerprint":
+    def fingerprint(self, start: int | None, end: int | None, known: str | None) -> "Fingerprint":
         """See :meth:`Events.fingerprint`."""
         ...
 
@@ -156,13 +161,16 @@ class Events:
         """Rows, first and last time, distinct entities, label rates."""
         return self.source.describe(self.start, self.end)
 
-    def count(self) -> int:
-        """How many rows there are."""
-        return self.source.count(self.start, self.end)
+    def count(self, *, known: str | None = None) -> int:
+        """How many rows there are; with the name of a label, of those on which it is known."""
+        return self.source.count(self.start, self.end, known)
 
-    def fingerprint(self) -> "Fingerprint":
-        """What the rows are known by, wherever they lie and in whatever order; all of them are read."""
-        return self.source.fingerprint(self.start, self.end)
+    def fingerprint(self, *, known: str | None = None) -> "Fingerprint":
+        """What the rows are known by, wherever they lie and in whatever order; all of them are read.
+
+        With the name of a label, it is that of the rows on which this is known.
+        """
+        return self.source.fingerprint(self.start, self.end, known)
 
     def cached(self) -> "Events":
         """The same events, read once and held in memory."""
@@ -235,19 +243,21 @@ class TableSource:
             rates={c: pc.mean(rows[c]).as_py() for c in self.schema.labels},
         )
 
-    def count(self, start: int | None, end: int | None) -> int:
+    def count(self, start: int | None, end: int | None, known: str | None) -> int:
         """See :meth:`Events.count`."""
-        return self._between(start, end).num_rows
+        rows = self._between(start, end)
+        return rows.num_rows - (rows[known].null_count if known else 0)
 
-    def fingerprint(self, start: int | None, end: int | None) -> "Fingerprint":
+    def fingerprint(self, start: int | None, end: int | None, known: str | None) -> "Fingerprint":
         """See :meth:`Events.fingerprint`."""
         rows = self._between(start, end)
+        rows = rows.filter(pc.is_valid(rows[known])) if known else rows
         time, *others = identity_columns(self.schema)
         columns = [rows[time].cast(pa.int64()), *(rows[name] for name in others)]
         texts = [column.cast(pa.string()).to_pylist() for column in columns]
         lines = (SEPARATOR.join(value or "" for value in row).encode() for row in zip(*texts, strict=True))
         hashes = [int.from_bytes(hashlib.md5(line).digest()[8:], "little") for line in lines]
-        return Fingerprint.of_hashes(rows.num_rows, sum(hashes) % 2**64, heapq.nsmallest(SAMPLE, hashes))
+        return Fingerprint.of_hashes(rows.num_rows, sum(hashes), heapq.nsmallest(SAMPLE, hashes))
 
     def _between(self, start: int | None, end: int | None) -> pa.Table:
         times = self.rows[self.schema.time.column].cast(pa.int64()).to_numpy()

@@ -196,11 +196,11 @@ class _CountedSource:
     def describe(self, start: int | None, end: int | None) -> Summary:
         return self.source.describe(start, end)
 
-    def count(self, start: int | None, end: int | None) -> int:
-        return self.source.count(start, end)
+    def count(self, start: int | None, end: int | None, known: str | None) -> int:
+        return self.source.count(start, end, known)
 
-    def fingerprint(self, start: int | None, end: int | None) -> Fingerprint:
-        return self.source.fingerprint(start, end)
+    def fingerprint(self, start: int | None, end: int | None, known: str | None) -> Fingerprint:
+        return self.source.fingerprint(start, end, known)
 
     def _counted(self, batches: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
         for batch in batches:

@@ -27,6 +27,8 @@ def located(path: str) -> list[str]:
     Raises:
         SourceError: there is nothing, or something of it cannot be read.
     """
+    if "://" in path:  # of which no part is shown: a password may be in it
+        raise SourceError("an address is no path: events are read from files", hint="download them first")
     if os.path.isdir(path):
         return _some(sorted(_inside(path)), path)
     if os.path.lexists(path):

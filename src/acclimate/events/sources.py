@@ -229,13 +229,15 @@ class _LogSource:
             row[0], first, last, dict(zip(entities, counts, strict=True)), dict(zip(labels, rates, strict=True))
         )
 
-    def count(self, start: int | None, end: int | None) -> int:
+    def count(self, start: int | None, end: int | None, known: str | None) -> int:
         """See :meth:`Events.count`."""
-        sql = f"SELECT count(*) FROM {self._distinct()} WHERE {self.time.within(start, end)}"
-        with _explaining([Scan(self.log, ())]):
+        label = None if known is None else _home(self.catalog, known, self.log).column
+        scan = Scan(self.log, label.checks if label else (), self.time.within(start, end))
+        sql = f"SELECT count({label.sql if label else '*'}) FROM {self._distinct()} WHERE {scan.where()}"
+        with _explaining([scan]):
             return self.log.database.query(sql).fetchall()[0][0]
 
-    def fingerprint(self, start: int | None, end: int | None) -> Fingerprint:
+    def fingerprint(self, start: int | None, end: int | None, known: str | None) -> Fingerprint:
         """See :meth:`Events.fingerprint`."""
         columns = identity_columns(self.schema)
         time, *others = map(quoted, columns)
@@ -247,7 +249,9 @@ class _LogSource:
         sql, scans = self._select(columns, start, end)
         wanted = f"count(*), coalesce(sum(CAST(hash AS HUGEINT)), 0) % {1 << 64}, min(hash, {SAMPLE})"
         with _explaining(scans):
-            hashes = f"SELECT {row} AS hash FROM ({sql})"
+            hashes = f"SELECT {row} AS hash FROM ({sql})" + (
+                f" WHERE {quoted(known)} IS NOT NULL" if known else ""
+            )
             rows, total, smallest = self.log.database.query(f"SELECT {wanted} FROM ({hashes})").fetchall()[0]
         return Fingerprint.of_hashes(rows, total, smallest or ())
 

@@ -125,7 +125,7 @@ def read_batch(
         pieces.append(
             _Piece(designs, [_ids(table, effect) for effect in effects], _columns_of(table, schema, label))
         )
-        _check_memory(pieces, events)
+        _check_memory(pieces, events, label)
     seen: list[Seen] = []  # the designs of pieces go as they are joined, so that rows are there once, not twice
     for number, (effect, index) in enumerate(zip(effects, indexes, strict=True)):
         stacked = _stacked([piece.designs.pop(0) for piece in pieces], len(index))
@@ -140,17 +140,23 @@ def read_batch(
     return batch
 
 
-def _check_memory(pieces: Sequence[_Piece], events: Events) -> None:
-    """Raises ConfigError as soon as the rows read so far take more than they may, and says what all would take."""
+def _check_memory(pieces: Sequence[_Piece], events: Events, label: str | None) -> None:
+    """Raises ConfigError where the rows take more than they may, or all would, going by the first two pieces."""
     limit, held = events.memory_limit, sum(piece.nbytes for piece in pieces)
-    if limit is None or held <= limit:
+    if limit is None or (held <= limit and len(pieces) != 2):
         return
-    read, count = sum(len(piece) for piece in pieces), events.count()
-    raise ConfigError(
-        f"the rows do not fit into a memory_limit of {limit / 1e9:.1f} GB: the first {read:,} of {count:,} take "
-        f"{held / 1e9:.2f} GB",
-        hint=f"raise it to {np.ceil(1.1 * held * max(count / read, 1.0) / 1e9):.0f}GB, or learn from fewer rows",
-    )
+    read = sum(len(piece) for piece in pieces)
+    count = max(events.count(known=label), read)
+    if (whole := held * count / read) > limit:
+        raise ConfigError(
+            f"the rows do not fit into a memory_limit of {_megabytes(limit)}: the first {read:,} of {count:,} "
+            f"take {_megabytes(held)}, all of them about {_megabytes(whole)}",
+            hint=f"raise it to {_megabytes(1.1 * whole)}, or learn from fewer rows",
+        )
+
+
+def _megabytes(size: float) -> str:
+    return f"{np.ceil(size / 1e6):.0f}MB"
 
 
 def count_columns(events: Events, effects: Sequence[Effect], settled: Settled, label: str) -> list[FeatureIndex]:

@@ -204,21 +204,21 @@ class _Search:
     ) -> tuple[list[_Found], FloatArray]:
         """What the effects that learn find, and the margins ``(n,)`` there.
 
-        Effects with a cap learn first, with all others, from the rows that stand for theirs; then the others do
-        from all rows, with what the capped ones found as an offset. As equations of one system both would say what
-        the common level is, and differ in it by the noise of the sample.
+        Effects with a cap learn first, one after another, each with all that are left from the rows that stand for
+        its own, the largest sample before the smaller; then the others do from all rows. What was learned is an
+        offset for those that follow. As equations of one system all would say what the common level is, and differ
+        in it by the noise of the samples.
         """
         free = list(task.designs)
+        rest, found = free.copy(), list[_Found]()
         samples = {k: sample for k in free if (sample := parts[k].sample) is not None}
-        found: list[_Found] = []
-        if samples:
-            weight = task.weight
-            for sample in samples.values():
-                weight = weight * sample
-            first = self.solution(task.blocks(parts), task.label, margin, weight, start=means)
-            found = [_Found(parts[k], parts[k].learners, first, free.index(k)) for k in samples]
-            margin = margin + np.sum([first.margin_of(one.block) for one in found], axis=0)
-        rest = [k for k in free if k not in samples]
+        for k in sorted(samples, key=lambda k: -np.count_nonzero(samples[k])):
+            start = None if means is None else [means[free.index(j)] for j in rest]
+            weight = task.weight * samples[k]
+            solution = self.solution(task.blocks(parts, rest), task.label, margin, weight, start=start)
+            found.append(_Found(parts[k], parts[k].learners, solution, rest.index(k)))
+            margin = margin + solution.margin_of(rest.index(k))
+            rest.remove(k)
         if not rest:
             return found, margin
         start = None if means is None else [means[free.index(k)] for k in rest]

@@ -126,7 +126,7 @@ def _located(table: Any, folder: Path) -> Any:
 
 
 def _under(folder: Path, path: Any) -> Any:
-    """A path or a list of them from the project's folder; what is neither, or empty, is left to the check."""
+    """A path or a list of them from the project's folder; else, or an address, it is left to the checks."""
     if isinstance(path, list):
         return [_under(folder, part) for part in path]
-    return str(folder / path) if path and isinstance(path, str) else path
+    return str(folder / path) if path and isinstance(path, str) and "://" not in path else path
