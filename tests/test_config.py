@@ -21,6 +21,8 @@ from acclimate.config import (
     RandomEffect,
     RateParameters,
     Regime,
+    SequentialLaplaceParameters,
+    StackParameters,
     class_of,
     record_of,
 )
@@ -223,9 +225,16 @@ def test_two_effects_of_one_entity_by_role_and_by_column() -> None:
             verb(events)
 
 
+ARGUMENTS: dict[type[Any], Mapping[str, Any]] = {
+    RateParameters: {"entity": "user"},
+    SequentialLaplaceParameters: {"features": ("user",)},
+    StackParameters: {"learner": GLMixParameters(fixed=["likes"]), "members": {"likes": RateParameters("user")}},
+}
+
+
 @pytest.mark.parametrize("record", LEARNERS)
 def test_a_record_its_kind_and_its_class_know_each_other(record: type[Any]) -> None:
-    arguments: Mapping[str, Any] = {"entity": "user"} if record is RateParameters else {}
+    arguments = ARGUMENTS.get(record, {})
     declared = record(**arguments)
     learner = learners.make(declared)
     assert record_of(declared.kind) is record
@@ -253,7 +262,13 @@ def test_a_learner_is_made_of_every_field() -> None:
 
 
 def test_kinds_are_distinct_and_others_are_refused() -> None:
-    assert [class_of(record).kind for record in LEARNERS] == ["glmix", "global-rate", "rate"]
+    assert [class_of(record).kind for record in LEARNERS] == [
+        "glmix",
+        "global-rate",
+        "rate",
+        "sequential-laplace",
+        "stack",
+    ]
     with pytest.raises(ConfigError) as caught:
         record_of("glmxi")
     assert str(caught.value) == "no kind 'glmxi' of learner (did you mean 'glmix'?)"
@@ -265,7 +280,7 @@ def test_the_shared_part_is_the_same_without_random_effects() -> None:
 
 
 def test_built_in_arms_are_regimes_and_baselines() -> None:
-    assert get_args(Regime) == ("stale", "incremental", "retrain")
+    assert get_args(Regime) == ("stale", "fine-tune", "incremental", "retrain")
     assert list(BASELINES) == ["fixed", "global-rate", "item-rate", "user-rate"]
     assert (*get_args(Regime), *BASELINES) == BUILT_IN_ARMS
 

@@ -11,7 +11,15 @@ import yaml
 
 import acclimate as ac
 from acclimate import pipeline, project
-from acclimate.config import LEARNERS, GLMixParameters, GlobalRateParameters, RateParameters, class_of
+from acclimate.config import (
+    LEARNERS,
+    GLMixParameters,
+    GlobalRateParameters,
+    RateParameters,
+    SequentialLaplaceParameters,
+    StackParameters,
+    class_of,
+)
 from acclimate.errors import AcclimateError
 
 ROOT = Path(__file__).parents[1]
@@ -115,7 +123,7 @@ NOT_IN_THE_FILE = {"folder", "schema"}  # where the file lies, and a section tha
     "record",
     [
         *(project.Project, project.EventsSection, project.ReplaySection, project.ArmSection),
-        *(GLMixParameters, GlobalRateParameters, RateParameters),
+        *(GLMixParameters, GlobalRateParameters, RateParameters, StackParameters),
         *(ac.Schema, ac.TimeColumn, ac.EntityTable, ac.Feature, ac.FixedEffect, ac.RandomEffect),
     ],
 )
@@ -143,32 +151,42 @@ def test_every_kind_of_learner_has_a_part_of_the_guide(record: Any) -> None:
     tables = tables_of_learners()
     assert set(tables["learners"]) == {"kind", "label"}
     described = tables["learners"] | tables[class_of(record).kind]
-    effects = (ac.FixedEffect, ac.RandomEffect) if record is GLMixParameters else ()
-    assert set(described) == {field.name for each in (record, *effects) for field in fields(each)}
-    for field in (field for each in (record, *effects) for field in fields(each)):
+    within = {GLMixParameters: (ac.FixedEffect, ac.RandomEffect), SequentialLaplaceParameters: (ac.Training,)}
+    parts = within.get(record, ())
+    label = {"label"} if record is StackParameters else set()  # not a key of its own, but of the one on top
+    assert set(described) - label == {field.name for each in (record, *parts) for field in fields(each)}
+    for field in (field for each in (record, *parts) for field in fields(each)):
         written = described[field.name]
         if field.name == "kind":  # has a default in Python alone
             assert written == "required"
         elif written == "required":
             assert field.default is MISSING
         elif written.startswith("`"):
-            assert yaml.safe_load(written.strip("`")) == field.default
-        elif field.name not in ("fixed", "entity"):  # an effect's entity is its key
+            default = list(field.default) if isinstance(field.default, tuple) else field.default
+            assert yaml.safe_load(written.strip("`")) == default
+        elif field.name not in ("fixed", "entity", "members", "training"):  # an effect's entity is its key
             assert field.default in (None, ())
 
 
 def test_the_kinds_of_learners_are_listed() -> None:
     text = (GUIDE / "project-file.md").read_text(encoding="utf-8")
     kinds = [class_of(record).kind for record in LEARNERS]
-    assert list(tables_of_learners()) == ["learners", "glmix", "rate", "global-rate"]
+    assert list(tables_of_learners()) == [
+        "learners",
+        "glmix",
+        "rate",
+        "global-rate",
+        "sequential-laplace",
+        "stack",
+    ]
     assert sorted(re.findall(r"^\| `([\w-]+)` \| [^|]+ \|$", text, re.MULTILINE)) == sorted(kinds)
     (row,) = re.findall(r"^\| `kind` \| required \| (.*) \|$", text, re.MULTILINE)
-    assert re.findall(r"`([\w-]+)`", row) == ["glmix", "rate", "global-rate"]
+    assert re.findall(r"`([\w-]+)`", row) == ["glmix", "rate", "global-rate", "sequential-laplace", "stack"]
 
 
 def test_the_project_files_of_the_guide_load(tmp_path: Path) -> None:
     blocks = [t for kind, t in FENCE.findall((GUIDE / "project-file.md").read_text()) if kind == "yaml"]
-    first, second = map(yaml.safe_load, blocks)
+    first, short, long, second = map(yaml.safe_load, blocks)
     (tmp_path / "acclimate.yaml").write_text(blocks[0])
     loaded = project.load_project(tmp_path / "acclimate.yaml", ["replay.every=6h"])
     assert loaded.events.path == (str(tmp_path / "logs/*.parquet"),)
@@ -180,6 +198,13 @@ def test_the_project_files_of_the_guide_load(tmp_path: Path) -> None:
     several = project.parse_project(first | second, tmp_path)
     assert several.learner("popular") == RateParameters("video", prior_rows=50)
     assert [arm.name for arm in pipeline.arms_of(several)] == ["incremental", "fixed", "popular"]
+    popular = RateParameters("video")
+    stack = project.parse_project(first | short, tmp_path).learner("ranker")
+    assert isinstance(stack, StackParameters)
+    assert stack.members["popular"] == popular
+    assert list(stack.members) == ["popular", "taste"]
+    stack = project.parse_project(first | long, tmp_path).learner("ranker")
+    assert stack == StackParameters(stack.learner, {"popular": popular}, warm_up=0.3, every="6h")
 
 
 def test_the_arms_of_the_guide_are_allowed() -> None:

@@ -27,17 +27,22 @@ SHORT = [
 
 def test_there_is_a_test_for_every_example() -> None:
     folders = {path.name for path in (ROOT / "examples").iterdir() if path.is_dir() and path.name[0] not in "._"}
-    assert folders == set(EXAMPLES) == {"kuairand"}
+    assert folders == set(EXAMPLES) == {"kuairand", "kuairand_deep"}
 
 
 @pytest.fixture
-def kuairand(monkeypatch: pytest.MonkeyPatch) -> Project:
+def kuairand(kuairand_dir: Path) -> Project:  # noqa: ARG001
+    return load_project(EXAMPLES["kuairand"], SHORT)
+
+
+@pytest.fixture
+def kuairand_dir(monkeypatch: pytest.MonkeyPatch) -> Path:
     data = Path(os.environ.get("KUAIRAND_DIR") or ROOT.parent / "shared" / "data" / "kuairand_pure")
     if not data.is_dir():
         assert os.environ.get("CI") != "true", f"no KuaiRand-Pure at {data}"
         pytest.skip(f"no KuaiRand-Pure at {data}: set KUAIRAND_DIR to its folder")
     monkeypatch.setenv("KUAIRAND_DIR", str(data))
-    return load_project(EXAMPLES["kuairand"], SHORT)
+    return data
 
 
 def test_kuairand(kuairand: Project, tmp_path: Path) -> None:
@@ -58,6 +63,18 @@ def test_kuairand(kuairand: Project, tmp_path: Path) -> None:
     assert all(read[key] > 150_000 for key in read if key[0] == "retrain")
     assert {arm.within.keys() == {"tab"} for arm in report.arms.values()} == {True}
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"manifest.json", "metrics.json", "report.html"}
+
+
+def test_kuairand_deep(kuairand_dir: Path, tmp_path: Path) -> None:  # noqa: ARG001
+    """On the last days: what is known of the networks by then is little, but they learn, and a stack does."""
+    project = load_project(EXAMPLES["kuairand_deep"], [*SHORT, "learners.stacked.warm_up=0.3"])
+    report = pipeline.replay_project(project, tmp_path / "out")
+    regimes = ["stale", "fine-tune", "incremental", "retrain"]
+    assert list(report.arms) == [*regimes, "stacked", *(f"cross-{regime}" for regime in regimes), "glmix"]
+    auc = {name: arm.auc or 0.0 for name, arm in report.arms.items()}
+    assert min(auc.values()) > 0.65
+    rows = {w.arm: w.rows_read for w in report.windows}
+    assert rows["incremental"] == rows["fine-tune"] < rows["retrain"] / 10
 
 
 # --- the outsider --------------------------------------------------------------------------------------------

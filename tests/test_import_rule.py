@@ -18,7 +18,8 @@ SOURCE = Path(acclimate.__file__).parent
 
 STEPS = {"events", "learners", "publish", "serve", "evaluate"}
 BESIDE_THE_FLOW = {
-    "arrays", "artifacts", "config", "errors", "storage", "times", "features", "models", "kernels", "engines",
+    "arrays", "artifacts", "config", "errors", "extras", "progress", "storage", "times", "features", "models",
+    "kernels", "engines",
 }  # fmt: skip
 ALL_SEEING = {"pipeline", "cli", "__init__"}  # the package itself imports on first use
 PURE = {"models", "features", "kernels"}

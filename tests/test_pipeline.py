@@ -13,7 +13,14 @@ import pytest
 import acclimate as ac
 from acclimate import evaluate, learners, pipeline
 from acclimate.artifacts import Events
-from acclimate.config import BUILT_IN_ARMS, LEARNERS, GLMixParameters, GlobalRateParameters, RateParameters
+from acclimate.config import (
+    LEARNERS,
+    GLMixParameters,
+    GlobalRateParameters,
+    RateParameters,
+    StackParameters,
+    arms_beside,
+)
 from acclimate.errors import (
     ConfigError,
     DataError,
@@ -27,6 +34,8 @@ from acclimate.events.kuairand import kuairand
 from acclimate.events.movielens import movielens
 from acclimate.learners.glmix import GLMix
 from acclimate.learners.rates import GlobalRate, Rate
+from acclimate.learners.sequential_laplace import SequentialLaplace
+from acclimate.learners.stack import Stack
 from acclimate.project import Project, ReplaySection, load_project
 from acclimate.storage import read_kind
 from sealing import sealed_anew
@@ -57,6 +66,9 @@ class Mute:
     def fit(self, events): ...
 """
 
+BESIDE = arms_beside(GLMixParameters())
+"""Those that go with a GLMix."""
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -80,11 +92,18 @@ def files(folder: Path) -> set[str]:
 # --- fit and update ------------------------------------------------------------------------------------------
 
 
+ON_TOP = "{kind: glmix, fixed: [topics, popular], random: user}"
+BELOW = "{popular: {kind: rate, entity: item}}"
 KINDS: dict[str, tuple[str, type[Any]]] = {
     # overrides of the world's learners by the kind of the one that is left, and its class
     "glmix": ("name=world", GLMix),
     "rate": ("learners={items: {kind: rate, entity: item, prior_rows: 5}}", Rate),
     "global-rate": ("learners={all: {kind: global-rate, label: like}}", GlobalRate),
+    "sequential-laplace": (
+        "learners={net: {kind: sequential-laplace, features: [surface, topics, duration], hidden: [8]}}",
+        SequentialLaplace,
+    ),
+    "stack": (f"learners={{mine: {{kind: stack, learner: {ON_TOP}, members: {BELOW}}}}}", Stack),
 }
 kinds = pytest.mark.parametrize("kind", KINDS)
 
@@ -140,6 +159,15 @@ def test_an_update_learns_what_is_new_and_nothing_twice(folder: Path, tmp_path: 
     np.testing.assert_array_equal(again.predict(events), before)
     assert again.cut == updated.cut
     assert learned(again) == 0
+
+
+def test_a_checkpoint_is_kept_by_networks_alone(folder: Path, tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    project = project_of(folder, KINDS["sequential-laplace"][0])
+    pipeline.fit(project, tmp_path / "model", checkpoint=kept)
+    assert not kept.exists()  # it goes with the end of the fit
+    with pytest.raises(ConfigError, match="kind 'glmix' keeps no checkpoints"):
+        pipeline.fit(project_of(folder), tmp_path / "other", checkpoint=kept)
 
 
 def test_fit_takes_everything_and_the_learner_named(folder: Path, tmp_path: Path) -> None:
@@ -286,9 +314,15 @@ def test_every_field_is_compared() -> None:
         "forgetting": 0.5,
         "half_life": "9d",
         "precision": "full",
+        "offset": "popular",
+        "learner": GLMixParameters(fixed=["popular"], offset="popular"),
+        "members": {"popular": RateParameters("item")},
+        "warm_up": 0.25,
+        "every": "9d",
     }
-    user = ac.RandomEffect("user")
-    records = (GLMixParameters(), GlobalRateParameters(), RateParameters("user"), ac.FixedEffect(), user)
+    user, rate = ac.RandomEffect("user"), RateParameters("user")
+    stack = StackParameters(GLMixParameters(fixed=["popular"]), {"popular": rate})
+    records = (GLMixParameters(), GlobalRateParameters(), rate, stack, ac.FixedEffect(), user)
     for record in records:
         assert list(pipeline._differences(record, record, "")) == []
         names = [field.name for field in fields(record) if field.name != "kind"]
@@ -479,7 +513,7 @@ def test_a_project_hands_every_option_on(folder: Path, tmp_path: Path, monkeypat
         pipeline.replay_project(project_of(folder, *overrides), tmp_path / "out", on_progress=print)
     assert {name: given[name] for name in asked} == asked
     assert (given["name"], given["label"], given["on_progress"]) == ("simulated-world", "click", print)
-    assert [arm.name for arm in given["arms"]] == list(BUILT_IN_ARMS)
+    assert [arm.name for arm in given["arms"]] == list(BESIDE)
 
 
 def test_no_events_cannot_be_replayed() -> None:
@@ -528,7 +562,7 @@ def test_an_interrupted_replay_leaves_nothing(
 
 def test_built_in_arms(folder: Path) -> None:
     arms = {arm.name: arm for arm in pipeline.arms_of(project_of(folder))}
-    assert tuple(arms) == BUILT_IN_ARMS
+    assert tuple(arms) == BESIDE
     assert {name: arm.regime for name, arm in arms.items() if arm.regime != "incremental"} == {
         "stale": "stale",
         "retrain": "retrain",
@@ -576,14 +610,14 @@ def test_the_shared_part_of_a_learner_that_has_none(folder: Path, tmp_path: Path
 @pytest.mark.parametrize("kind", ["rate", "global-rate"])
 def test_the_arms_of_a_learner_without_a_shared_part_are_the_others(folder: Path, kind: str) -> None:
     arms = pipeline.arms_of(project_of(folder, KINDS[kind][0], "replay={start: 2024-01-05}"))
-    assert [arm.name for arm in arms] == [name for name in BUILT_IN_ARMS if name != "fixed"]
+    assert [arm.name for arm in arms] == [name for name in BESIDE if name != "fixed"]
 
 
 def test_baselines_beside_another_learner_than_the_first(folder: Path) -> None:
     """It is the learner behind the built-in arms that has to have a shared part."""
     rate = "learners.items={kind: rate, entity: item, label: like}"
     arms = pipeline.arms_of(project_of(folder, rate, "replay.learner=ranker"))
-    assert tuple(arm.name for arm in arms) == BUILT_IN_ARMS
+    assert tuple(arm.name for arm in arms) == BESIDE
     names = "[stale, retrain, global-rate, item-rate, user-rate]"
     arms = pipeline.arms_of(project_of(folder, rate, "replay.learner=items", f"replay.arms={names}"))
     assert arms[0].learner is arms[1].learner
@@ -725,7 +759,7 @@ def test_kuairand_files_become_a_report(tmp_path: Path) -> None:
     (data / "video_features_basic_pure.csv").write_text("video_id,tag,video_duration\n" + videos)
     made = kuairand(data, tmp_path / "project")
     report = pipeline.replay_project(load_project(made.project, ["replay.resamples=5"]), tmp_path / "out")
-    assert tuple(report.arms) == BUILT_IN_ARMS
+    assert tuple(report.arms) == BESIDE
     assert {arm.rows for arm in report.arms.values()} == {3 * 20}  # 28, 29 and 30 April
     assert report.arms["incremental"].within.keys() == {"tab"}
 
@@ -744,7 +778,7 @@ def test_movielens_files_become_a_report(tmp_path: Path) -> None:
     made = movielens(data, tmp_path / "project")
     project = load_project(made.project, ["replay.resamples=5"])
     report = pipeline.replay_project(project, tmp_path / "out")
-    assert tuple(report.arms) == BUILT_IN_ARMS
+    assert tuple(report.arms) == BESIDE
     assert project.replay is not None
     late = pipeline.open_events(project).after(project.replay.start)
     assert {arm.rows for arm in report.arms.values()} == {rows(late)}
@@ -756,7 +790,7 @@ def test_movielens_files_become_a_report(tmp_path: Path) -> None:
 
 def test_the_demo_shows_regret_of_every_arm(tmp_path: Path) -> None:
     report = pipeline.demo(tmp_path / "out", users=40, days=12)
-    assert tuple(report.arms) == BUILT_IN_ARMS
+    assert tuple(report.arms) == BESIDE
     assert all(arm.regret is not None and arm.regret > 0 for arm in report.arms.values())
     assert {window.start[:10] for window in report.windows} == {"2024-01-11", "2024-01-12"}
     assert report.name == "a drifting world"

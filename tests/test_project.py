@@ -20,7 +20,10 @@ from acclimate.config import (
     RandomEffect,
     RateParameters,
     Schema,
+    SequentialLaplaceParameters,
+    StackParameters,
     TimeColumn,
+    Training,
     record_of,
 )
 from acclimate.errors import ConfigError
@@ -68,6 +71,33 @@ learners:
   other: {kind: glmix}
   popular: {kind: rate, entity: item, label: like, prior_rows: 5}
   everybody: {kind: global-rate, label: like}
+  deep:
+    kind: sequential-laplace
+    label: like
+    features: [tags, length]
+    ranker: dcn-v2
+    embedding: 4
+    hidden: [32, 8]
+    crosses: 3
+    dropout: 0.1
+    ridge: 2
+    embedding_ridge: 20
+    forgetting: 0.9
+    cold_weight: 0.1
+    curvature: fisher
+    last_layer: full
+    variance: linearised
+    temperature: false
+    refuse_above: 0.1
+    training:
+      {epochs: 4, update_epochs: 3, batch: 64, rate: 0.01, update_rate: 0.02, holdout: 0.2, patience: 2, seed: 5,
+       device: cpu, mixed_precision: true}
+  both:
+    kind: stack
+    learner: {kind: glmix, fixed: [tags, popular], offset: trend}
+    members: {trend: {kind: global-rate}}
+    warm_up: 0.25
+    every: 12h
 replay:
   start: 2024-01-05
   every: 6h
@@ -151,6 +181,42 @@ def test_every_key_arrives(tmp_path: Path) -> None:
             "other": GLMixParameters(),
             "popular": RateParameters("item", "like", 5.0),
             "everybody": GlobalRateParameters("like"),
+            "deep": SequentialLaplaceParameters(
+                label="like",
+                features=("tags", "length"),
+                ranker="dcn-v2",
+                embedding=4,
+                hidden=(32, 8),
+                crosses=3,
+                dropout=0.1,
+                ridge=2.0,
+                embedding_ridge=20.0,
+                forgetting=0.9,
+                cold_weight=0.1,
+                curvature="fisher",
+                last_layer="full",
+                variance="linearised",
+                temperature=False,
+                refuse_above=0.1,
+                training=Training(
+                    epochs=4,
+                    update_epochs=3,
+                    batch=64,
+                    rate=0.01,
+                    update_rate=0.02,
+                    holdout=0.2,
+                    patience=2,
+                    seed=5,
+                    device="cpu",
+                    mixed_precision=True,
+                ),
+            ),
+            "both": StackParameters(
+                GLMixParameters(fixed=("tags", "popular"), offset="trend"),
+                {"trend": GlobalRateParameters(), "popular": RateParameters("item", "like", 5.0)},
+                warm_up=0.25,
+                every="12h",
+            ),
         },
         "replay": ReplaySection(
             start="2024-01-05",
@@ -175,7 +241,7 @@ def test_every_key_arrives(tmp_path: Path) -> None:
 def test_the_full_file_sets_every_key_that_there_is() -> None:
     content = yaml.safe_load(FULL)
     written = {str(key) for section in walk(content) for key in section}
-    records = (Schema, TimeColumn, EntityTable, Feature, *LEARNERS, FixedEffect, RandomEffect)
+    records = (Schema, TimeColumn, EntityTable, Feature, *LEARNERS, FixedEffect, RandomEffect, Training)
     known = {f.name for record in (*records, ReplaySection, ArmSection, EventsSection) for f in fields(record)}
     assert known - {"schema"} - written == set()
     assert {type(declared) for declared in parse_project(content, Path()).learners.values()} == set(LEARNERS)
@@ -265,6 +331,11 @@ KINDS = {
     "glmix": ("", GLMixParameters()),
     "global-rate": ("", GlobalRateParameters()),
     "rate": ("entity: item_id", RateParameters("item_id")),
+    "sequential-laplace": ("features: a", SequentialLaplaceParameters(features="a")),
+    "stack": (
+        "learner: {kind: glmix, fixed: a}, members: {a: {kind: global-rate}}",
+        StackParameters(GLMixParameters(fixed="a"), {"a": GlobalRateParameters()}),
+    ),
 }
 
 
@@ -434,6 +505,11 @@ SECTIONS: dict[str, tuple[type, set[str]]] = {
     "learners.ranker.random.likes": (RandomEffect, set()),
     "learners.all": (GlobalRateParameters, set()),
     "learners.items": (RateParameters, set()),
+    "learners.net": (SequentialLaplaceParameters, set()),
+    "learners.net.training": (Training, set()),
+    "learners.both": (StackParameters, set()),
+    "learners.both.learner": (GLMixParameters, set()),
+    "learners.both.members.a": (RateParameters, set()),
     "replay": (ReplaySection, set()),
 }
 
@@ -450,6 +526,9 @@ def test_the_names_there_are_are_told_for_every_section(file: Path, section: str
         "learners.ranker.random={user_id: , likes: {entity: item_id}}",
         "learners.all.kind=global-rate",
         "learners.items={kind: rate, entity: item_id}",
+        "learners.net={kind: sequential-laplace, features: a, training: {seed: 1}}",
+        "learners.both={kind: stack, learner: {kind: glmix, fixed: a}}",
+        "learners.both.members={a: {kind: rate, entity: item_id}}",
         f"{place}=3",
     )
     assert error.message == f"{file}: --set: {place}: unknown key"
@@ -466,7 +545,7 @@ def test_the_names_there_are_are_told_for_an_arm(file: Path) -> None:
 def test_all_records_that_a_file_holds_were_tried() -> None:
     tried = {record for record, _ in SECTIONS.values()} | {ArmSection}
     assert set(LEARNERS) <= tried
-    assert len(tried) == 12
+    assert len(tried) == 15
 
 
 @pytest.mark.parametrize(
@@ -503,7 +582,8 @@ def test_all_records_that_a_file_holds_were_tried() -> None:
         ),
         (
             "learners.ranker.kind=tree",
-            "learners.ranker.kind: no kind 'tree' of learner (there are: glmix, global-rate, rate)",
+            "learners.ranker.kind: no kind 'tree' of learner (there are: glmix, global-rate, rate, "
+            "sequential-laplace, stack)",
         ),
         ("learners.ranker.kind={a}", "learners.ranker.kind: no kind '{'a': None}' of learner"),
         ("learners.second.fixed=[a]", "learners.second.kind: is missing"),
@@ -561,12 +641,88 @@ def test_all_records_that_a_file_holds_were_tried() -> None:
         ),
         (
             "replay.arms=[{name: x, learner: ranker, regime: new}]",
-            "replay.arms.0.regime: should be 'stale', 'incremental'",
+            "replay.arms.0.regime: should be 'stale', 'fine-tune', 'incremental'",
         ),
     ],
 )
 def test_a_wrong_value_and_its_place(file: Path, override: str, message: str) -> None:
     assert str(failure(file, override)).startswith(f"{file}: --set: {message}")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "learners.ranker={kind: glmix, fixed: ranker}",
+            "learners.ranker: a learner is made of itself: ranker -> ranker",
+        ),
+        (
+            "learners.ranker={kind: glmix, random: {user_id: other}}",
+            "learners.ranker: a learner is made of itself: ranker -> other -> ranker",
+        ),
+        (
+            "learners.ranker={kind: glmix, offset: othr}",
+            "learners.ranker.offset: no learner 'othr' in the project (did you mean 'other'?)",
+        ),
+        (
+            "learners.ranker={kind: stack, learner: {kind: glmix, offset: othr}}",
+            "learners.ranker.learner.offset: no learner 'othr' in the project (did you mean 'other'?)",
+        ),
+        (
+            "learners.ranker={kind: stack, learner: {kind: glmix, fixed: a}}",
+            "learners.ranker: the learner on top uses no other learner (name one in its features, or",
+        ),
+        (
+            "learners.ranker={kind: stack, learner: {kind: glmix}, members: {a: {kind: glmix}}}",
+            "learners.ranker: the learner on top does not use 'a': name it in its features, or as offset",
+        ),
+        (
+            "learners.ranker={kind: stack, learner: {kind: glmix, fixed: a}, members: {a: {kind: glmxi}}}",
+            "learners.ranker.members.a.kind: no kind 'glmxi' of learner (did you mean 'glmix'?)",
+        ),
+        ("learners.ranker={kind: stack, learner: [a]}", "learners.ranker.learner: should be a section of keys"),
+        (
+            "learners.ranker={kind: stack, learner: {kind: glmix}, warm_up: 1}",
+            "learners.ranker.warm_up: should be",
+        ),
+    ],
+)
+def test_a_wrong_stack_and_its_place(file: Path, override: str, message: str) -> None:
+    error = failure(file, "learners.other={kind: glmix, fixed: ranker}", override)
+    assert str(error).startswith(f"{file}: --set: {message}")
+
+
+def test_too_many_learners_on_top_of_each_other(file: Path) -> None:
+    chain = [f"learners.l{i}={{kind: glmix, fixed: l{i + 1}}}" for i in range(16)]
+    assert failure(file, *chain, "learners.l16.kind=global-rate").message == (
+        f"{file}: --set: learners.l0: more than 16 on top of each other: {' -> '.join(f'l{i}' for i in range(17))}"
+    )
+    wide = ", ".join(f"l{i}" for i in range(16))
+    below = [f"learners.l{i}.kind=global-rate" for i in range(16)]
+    assert failure(file, f"learners.ranker.fixed=[{wide}]", *below).message == (
+        f"{file}: line 9: learners.ranker: Stack: there are 17 learners on top of each other, more than 16"
+    )
+
+
+def test_a_learner_that_names_others_is_a_stack_of_them(file: Path) -> None:
+    """Also of stacks; as a feature of an effect or as the offset; each is still a learner of the project."""
+    project = load_project(
+        file,
+        [
+            "learners.popular={kind: rate, entity: item_id}",
+            "learners.taste={kind: glmix, fixed: [b, popular]}",
+            "learners.ranker={kind: glmix, fixed: [a], random: {user_id: {features: [taste]}}, offset: popular}",
+        ],
+    )
+    popular = RateParameters("item_id")
+    taste = StackParameters(GLMixParameters(fixed=("b", "popular")), {"popular": popular})
+    ranker = StackParameters(
+        GLMixParameters(fixed=("a",), random={"user_id": ("taste",)}, offset="popular"),
+        {"taste": taste, "popular": popular},
+    )
+    assert project.learners == {"ranker": ranker, "popular": popular, "taste": taste}
+    assert ranker.count == 4
+    assert dataclasses.replace(project, name="other").learners == project.learners
 
 
 @pytest.mark.parametrize("section", ["name", "events", "learners"])

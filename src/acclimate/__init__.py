@@ -4,28 +4,39 @@ Names in the order of the flow: describe and read events, learn, replay.
 Imported on first use, so that ``import acclimate`` costs next to nothing.
 """
 
-import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from acclimate.arrays import EntityStates, Posterior
     from acclimate.artifacts import Events, Report
-    from acclimate.config import EntityTable, Feature, FixedEffect, RandomEffect, Schema, TimeColumn
+    from acclimate.config import EntityTable, Feature, FixedEffect, RandomEffect, Schema, TimeColumn, Training
     from acclimate.errors import AcclimateError
     from acclimate.evaluate import Arm
     from acclimate.events import read_events, simulate
     from acclimate.learners.glmix import GLMix
     from acclimate.learners.rates import GlobalRate, Rate
+    from acclimate.learners.sequential_laplace import SequentialLaplace
+    from acclimate.learners.stack import Stack
     from acclimate.models.posterior import update_posterior, update_posteriors
     from acclimate.pipeline import replay
 
 _HOMES = {
-    "acclimate.config": ("TimeColumn", "Feature", "EntityTable", "Schema", "FixedEffect", "RandomEffect"),
+    "acclimate.config": (
+        "TimeColumn",
+        "Feature",
+        "EntityTable",
+        "Schema",
+        "FixedEffect",
+        "RandomEffect",
+        "Training",
+    ),
     "acclimate.arrays": ("Posterior", "EntityStates"),
     "acclimate.artifacts": ("Events", "Report"),
     "acclimate.events": ("read_events", "simulate"),
     "acclimate.learners.glmix": ("GLMix",),
     "acclimate.learners.rates": ("GlobalRate", "Rate"),
+    "acclimate.learners.sequential_laplace": ("SequentialLaplace",),
+    "acclimate.learners.stack": ("Stack",),
     "acclimate.models.posterior": ("update_posterior", "update_posteriors"),
     "acclimate.evaluate": ("Arm",),
     "acclimate.pipeline": ("replay",),
@@ -45,9 +56,12 @@ __all__ = [
     "Events",
     "FixedEffect",
     "RandomEffect",
+    "Training",
     "GLMix",
+    "SequentialLaplace",
     "GlobalRate",
     "Rate",
+    "Stack",
     "Posterior",
     "EntityStates",
     "update_posterior",
@@ -63,7 +77,9 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'acclimate' has no attribute '{name}'")
-    return getattr(importlib.import_module(_HOME[name]), name)
+    from acclimate.extras import import_module
+
+    return getattr(import_module(_HOME[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -1,5 +1,6 @@
 """The verbs of the flow on one page: open, fit, update, replay, and the demonstration of all of them."""
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -42,19 +43,24 @@ def fit(
     *,
     learner: str | None = None,
     until: Instant | None = None,
+    checkpoint: str | Path | None = None,
     allow_unconverged: bool = False,
     overwrite: bool = False,
 ) -> Learner:
     """Fit a learner of the project on the events before ``until`` (all of them without) and save it at ``out``.
 
+    With ``checkpoint`` the training is kept in that file while it lasts, and goes on from there after a kill.
+
     Raises:
+        ConfigError: the learner keeps no checkpoints.
         NotConvergedError: it has not reached its optimum, and ``allow_unconverged`` was not asked for; nothing is
             saved.
     """
     check_free(out, "model", overwrite=overwrite)
     log = open_events(project)
     events = log if until is None else log.before(until)
-    model = learners.make(project.learner(learner)).fit(events)
+    model = learners.make(project.learner(learner))
+    model.fit(events, **_kept(model, checkpoint))
     if not allow_unconverged:
         model.check_converged()
     model.history = ledger.with_line((), model, events)
@@ -117,6 +123,17 @@ def update(
     return model
 
 
+def _kept(model: Learner, checkpoint: str | Path | None) -> dict[str, Any]:
+    """The arguments by which a fit keeps a checkpoint."""
+    if checkpoint is None:
+        return {}
+    if "checkpoint" not in inspect.signature(model.fit).parameters:
+        raise ConfigError(
+            f"a learner of kind '{model.kind}' keeps no checkpoints", hint="leave --checkpoint out: networks do"
+        )
+    return {"checkpoint": checkpoint}
+
+
 def _tell_nobody(_: str) -> None:
     """For those who did not ask to be told."""
 
@@ -134,13 +151,12 @@ def _check_settings(saved: Any, declared: Any, path: str | Path) -> None:
 
 
 def _differences(was: Any, now: Any, place: str) -> Iterator[str]:
-    """Where two records differ, in words; records in a sequence go by their first field."""
+    """Where two records differ, in words; those in a sequence go by their first field, in a mapping by key."""
     if type(was) is type(now) and is_dataclass(was):
         for field in fields(was):
             inner = f"{place}.{field.name}" if place else field.name
             yield from _differences(getattr(was, field.name), getattr(now, field.name), inner)
-    elif _are_records(was) and _are_records(now):
-        before, after = ({str(getattr(one, fields(one)[0].name)): one for one in many} for many in (was, now))
+    elif (before := _by_name(was)) is not None and (after := _by_name(now)) is not None:
         if before.keys() != after.keys():
             yield f"{place} was {list(before)} and is {list(after)}"
         for name in (name for name in before if name in after):
@@ -149,8 +165,11 @@ def _differences(was: Any, now: Any, place: str) -> Iterator[str]:
         yield f"{place} was {was} and is {now}"
 
 
-def _are_records(value: Any) -> bool:
-    return isinstance(value, tuple) and all(is_dataclass(item) for item in value)
+def _by_name(value: Any) -> dict[str, Any] | None:
+    """Several records by name, if the value is that."""
+    if isinstance(value, tuple) and all(is_dataclass(item) for item in value):
+        value = {str(getattr(one, fields(one)[0].name)): one for one in value}
+    return value if isinstance(value, dict) and all(map(is_dataclass, value.values())) else None
 
 
 class Checked(NamedTuple):

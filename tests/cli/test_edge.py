@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -155,16 +156,21 @@ def test_no_width_cuts_the_list_of_commands(group: tuple[str, ...]) -> None:
 
 
 @pytest.fixture
-def fifos(tmp_path: Path) -> dict[str, str]:
-    """Two FIFOs by the variables that name them to the arm, and a place of its own for temporary files."""
+def fifos(tmp_path: Path) -> Generator[dict[str, str]]:
+    """Two FIFOs by the variables that name them to the arm, and a place of its own for temporary files.
+
+    Commands heed a hangup, also where the tests run under ``nohup``.
+    """
     (tmp_path / "temporary").mkdir()
     for name in ("ready", "never"):
         os.mkfifo(tmp_path / name)
-    return {
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield {
         "READY": str(tmp_path / "ready"),
         "NEVER": str(tmp_path / "never"),
         "TMPDIR": str(tmp_path / "temporary"),
     }
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.parametrize(

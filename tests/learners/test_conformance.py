@@ -9,6 +9,14 @@ from conformance import CHECKS, Example, run
 import acclimate as ac
 from acclimate.config import LEARNERS, class_of
 
+NAMES_MATTER = {
+    "the_names_of_entities_do_not_matter": "an id is a name here, and a name's vector starts at noise of its own",
+    "ids_may_be_text": "the same entities under other names start at other vectors",
+}
+ON_BOTH_SIDES = {
+    "one_row_is_enough": "members need a row before the end of the warm-up, the one on top one after it"
+}
+
 EXAMPLES = (
     Example(
         "mixed",
@@ -32,8 +40,57 @@ EXAMPLES = (
         ),
         tolerance=1e-5,
     ),
+    Example(
+        "network",
+        lambda: ac.SequentialLaplace(
+            features=["genre", "tags", "price", "user_id", "video_id"],
+            embedding=3,
+            hidden=[6],
+            training=ac.Training(epochs=20, update_epochs=8, rate=0.03, update_rate=0.03, patience=20),
+        ),
+        tolerance=1e-4,
+        exceptions=NAMES_MATTER,
+    ),
+    Example(
+        "network-of-a-full-last-layer",
+        lambda: ac.SequentialLaplace(
+            features=["genre", "price", "user_id"],
+            ranker="dcn-v2",
+            embedding=2,
+            hidden=[],
+            crosses=1,
+            forgetting=0.9,
+            cold_weight=0.3,
+            last_layer="full",
+            ridge=5.0,
+            training={"epochs": 12, "update_epochs": 4, "rate": 0.02, "update_rate": 0.02, "patience": 12},
+        ),
+        tolerance=1e-4,
+        exceptions=NAMES_MATTER,
+    ),
     Example("global", ac.GlobalRate),
     Example("by-user", lambda: ac.Rate("user", prior_rows=5.0)),
+    Example(
+        "stacked-features",
+        lambda: ac.Stack(
+            ac.GLMix(
+                fixed=ac.FixedEffect(["genre", "popular"]), random=[ac.RandomEffect("user", ["price", "fan"])]
+            ),
+            {"popular": ac.Rate("video"), "fan": ac.Rate("user", prior_rows=5.0)},
+            warm_up=0.3,
+            every="6h",
+        ),
+        exceptions=ON_BOTH_SIDES,
+    ),
+    Example(
+        "stacked-offset",
+        lambda: ac.Stack(
+            ac.GLMix(fixed=ac.FixedEffect(["price"]), random=["user"], offset="net"),
+            {"net": ac.GLMix(fixed=ac.FixedEffect(["genre"]), random=["video"])},
+            every="4h",
+        ),
+        exceptions=ON_BOTH_SIDES,
+    ),
 )
 
 RAN: set[tuple[str, str]] = set()

@@ -110,6 +110,14 @@ def fit(
     project: ProjectFile = DEFAULT_PROJECT,
     learner: LearnerName = None,
     until: Until = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(
+            parser=_path,
+            metavar="FILE",
+            help="Keep the training of a network here while it lasts: after a kill the same command goes on.",
+        ),
+    ] = None,
     allow_unconverged: AllowUnconverged = False,
     memory_limit: MemoryLimit = None,
     set_: Set = None,
@@ -126,6 +134,7 @@ def fit(
             out,
             learner=learner,
             until=until,
+            checkpoint=checkpoint,
             allow_unconverged=allow_unconverged,
             overwrite=overwrite,
         )

@@ -1,7 +1,7 @@
 """What a person sees: progress on standard error, tables on standard output."""
 
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from acclimate import progress
 from acclimate.artifacts import Learner, Report
 from acclimate.errors import one_line
 from acclimate.evaluate import Progress as Step
@@ -33,9 +34,12 @@ _OUT = Console(markup=False, emoji=False)  # paths may hold what looks like mark
 
 @contextmanager
 def working(what: str) -> Generator[None]:
-    """A spinner while something of unknown length is done; none where nobody looks."""
-    with _ERR.status(what) if _ERR.is_terminal else nullcontext():
-        yield
+    """A spinner, and a bar once it is told how far the work is; none where nobody looks."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=_ERR, transient=True, disable=not _ERR.is_terminal) as bars:
+        task = bars.add_task(what, total=None)
+        with progress.watched(lambda done, total: bars.update(task, completed=done, total=total)):
+            yield
 
 
 def note(text: str) -> None:

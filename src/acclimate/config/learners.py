@@ -3,17 +3,27 @@
 The same record is a section of the project file, the arguments of the constructor and the parameters of the model.
 """
 
-import importlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from typing import Annotated, Any, Literal, Protocol, get_args
+from dataclasses import fields, replace
+from typing import Annotated, Any, ClassVar, Literal, Protocol, get_args
 
-from pydantic import AfterValidator, BeforeValidator, Field, WrapValidator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PlainValidator,
+    TypeAdapter,
+    ValidationError,
+    WrapValidator,
+)
 from pydantic.dataclasses import dataclass
+from pydantic_core import PydanticCustomError
 
-from acclimate.config.records import STRICT, Duration, Names, in_our_words, in_place
+from acclimate.config.records import STRICT, Duration, Name, Names, in_our_words, in_place
 from acclimate.config.schema import Schema
+from acclimate.config.training import Training
 from acclimate.errors import ConfigError, nearest
+from acclimate.extras import import_module
 
 PrecisionKind = Literal["auto", "full", "diagonal", "marginal"]
 
@@ -25,6 +35,7 @@ def _in_reach(ridge: float) -> float:
 
 
 Ridge = Annotated[float, Field(gt=0, allow_inf_nan=False), AfterValidator(_in_reach)]
+NetworkRidge = Annotated[float, Field(ge=1e-12, le=1e12)]  # of single precision
 
 
 @in_our_words
@@ -125,6 +136,8 @@ class GLMixParameters:
         random: coefficients per entity, one effect for each entity column; in a project file a mapping from
             entities to the keys of a :class:`RandomEffect`, or to its features.
         label: the label to predict; the schema's first without.
+        offset: name of a learner whose logit is a known part of this one's: a member of its
+            :class:`acclimate.Stack`, or another learner of the project.
         learn_population: learn each random effect's population from all entities at ``fit`` (empirical Bayes);
             without, it stays at the ridge.
         tolerance: stop when the joint Newton decrement is this many posterior standard deviations.
@@ -144,6 +157,7 @@ class GLMixParameters:
         AfterValidator(_one_of_each_entity),
     ] = ()
     label: str | None = None
+    offset: str | None = None
     learn_population: bool = True
     tolerance: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-2
     max_steps: Annotated[int, Field(ge=0, le=1_000_000)] = 50
@@ -152,6 +166,11 @@ class GLMixParameters:
     def shared_part(self) -> "GLMixParameters":
         """The same without what is of single entities."""
         return replace(self, random=())
+
+    def feature_names(self) -> tuple[str, ...]:
+        """The features of all effects, each once."""
+        effects = (self.fixed, *self.random)
+        return tuple(dict.fromkeys(name for effect in effects for name in effect.features))
 
 
 @in_our_words
@@ -184,6 +203,176 @@ class RateParameters:
     kind: Literal["rate"] = "rate"
 
 
+@in_our_words
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class SequentialLaplaceParameters:
+    """A :class:`acclimate.SequentialLaplace`: a network that learns from new rows alone, anchored to what it knew.
+
+    Args:
+        features: names of features of the schema; numbers are standardised, names have embeddings.
+        ranker: ``logistic``, ``mlp``, ``wide-and-deep``, ``deepfm``, ``dcn-v2``, or ``package.module:Name`` of
+            what makes a ``torch.nn.Module`` of :class:`acclimate.models.rankers.Sizes`, whose ``forward`` takes
+            :class:`acclimate.models.rankers.Inputs` and gives logits.
+        embedding: length of the vector of a name.
+        hidden: widths of the layers.
+        crosses: cross layers of ``dcn-v2``.
+        dropout: share of hidden units that are left out of each step.
+        label: the label to predict; the schema's first without.
+        ridge: prior precision of the network's weights and of a name's own weight.
+        embedding_ridge: prior precision of the vectors of names.
+        forgetting: weight of the past at each update, in (0, 1]; what is forgotten returns to the prior.
+        cold_weight: share of the fit in the past, in [0, 1]: what ties the chain of updates to its beginning.
+        curvature: ``ggn`` (generalised Gauss-Newton) or ``fisher`` (empirical Fisher).
+        last_layer: what is kept of the last layer's precision: its ``diagonal``, or all of it (``full``).
+        variance: what is uncertain in predictions: the ``last-layer`` alone, or all weights, to first order
+            (``linearised``).
+        temperature: divide logits by what the rows of each update, before they are learned, say they should be.
+        refuse_above: an update that raises the mean loss of its newest rows, which are learned last, by more than
+            this is undone and told; ``None`` undoes none.
+        training: how the network is trained.
+    """
+
+    can_fine_tune: ClassVar[bool] = True
+    kind: Literal["sequential-laplace"] = "sequential-laplace"
+    features: Annotated[Names, Field(min_length=1)]
+    ranker: str = "wide-and-deep"
+    embedding: Annotated[int, Field(ge=1, le=4096)] = 16
+    hidden: Annotated[Sequence[Annotated[int, Field(ge=1, le=65_536)]], AfterValidator(tuple)] = (128, 64)
+    crosses: Annotated[int, Field(ge=0, le=100)] = 2
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    label: str | None = None
+    ridge: NetworkRidge = 1.0
+    embedding_ridge: NetworkRidge = 30.0
+    forgetting: Annotated[float, Field(gt=0, le=1)] = 1.0
+    cold_weight: Annotated[float, Field(ge=0, le=1)] = 0.0
+    curvature: Literal["ggn", "fisher"] = "ggn"
+    last_layer: Literal["diagonal", "full"] = "diagonal"
+    variance: Literal["last-layer", "linearised"] = "last-layer"
+    temperature: bool = True
+    refuse_above: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = 0.05
+    training: Annotated[Training, WrapValidator(in_place)] = Field(default_factory=Training)
+
+    def __post_init__(self) -> None:
+        if len(set(self.features)) < len(self.features):
+            raise ValueError(f"a feature is named twice in {', '.join(self.features)}")
+
+    def feature_names(self) -> tuple[str, ...]:
+        """The features that it uses."""
+        return tuple(self.features)
+
+
+# --- learners on top of each other --------------------------------------------------------------------------
+
+
+def located(place: Sequence[str], what: str, section: Any) -> ValidationError:
+    """The error that something is wrong at a place of a section."""
+    # Braces in a message would be read as a template.
+    error = PydanticCustomError("learner", "{what}", {"what": what})
+    return ValidationError.from_exception_data("learner", [{"type": error, "loc": tuple(place), "input": section}])
+
+
+def _as_learner(section: Any) -> Any:
+    """The record of the section's kind; errors inside keep their place."""
+    for value in (section, getattr(section, "parameters", None)):
+        if type(value) in LEARNERS:
+            return value
+    if not isinstance(section, Mapping):
+        raise PydanticCustomError("learner", "should be a section of keys")
+    try:
+        record: Any = record_of(str(section["kind"]))
+    except KeyError:
+        raise located(["kind"], "is missing", section) from None
+    except ConfigError as error:
+        raise located(["kind"], str(error), section) from error
+    known = {field.name for field in fields(record)}
+    if unknown := [str(key) for key in section if key not in known]:
+        errors: Any = [{"type": "unexpected_keyword_argument", "loc": (key,), "input": section} for key in unknown]
+        raise ValidationError.from_exception_data("learner", errors)
+    return TypeAdapter(record).validate_python(section)
+
+
+SomeLearner = Annotated[Any, PlainValidator(_as_learner)]
+"""A record of whatever kind: itself, the learner that it declares, or a section of keys."""
+
+MOST_STACKED = 16
+"""Learners of one stack, those within its members counted."""
+
+
+@in_our_words
+@dataclass(frozen=True, config=STRICT)
+class StackParameters:
+    """A :class:`acclimate.Stack`: a learner that has other learners for features, or one for its offset.
+
+    Args:
+        learner: the one on top, which names members among its features or as its ``offset``.
+        members: those below it, by name. All may be given as records or as learners that are not fitted.
+        warm_up: the part of the time that a fit spans that members are fitted on; then they are rolled forward.
+        every: length of the windows in which they are: a row gets what they knew before its window.
+    """
+
+    learner: SomeLearner
+    members: dict[Name, SomeLearner] = Field(default_factory=dict)
+    warm_up: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    every: Duration = "1d"
+    kind: Literal["stack"] = "stack"
+
+    def __post_init__(self) -> None:
+        if unused := [name for name in self.members if name not in names_used(self.learner)]:
+            raise ValueError(
+                f"the learner on top does not use '{unused[0]}': name it in its features, or as offset"
+            )
+        if self.count > MOST_STACKED:
+            raise ValueError(f"there are {self.count} learners on top of each other, more than {MOST_STACKED}")
+
+    @property
+    def label(self) -> str | None:
+        """The label to predict: that of the learner on top."""
+        return self.learner.label
+
+    @property
+    def count(self) -> int:
+        """Learners that it is made of."""
+        return 1 + sum(m.count if isinstance(m, StackParameters) else 1 for m in self.members.values())
+
+    def shared_part(self) -> "LearnerParameters":
+        """The same without what the learner on top has of single entities."""
+        shared = self.learner.shared_part()
+        members = {name: member for name, member in self.members.items() if name in names_used(shared)}
+        return replace(self, learner=shared, members=members) if members else shared
+
+
+def names_used(record: Any) -> tuple[str, ...]:
+    """What may be the names of other learners in a record: features and the offset, but for its members."""
+    if isinstance(record, StackParameters):
+        return tuple(name for name in names_used(record.learner) if name not in record.members)
+    features = record.feature_names() if hasattr(record, "feature_names") else ()
+    offset = getattr(record, "offset", None)
+    return (*features, *([offset] if offset is not None and offset not in features else ()))
+
+
+def lacking_offset(record: Any) -> str | None:
+    """The learner that a record names as its offset, where that is not below it."""
+    members = record.members if isinstance(record, StackParameters) else {}
+    offset = getattr(getattr(record, "learner", record), "offset", None)
+    return None if offset in members else offset
+
+
+def stacked(record: Any, others: Mapping[str, Any]) -> Any:
+    """The record on top of those of the others that it uses; as it is where it uses none.
+
+    Raises:
+        ConfigError: it is a stack without members, or of too many.
+    """
+    used = {name: others[name] for name in names_used(record) if name in others}
+    if isinstance(record, StackParameters):
+        if not (used or record.members):
+            raise ConfigError(
+                "the learner on top uses no other learner", hint="name one in its features, or as its offset"
+            )
+        return replace(record, members={**record.members, **used})
+    return StackParameters(record, used) if used else record
+
+
 # --- what makes them known ----------------------------------------------------------------------------------
 
 
@@ -205,6 +394,8 @@ LEARNERS: dict[type[Any], str] = {
     GLMixParameters: "acclimate.learners.glmix:GLMix",
     GlobalRateParameters: "acclimate.learners.rates:GlobalRate",
     RateParameters: "acclimate.learners.rates:Rate",
+    SequentialLaplaceParameters: "acclimate.learners.sequential_laplace:SequentialLaplace",
+    StackParameters: "acclimate.learners.stack:Stack",
 }
 """Every learner: the record that declares it, and the class that learns by it, imported when it is asked for."""
 
@@ -224,17 +415,22 @@ def record_of(kind: str) -> type[Any]:
 def class_of(record: type[Any]) -> Any:
     """The class that learns by such a record."""
     module, _, name = LEARNERS[record].partition(":")
-    return getattr(importlib.import_module(module), name)
+    return getattr(import_module(module), name)
 
 
 # --- the arms that need no more than their name ---------------------------------------------------------------
 
-Regime = Literal["stale", "incremental", "retrain"]
-"""When an arm learns: never after its first fit, from each window, or anew from all of the past."""
+Regime = Literal["stale", "fine-tune", "incremental", "retrain"]
+"""When an arm learns: never after its first fit, from each window (with what it knew as a start alone, or as an
+anchor), or anew from all of the past."""
+
+
+def _has_shared_part(main: Any) -> bool:
+    return hasattr(main.learner if isinstance(main, StackParameters) else main, "shared_part")
 
 
 def _shared_part(main: Any, _: Schema) -> Any:
-    if not hasattr(main, "shared_part"):
+    if not _has_shared_part(main):
         raise ConfigError(
             f"the arm 'fixed' is a learner's shared part alone, and one of kind '{main.kind}' has none",
             hint="leave the arm out",
@@ -262,4 +458,5 @@ BUILT_IN_ARMS = (*get_args(Regime), *BASELINES)
 
 def arms_beside(main: LearnerParameters) -> tuple[str, ...]:
     """The built-in arms that go with a learner."""
-    return tuple(name for name in BUILT_IN_ARMS if name != "fixed" or hasattr(main, "shared_part"))
+    lacking = {"fixed": not _has_shared_part(main), "fine-tune": not hasattr(main, "can_fine_tune")}
+    return tuple(name for name in BUILT_IN_ARMS if not lacking.get(name))

@@ -23,15 +23,26 @@ Belief: TypeAlias = tuple[Sequence[str], Posterior, int]
 """Names of the coefficients, their posterior ``(d,)``, and the rows it was learned from."""
 
 
+@runtime_checkable
+class FineTunes(Protocol):
+    """A learner that can be trained on new events from where it stands."""
+
+    def fine_tune(self, events: Events) -> Any:
+        """Learn from these events, held by nothing."""
+        ...
+
+
 @dataclass(frozen=True)
 class Arm:
     """A learner and how it is kept up to date.
 
-    ``incremental``: updated with each window's events. ``stale``: never after its first fit. ``retrain``: fitted
-    anew after each window on everything up to then, or on the last ``window`` of it (``"14d"``).
+    ``incremental``: updated with each window's events. ``fine-tune``: trained on them from where it stands, with
+    nothing that holds it there, by a learner that has ``fine_tune``. ``stale``: never after its first fit.
+    ``retrain``: fitted anew after each window on everything up to then, or on the last ``window`` of it
+    (``"14d"``).
 
     Raises:
-        ConfigError: ``window`` is no duration, or the regime has no use for it.
+        ConfigError: ``window`` is no duration, the regime has no use for it, or the learner cannot be fine-tuned.
     """
 
     name: str
@@ -40,6 +51,11 @@ class Arm:
     window: str | None = None
 
     def __post_init__(self) -> None:
+        if self.regime == "fine-tune" and not isinstance(self.learner, FineTunes):
+            raise ConfigError(
+                f"arm '{self.name}': a {type(self.learner).__name__} cannot be fine-tuned",
+                hint="networks can; others are incremental",
+            )
         if self.window is None:
             return
         duration_us(self.window)
@@ -104,10 +120,10 @@ class Run:
         if self.arm.regime == "retrain":
             self.learner = _copied(self.arm, self.arm.learner)
             _, fit_seconds, rows = spent(self.learner.fit, past)
-        elif self.arm.regime == "incremental":
+        elif self.arm.regime != "stale":
             update_seconds = read_seconds
             if count_rows(fresh):
-                _, seconds, rows = spent(self.learner.update, fresh)
+                _, seconds, rows = spent(self._learns_more, fresh)
                 update_seconds += seconds
         state_bytes = getattr(self.learner, "nbytes", None)
         self.costs.append(
@@ -120,6 +136,10 @@ class Run:
                 peak_bytes=_peak_bytes(),
             )
         )
+
+    def _learns_more(self, fresh: Events) -> None:
+        learner: Any = self.learner
+        learner.fine_tune(fresh) if self.arm.regime == "fine-tune" else learner.update(fresh)
 
     def watch(self, role: str, column: str, id: Any, time: str) -> None:
         """Note what the learner believes of one entity, if it can tell."""

@@ -14,7 +14,7 @@ import yaml
 from pydantic import TypeAdapter
 
 from acclimate.artifacts import Events
-from acclimate.config import BUILT_IN_ARMS, Schema
+from acclimate.config import GLMixParameters, Schema, arms_beside
 from acclimate.errors import ConfigError, DataError, OutputExistsError, SourceError
 from acclimate.events.archives import unpack
 from acclimate.events.download import Progress, check_digests, checksum, download, is_url, shown, verify
@@ -187,7 +187,7 @@ def world_project(events: Events, fit_days: int | None = None) -> dict[str, Any]
         "replay": {
             "start": log.first.date() + dt.timedelta(days=quarter if fit_days is None else fit_days),
             "every": "1d",
-            "arms": list(BUILT_IN_ARMS),
+            "arms": list(arms_beside(GLMixParameters())),
             "within": ["surface"],
         },
     }

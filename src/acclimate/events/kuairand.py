@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from acclimate.config import BUILT_IN_ARMS
+from acclimate.config import GLMixParameters, arms_beside
 from acclimate.errors import SourceError
 from acclimate.events.datasets import PROJECT, Dataset, Making, folder_of, is_there, making, write_project
 from acclimate.events.download import Progress
@@ -86,7 +86,12 @@ def _project(made: Making) -> dict[str, Any]:
                 "random": {"user": {}, "video": {"half_life": "30d"}},
             }
         },
-        "replay": {"start": dt.date(2022, 4, 28), "every": "1d", "arms": list(BUILT_IN_ARMS), "within": ["tab"]},
+        "replay": {
+            "start": dt.date(2022, 4, 28),
+            "every": "1d",
+            "arms": list(arms_beside(GLMixParameters())),
+            "within": ["tab"],
+        },
     }
 
 

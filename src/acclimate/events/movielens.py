@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from acclimate.config import BUILT_IN_ARMS
+from acclimate.config import GLMixParameters, arms_beside
 from acclimate.errors import OutputError, SourceError
 from acclimate.events.datasets import PROJECT, Dataset, folder_of, is_there, making, write_project
 from acclimate.events.download import Progress
@@ -212,7 +212,7 @@ def _project(name: str, ratings: Path, *, has_users: bool) -> dict[str, Any]:
                 "random": {"user": {"features": ["genres"]}, "movie": {}},
             }
         },
-        "replay": {"start": start, "every": every, "arms": list(BUILT_IN_ARMS)},
+        "replay": {"start": start, "every": every, "arms": list(arms_beside(GLMixParameters()))},
     }
 
 

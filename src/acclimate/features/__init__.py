@@ -2,11 +2,14 @@
 
 from acclimate.features.codes import codes_of, flat, id_type, ids_as, ids_as_arrow, positions
 from acclimate.features.encode import design, encode, names_of
+from acclimate.features.fields import FieldRows, Layout
 from acclimate.features.index import INTERCEPT, FeatureIndex, Settled
 
 __all__ = [
     "INTERCEPT",
     "FeatureIndex",
+    "FieldRows",
+    "Layout",
     "Settled",
     "codes_of",
     "design",

@@ -3,7 +3,7 @@
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Concatenate, Generic, ParamSpec, Protocol, Self, TypeVar
 
@@ -123,15 +123,11 @@ class Fitted(ABC, Generic[S]):
             OutputExistsError: the place is taken, or another has saved there since this one was loaded.
             OutputError: the place cannot be written.
         """
-        state = self._fitted()
-        packed = self._packed(state)
+        packed = self._contents()
         check_arrays(type(self).__name__, packed.arrays)
         place = Path(path).absolute()
         manifest = {
             "parameters": asdict(self.parameters),
-            "label": state.label,
-            "contract": state.contract,
-            "cut": state.cut,
             "history": [asdict(learned) for learned in self.history],
             **packed.manifest,
         }
@@ -158,9 +154,20 @@ class Fitted(ABC, Generic[S]):
         with unpacking(path):
             learner = cls(**stored.manifest["parameters"])
             learner.history = tuple(Learned(**learned) for learned in stored.manifest["history"])
-            learner._unpack(stored, {name: stored.manifest[name] for name in ("label", "contract", "cut")})
+            learner._restore(stored)
         learner._saved = (Path(path).absolute(), stored.manifest["seal"])
         return learner
+
+    def _contents(self) -> Packed:
+        """All that is known, as it goes to disk."""
+        state = self._fitted()
+        packed = self._packed(state)
+        known = {"label": state.label, "contract": state.contract, "cut": state.cut}
+        return replace(packed, manifest={**known, **packed.manifest})
+
+    def _restore(self, stored: Stored) -> None:
+        """Take back what :meth:`_contents` gave."""
+        self._unpack(stored, {name: stored.manifest[name] for name in ("label", "contract", "cut")})
 
     def _fitted(self, schema: Schema | None = None) -> S:
         """The state.

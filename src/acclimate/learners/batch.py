@@ -110,7 +110,7 @@ def read_batch(
     """
     schema, pieces = events.schema, list[_Piece]()
     indexes = [effect.index for effect in effects]
-    for table in _pieces(events, _columns(schema, effects, label), label):
+    for table in read_tables(events, _columns(schema, effects, label), label):
         encoded, settled = encode(_features(effects), table, schema, settled)
         designs: list[sparse.csr_array[Any]] = []
         for number, effect in enumerate(effects):
@@ -123,7 +123,7 @@ def read_batch(
             )
             designs.append(X)
         pieces.append(
-            _Piece(designs, [_ids(table, effect) for effect in effects], _columns_of(table, schema, label))
+            _Piece(designs, [_ids(table, effect) for effect in effects], columns_of(table, schema, label))
         )
         _check_memory(pieces, events, label)
     seen: list[Seen] = []  # the designs of pieces go as they are joined, so that rows are there once, not twice
@@ -162,7 +162,7 @@ def _megabytes(size: float) -> str:
 def count_columns(events: Events, effects: Sequence[Effect], settled: Settled, label: str) -> list[FeatureIndex]:
     """The columns that each effect has on these events; all of them are read and checked, none is kept."""
     indexes = [effect.index for effect in effects]
-    for table in _pieces(events, _columns(events.schema, effects, label), label):
+    for table in read_tables(events, _columns(events.schema, effects, label), label):
         encoded, settled = encode(_features(effects), table, events.schema, settled)
         for number, effect in enumerate(effects):
             names = names_of(encoded[name] for name in effect.declared.features)
@@ -218,7 +218,7 @@ def _columns(schema: Schema, effects: Sequence[Effect], label: str | None) -> li
     return list(dict.fromkeys(column for column in (*named, *features) if column is not None))
 
 
-def _pieces(events: Events, columns: list[str], label: str | None) -> Iterator[pa.Table]:
+def read_tables(events: Events, columns: list[str], label: str | None) -> Iterator[pa.Table]:
     """Tables of about ``_PIECE_ROWS`` rows, at least one; with a label only rows on which it is known."""
     reader = events.reader(columns)
     held: list[pa.RecordBatch] = []
@@ -234,8 +234,8 @@ def _known(table: pa.Table, label: str | None) -> pa.Table:
     return table if label is None else table.filter(pc.is_valid(table[label]))
 
 
-def _columns_of(table: pa.Table, schema: Schema, label: str | None) -> list[NDArray[Any]]:
-    """Label, weight, offset and time, as :class:`Batch` has them."""
+def columns_of(table: pa.Table, schema: Schema, label: str | None) -> list[NDArray[Any]]:
+    """Label, weight, offset and time of each row, ``(n,)``; without a label its place is taken by zeros."""
     time = table[schema.time.column].cast(pa.int64()).to_numpy()
     return [_floats(table, label), _floats(table, schema.weight, default=1.0), _floats(table, schema.offset), time]
 

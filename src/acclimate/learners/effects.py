@@ -108,8 +108,13 @@ def new_effects(parameters: GLMixParameters, schema: Schema) -> list[Effect]:
     """The effects as declared, the fixed one first: an intercept each, at a ridge of its own unit.
 
     Raises:
-        ConfigError: an entity is not in the schema, or two effects are of one.
+        ConfigError: an entity is not in the schema, two effects are of one, or the offset is of another learner.
     """
+    if parameters.offset is not None:
+        raise ConfigError(
+            f"the offset '{parameters.offset}' is to come from another learner, and a GLMix alone has none",
+            hint="put it on top of that one with a Stack; a column that is an offset is named in the schema",
+        )
     effects = [_new_effect(FIXED, parameters.fixed, None)]
     for declared in parameters.random:
         column = schema.entity_column(declared.entity)

@@ -123,7 +123,7 @@ def expected_probability(margin: FloatArray, variance: FloatArray) -> FloatArray
 
 def draws(posterior: Posterior, ids: IdArray, seed: Sequence[int]) -> FloatArray:
     """One draw ``(e, d)`` of ``N(m, H^-1)`` for each entity, by seed and id alone, whoever else is asked about."""
-    return posterior.mean + posterior.P.spread(_noise(ids, seed, posterior.mean.shape[-1]))
+    return posterior.mean + posterior.P.spread(noise(ids, seed, posterior.mean.shape[-1]))
 
 
 _MODES: dict[str, Callable[[Sequence[Term], FloatArray, int], FloatArray]] = {
@@ -171,7 +171,7 @@ def _dense(X: SparseRows, rows: slice) -> FloatArray:
     return dense
 
 
-def _noise(ids: IdArray, seed: Sequence[int], width: int) -> FloatArray:
+def noise(ids: IdArray, seed: Sequence[int], width: int) -> FloatArray:
     """White noise ``(e, width)``: a stream of splitmix64 per entity, begun at a hash of seed and id."""
     seeded = hashlib.blake2b("/".join(map(str, [*seed, ""])).encode(), digest_size=8)
     digests: list[bytes] = []

@@ -7,9 +7,9 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from acclimate.config import Schema, record_of
+from acclimate.config import Schema, SomeLearner, record_of
 from acclimate.errors import ConfigError, nearest, shortened
-from acclimate.project.sections import Project, SomeLearner
+from acclimate.project.sections import Project
 from acclimate.project.text import Place
 
 Origins = Mapping[Place, str]

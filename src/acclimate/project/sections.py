@@ -2,25 +2,15 @@
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainValidator,
-    TypeAdapter,
-    ValidationError,
-)
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
-from pydantic_core import PydanticCustomError
 
 from acclimate.config import (
     BUILT_IN_ARMS,
-    LEARNERS,
+    MOST_STACKED,
     Duration,
     LearnerParameters,
     Name,
@@ -31,36 +21,37 @@ from acclimate.config import (
     Schema,
     Seed,
     Size,
-    record_of,
+    SomeLearner,
+    lacking_offset,
+    located,
+    names_used,
+    stacked,
 )
 from acclimate.errors import ConfigError, nearest
 
 _STRICT = ConfigDict(extra="forbid")
 
 
-def _as_learner(section: Any) -> LearnerParameters:
-    """The record of the section's kind; errors inside keep their place."""
-    if type(section) in LEARNERS:
-        return section
-    if not isinstance(section, Mapping):
-        raise PydanticCustomError("learner", "should be a section of keys")
+def _on_top(learners: dict[str, LearnerParameters]) -> dict[str, LearnerParameters]:
+    """Each learner on top of those of the others that it names."""
+    return {name: _with_members(name, learners, ()) for name in learners}
+
+
+def _with_members(name: str, learners: Mapping[str, LearnerParameters], above: Sequence[str]) -> LearnerParameters:
+    record, path = learners[name], (*above, name)
+    if name in above or len(above) == MOST_STACKED:
+        what = "a learner is made of itself" if name in above else f"more than {MOST_STACKED} on top of each other"
+        raise located(path[:1], f"{what}: {' -> '.join(path)}", record)
+    offset = lacking_offset(record)
+    if offset is not None and offset not in learners:
+        keys = ("learner", "offset") if hasattr(record, "learner") else ("offset",)
+        unknown = ConfigError(f"no learner '{offset}' in the project", hint=nearest(offset, learners))
+        raise located((name, *keys), str(unknown), record)
+    others = {other: _with_members(other, learners, path) for other in names_used(record) if other in learners}
     try:
-        record: Any = record_of(str(section["kind"]))
-    except KeyError:
-        raise _at_key("kind", "is missing", section) from None
+        return stacked(record, others)
     except ConfigError as error:
-        raise _at_key("kind", str(error), section) from error
-    known = {field.name for field in fields(record)}
-    if unknown := [str(key) for key in section if key not in known]:
-        errors: Any = [{"type": "unexpected_keyword_argument", "loc": (key,), "input": section} for key in unknown]
-        raise ValidationError.from_exception_data("learner", errors)
-    return TypeAdapter(record).validate_python(section)
-
-
-def _at_key(key: str, what: str, section: Any) -> ValidationError:
-    # Braces in a message would be read as a template.
-    error = PydanticCustomError("learner", "{what}", {"what": what})
-    return ValidationError.from_exception_data("learner", [{"type": error, "loc": (key,), "input": section}])
+        raise located([name], str(error), record) from error
 
 
 def _as_arm(value: Any) -> Any:
@@ -87,7 +78,6 @@ def _none_empty(paths: Sequence[str]) -> Sequence[str]:
 
 _Time = Annotated[str, BeforeValidator(_as_time)]
 _Id = Annotated[int, Field(ge=-(2**63), lt=2**64)]
-SomeLearner = Annotated[Any, PlainValidator(_as_learner)]
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -157,7 +147,7 @@ class Project:
     name: Name
     folder: Path
     events: EventsSection
-    learners: Annotated[dict[Name, SomeLearner], Field(min_length=1)]
+    learners: Annotated[dict[Name, SomeLearner], Field(min_length=1), AfterValidator(_on_top)]
     replay: ReplaySection | None = None
     memory_limit: Size = "1GB"
 

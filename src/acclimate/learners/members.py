@@ -1,0 +1,138 @@
+"""The learners below another one: they learn together, and what they say of rows becomes columns of these."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Self
+
+import numpy as np
+
+from acclimate.arrays import FloatArray, IntArray
+from acclimate.artifacts import Events
+from acclimate.config import Feature, Schema
+from acclimate.errors import ConfigError, NotFittedError
+from acclimate.learners.joined import JoinedSource, as_column, times_of
+
+_LEAST = 2.0**-53
+"""A probability is at least this far from 0 and 1 as a logit, which is within 36.7: no double is closer to 1."""
+
+
+class Members:
+    """Learners by name; some of them are ``features``, and one may be the ``offset``.
+
+    ``unconverged`` tells how far from their optimum those stopped that did not reach it, in all they have learned
+    since they were made or copied.
+    """
+
+    def __init__(self, learners: Mapping[str, Any], features: Sequence[str], offset: str | None) -> None:
+        self.learners, self.features, self.offset = dict(learners), list(features), offset
+        self.unconverged: dict[str, str] = {}
+
+    @property
+    def offset_column(self) -> str | None:
+        """What the column of the offset is called."""
+        return None if self.offset is None else f"{self.offset} as offset"
+
+    def copied(self) -> "Members":
+        """The same, to learn on without changing these."""
+        return Members(copy.deepcopy(self.learners), self.features, self.offset)
+
+    def fit(self, events: Events) -> Self:
+        """Let all learn from these events alone."""
+        return self._taught("fit", events)
+
+    def update(self, events: Events) -> Self:
+        """Let all learn from new events."""
+        return self._taught("update", events)
+
+    def schema(self, events: Events) -> Schema:
+        """The schema of these events with the columns that are added to them.
+
+        Raises:
+            ConfigError: the events have a column or a feature of such a name.
+        """
+        schema, column = events.schema, self.offset_column
+        there = {*events.source.columns().names, *schema.features}
+        if taken := [name for name in (*self.features, column) if name in there]:
+            raise ConfigError(
+                f"the member '{taken[0]}' is called as a column or a feature of the events",
+                hint="give the member another name",
+            )
+        kinds = {
+            name: Feature(kind="embedding" if self.has_vectors(name) else "numeric") for name in self.features
+        }
+        return replace(schema, features={**schema.features, **kinds}, offset=column or schema.offset)
+
+    def noted(self, events: Events) -> Events:
+        """These events with what the members say of them now."""
+        return self._joined(events, times_of(events), self._said(events))
+
+    def rolled(self, events: Events, every: str) -> Events:
+        """These events with what the members said of each window before they learned it; they learn all."""
+        times, said = times_of(events), list[dict[str, FloatArray]]()
+        for window in events.windows(every, events.start, int(times[-1]) + 1):
+            first, last = np.searchsorted(times, [window.start or 0, window.end or 0])
+            if first < last:
+                rows = window.cached()
+                said.append(self._said(rows))
+                self.update(rows)
+        return self._joined(events, times, {name: np.concatenate([one[name] for one in said]) for name in said[0]})
+
+    def silent(self, events: Events) -> Events:
+        """These events with zeros where members, that need not be fitted, would say something."""
+        times = times_of(events)
+        sizes = {name: (_size(self.learners[name]),) for name in self.features if self.has_vectors(name)}
+        names = (*self.features, *([self.offset_column] if self.offset_column else []))
+        return self._joined(events, times, {name: np.zeros((len(times), *sizes.get(name, ()))) for name in names})
+
+    def has_vectors(self, name: str) -> bool:
+        """Whether a member has vectors; of a stack, whether the learner on top has."""
+        learner = self.learners[name]
+        return hasattr(getattr(learner, "top", learner), "vectors")
+
+    def _taught(self, verb: str, events: Events) -> Self:
+        for name, learner in self.learners.items():
+            getattr(learner, verb)(events)
+            if left := learner.shortfall():
+                self.unconverged[name] = left
+        return self
+
+    def _said(self, events: Events) -> dict[str, FloatArray]:
+        """What members say of these rows, by column: vectors ``(n, s)``, logits and offsets ``(n,)``."""
+        logits = {
+            name: _logit(learner.predict(events))
+            for name, learner in self.learners.items()
+            if name == self.offset or not self.has_vectors(name)
+        }
+        said = {
+            name: self.learners[name].vectors(events) if self.has_vectors(name) else logits[name]
+            for name in self.features
+        }
+        if self.offset and self.offset_column:
+            said[self.offset_column] = _offset_of(events) + logits[self.offset]
+        return said
+
+    def _joined(self, events: Events, times: IntArray, said: Mapping[str, FloatArray]) -> Events:
+        """These events, at ``times`` ``(n,)``, with columns of ``(n,)`` or ``(n, s)``."""
+        columns = {name: as_column(values) for name, values in said.items()}
+        source = JoinedSource(events.source, events.schema.time.column, times, columns)
+        return replace(events, schema=self.schema(events), source=source)
+
+
+def _size(learner: Any) -> int:
+    """Length of a learner's vectors; of one that is not fitted, and may not know it, that it has some."""
+    try:
+        return learner.size
+    except NotFittedError:
+        return 1
+
+
+def _offset_of(events: Events) -> Any:
+    """The schema's own offset of each row ``(n,)``, or 0."""
+    column = events.schema.offset
+    return 0.0 if column is None else events.table([column])[column].to_numpy()
+
+
+def _logit(p: FloatArray) -> FloatArray:
+    p = np.clip(p.astype(np.float64), _LEAST, 1.0 - _LEAST)
+    return np.log(p) - np.log1p(-p)

@@ -1,0 +1,152 @@
+"""Events as a network reads them, in memory or, where they do not fit, in files without a name."""
+
+import math
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from acclimate.arrays import FloatArray, IntArray
+from acclimate.artifacts import Events
+from acclimate.errors import RowError
+from acclimate.features import FieldRows, Layout
+from acclimate.learners.batch import columns_of, read_tables
+from acclimate.learners.gate import check_size
+from acclimate.times import utc
+
+
+@dataclass(frozen=True)
+class NetworkRows:
+    """``n`` rows: what is read of each, and label, weight, offset and time; the latter ``(n,)``."""
+
+    read: FieldRows
+    label: FloatArray
+    weight: FloatArray
+    offset: FloatArray
+    time: IntArray
+
+    def __len__(self) -> int:
+        return len(self.time)
+
+    def at(self, rows: IntArray) -> "NetworkRows":
+        """Only these rows, in this order."""
+        columns = (self.label[rows], self.weight[rows], self.offset[rows], self.time[rows])
+        return NetworkRows(self.read.at(rows), *columns)
+
+
+def read_rows(
+    events: Events, layout: Layout | None, features: tuple[str, ...], label: str
+) -> tuple[NetworkRows, Layout | None]:
+    """All rows whose label is known, and the layout with the names that they bring.
+
+    Raises:
+        ColumnError: a column's type does not go with a feature's kind.
+        RowError: a weight, an offset or a feature is beyond what can be computed with.
+    """
+    store = _Store(events.memory_limit)
+    for table in read_tables(events, _columns(events, features, label), label):
+        layout = layout or Layout.first(features, table, events.schema)
+        read, layout = layout.read(table, events.schema, grow=True)
+        piece = NetworkRows(read, *columns_of(table, events.schema, label))
+        _check(piece, layout)
+        store.add(piece)
+    return store.rows(), layout
+
+
+def rows_by_piece(events: Events, layout: Layout) -> Iterator[NetworkRows]:
+    """The rows piece by piece, their labels unread; names that are not known stay so."""
+    for table in read_tables(events, _columns(events, layout.features, None), None):
+        read, _ = layout.read(table, events.schema, grow=False)
+        rows = NetworkRows(read, *columns_of(table, events.schema, None))
+        _check(rows, layout)
+        yield rows
+
+
+def _columns(events: Events, features: tuple[str, ...], label: str | None) -> list[str]:
+    schema = events.schema
+    named = [schema.time.column, label, schema.weight, schema.offset]
+    wanted = [*named, *(column for name in features for column in schema.feature_columns(name))]
+    return list(dict.fromkeys(column for column in wanted if column is not None))
+
+
+def _check(rows: NetworkRows, layout: Layout) -> None:
+    check_size("weight", rows.weight, rows.time)
+    check_size("offset", rows.offset, rows.time)
+    if not np.isfinite(rows.read.dense.sum()):
+        bad = ~np.isfinite(rows.read.dense)
+        column = int(np.argmax(bad.any(axis=0)))
+        row = int(np.argmax(bad[:, column]))
+        raise RowError(
+            f"feature '{layout.dense[column]}' is beyond 3e38 in {int(bad[:, column].sum()):,} rows, first at "
+            f"{utc(int(rows.time[row])).isoformat(timespec='seconds')}",
+            hint="divide the feature, or take its logarithm",
+        )
+
+
+# --- where rows lie -----------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Column:
+    """An array that grows at its end, in memory until it is told to go to a file."""
+
+    parts: list[NDArray[Any]] = field(default_factory=list[NDArray[Any]])
+    file: Any = None
+    shape: tuple[int, ...] = ()
+    dtype: Any = None
+
+    def add(self, part: NDArray[Any]) -> None:
+        self.shape = (self.shape[0] + len(part) if self.shape else len(part), *part.shape[1:])
+        self.dtype = part.dtype
+        if self.file is None:
+            self.parts.append(part)
+        else:
+            part.tofile(self.file)
+
+    def spill(self) -> None:
+        if self.file is None:
+            self.file = tempfile.TemporaryFile()  # noqa: SIM115 - it has no name: it goes with the last who holds it
+            for part in self.parts:
+                part.tofile(self.file)
+            self.parts = []
+
+    def array(self) -> NDArray[Any]:
+        if self.file is None:
+            return np.concatenate(self.parts)
+        with self.file:  # the map holds it open
+            self.file.flush()
+            if not math.prod(self.shape):
+                return np.empty(self.shape, self.dtype)
+            return np.memmap(self.file, self.dtype, "r", shape=self.shape)
+
+
+class _Store:
+    """Rows that are read piece by piece; beyond half of the limit they go to files."""
+
+    def __init__(self, limit: int | None) -> None:
+        self.limit, self.bytes, self.cells = limit, 0, 0
+        self.columns = {name: _Column() for name in ("dense", "cell", "value", "starts", *_OF_ROWS)}
+
+    def add(self, piece: NetworkRows) -> None:
+        read = piece.read
+        starts = read.starts[:-1] + self.cells
+        self.cells += len(read.cell)
+        parts = {"dense": read.dense, "cell": read.cell, "value": read.value, "starts": starts}
+        for name, part in {**parts, **{name: getattr(piece, name) for name in _OF_ROWS}}.items():
+            self.columns[name].add(part)
+            self.bytes += part.nbytes
+        if self.limit is not None and self.bytes > self.limit // 2:
+            for column in self.columns.values():
+                column.spill()
+
+    def rows(self) -> NetworkRows:
+        self.columns["starts"].add(np.array([self.cells]))
+        arrays = {name: column.array() for name, column in self.columns.items()}
+        read = FieldRows(*(arrays[name] for name in ("dense", "cell", "value", "starts")))
+        return NetworkRows(read, *(arrays[name] for name in _OF_ROWS))
+
+
+_OF_ROWS = ("label", "weight", "offset", "time")

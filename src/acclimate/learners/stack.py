@@ -1,0 +1,232 @@
+"""A learner on top of others: what they say of a row is a feature of it, or its offset."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
+
+from acclimate.arrays import FloatArray, Posterior
+from acclimate.artifacts import Events
+from acclimate.config import StackParameters, lacking_offset
+from acclimate.errors import ConfigError, DataError, nearest
+from acclimate.learners import make
+from acclimate.learners.base import Fitted, Packed, declared_by
+from acclimate.learners.joined import times_of
+from acclimate.learners.members import Members
+from acclimate.storage import Stored
+from acclimate.times import utc
+
+
+@dataclass(frozen=True)
+class StackState:
+    """The label, the content of the schema, and the last event that the learner on top or a member has learned."""
+
+    label: str
+    contract: dict[str, Any]
+    cut: int
+
+
+@dataclass(frozen=True)
+class StackInfo:
+    """The ``rows`` of the last fit or update, and how far from their optimum members stopped in it, by name."""
+
+    rows: int
+    unconverged: Mapping[str, str]
+
+
+class Stack(Fitted[StackState]):
+    """A learner on top of others, its members: each is a feature of it by its name, and one may be its offset.
+
+    A member with a method ``vectors(events)``, which gives ``(n, s)`` as known before each row, and an attribute
+    ``size`` is a feature of kind ``embedding``; any other is a numeric feature, its logit. The logit of the member
+    that is the ``offset`` of the learner on top is added to the schema's own offset.
+
+    What a row gets is what the members knew before it. A fit lets them learn the first part of its events
+    (``warm_up``) and rolls them forward over the rest, a window (``every``) at a time: what they say of it is
+    noted, then they learn it. From the noted rows the learner on top learns. An update is one such window.
+
+    Members are fitted with the learner on top and never without it. So what it has learned of their vectors is of
+    these members: vectors of two fits, which mean different things, never meet.
+
+    The record of the learner on top says which features it uses by a method ``feature_names``, and may have a
+    field ``offset``.
+
+    Its arguments are the fields of :class:`acclimate.config.StackParameters`. ``top`` is the learner on top,
+    ``members`` has the others by name; all are up to date.
+
+    Raises:
+        ConfigError: there are no members, or the offset is none of them.
+    """
+
+    kind: ClassVar[str] = "stack"
+
+    @declared_by(StackParameters)
+    def __init__(self, parameters: StackParameters) -> None:
+        _check_members(parameters)
+        self.parameters: StackParameters = parameters
+        self.state: StackState | None = None
+        self.info: StackInfo | None = None
+        self.top, self._below = _made(parameters)
+
+    @property
+    def members(self) -> Mapping[str, Any]:
+        """The learners below the one on top, by name."""
+        return self._below.learners
+
+    def fit(self, events: Events) -> Self:
+        """Learn from these events alone; the learner on top from those after the warm-up.
+
+        Raises:
+            DataError: there are no events, or no label is known in the warm-up, or none after it.
+            ConfigError: the events have a column that is called as a member.
+        """
+        self._below.schema(events)  # a name that is taken is told before the work begins
+        begin = self._begin(events)
+        top, below = _made(self.parameters)
+        top.fit(below.fit(events.before(begin)).rolled(events.after(begin), self.parameters.every))
+        return self._now(top, below, events)
+
+    def update(self, events: Events) -> Self:
+        """Learn from new events; what the members know now is what all of these rows get.
+
+        Raises:
+            NotFittedError: there was no fit.
+            MismatchError: the events have another schema.
+        """
+        self._fitted(events.schema)
+        noted = self._below.noted(events)
+        below = self._below.copied().update(events)  # where a learner refuses the events, all are as they were
+        self.top.update(noted)
+        return self._now(self.top, below, events)
+
+    def predict(self, events: Events, **options: Any) -> FloatArray:
+        """Probabilities of the label, ``(n,)``, in the order of ``events.table()``; nothing is changed.
+
+        ``options`` are for the learner on top, such as ``mode`` and ``seed`` of a GLMix.
+        """
+        self._fitted(events.schema)
+        return self.top.predict(self._below.noted(events), **options)
+
+    def vectors(self, events: Events) -> FloatArray:
+        """The vectors of the learner on top, ``(n, s)``, where it has some."""
+        self._fitted(events.schema)
+        return self.top.vectors(self._below.noted(events))
+
+    @property
+    def size(self) -> int:
+        """Length of a vector of the learner on top, where it has some."""
+        return self.top.size
+
+    def columns(self, events: Events) -> dict[str, int]:
+        """Read and check these events as :meth:`fit` would, and count the coefficients of all that can count them.
+
+        Raises:
+            ConfigError: a label, an entity or a feature is not in the schema.
+        """
+        counts = {name: m.columns(events) for name, m in self.members.items() if hasattr(m, "columns")}
+        widths = {f"{name}.{part}": width for name, parts in counts.items() for part, width in parts.items()}
+        return (self.top.columns(self._below.silent(events)) if hasattr(self.top, "columns") else {}) | widths
+
+    def weights(self) -> list[tuple[str, float, float]]:
+        """Name, mean and standard deviation of the shared coefficients that the learner on top can tell."""
+        return self.top.weights() if hasattr(self.top, "weights") else []
+
+    def entity_posterior(self, entity: str, id: Any) -> tuple[tuple[str, ...], Posterior, int]:
+        """What the learner on top knows of one entity.
+
+        Names of the coefficients, their posterior ``(d,)`` and the rows learned so far.
+
+        Raises:
+            ConfigError: it keeps nothing of such entities.
+        """
+        if not hasattr(self.top, "entity_posterior"):
+            raise ConfigError(f"a {type(self.top).__name__} keeps no posterior of '{entity}'")
+        return self.top.entity_posterior(entity, id)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all states."""
+        self._fitted()
+        return sum(learner.nbytes for learner in self._learners)
+
+    def summary(self) -> list[str]:
+        """How the last fit or update went, in lines for the terminal: of all, the one on top, and members."""
+        lines = super().summary()
+        learners = {"on top": self.top, **self.members} if self.info else {}
+        return lines + [f"  {name}: {line}" for name, learner in learners.items() for line in learner.summary()]
+
+    def shortfall(self) -> str:
+        """How far from their optimum the learner on top and members stopped in the last fit or update."""
+        unconverged = self.info.unconverged if self.info else {}
+        parts = [self.top.shortfall(), *(f"member '{name}': {left}" for name, left in unconverged.items())]
+        return "; ".join(part for part in parts if part)
+
+    @property
+    def _learners(self) -> list[Any]:
+        return [self.top, *self.members.values()]
+
+    def _now(self, top: Any, below: Members, events: Events) -> Self:
+        label = events.schema.label(self.parameters.label)
+        self.top, self._below = top, below
+        self.info = StackInfo(events.count(known=label), below.unconverged)
+        self.state = StackState(label, events.schema.content(), max(one.cut for one in self._learners))
+        return self
+
+    def _begin(self, events: Events) -> int:
+        """Where the warm-up ends, microseconds UTC.
+
+        Raises:
+            DataError: there are no events, or on one side of it no label is known.
+        """
+        times, declared = times_of(events), self.parameters
+        if not len(times):
+            raise DataError("there are no events to fit on")
+        begin = int(times[0]) + int(declared.warm_up * (times[-1] - times[0]))
+        for name, member in declared.members.items():
+            _check_labels(events.before(begin), member.label, f"in the warm-up of '{name}', before {_iso(begin)}")
+        _check_labels(events.after(begin), declared.label, f"after the warm-up, from {_iso(begin)} on")
+        return begin
+
+    def _packed(self, state: StackState) -> Packed:  # noqa: ARG002
+        parts = [learner._contents() for learner in self._learners]
+        return Packed(  # numbered: names of learners may be none of files
+            {"learners": [part.manifest for part in parts]},
+            {f"{i}.{name}": array for i, part in enumerate(parts) for name, array in part.arrays.items()},
+            {f"{i}.{name}": table for i, part in enumerate(parts) for name, table in part.tables.items()},
+        )
+
+    def _unpack(self, stored: Stored, known: dict[str, Any]) -> None:
+        for i, (learner, manifest) in enumerate(zip(self._learners, stored.manifest["learners"], strict=True)):
+            arrays, tables = (_under(f"{i}.", parts) for parts in (stored.arrays, stored.tables))
+            learner._restore(Stored(manifest, arrays, tables))
+        self.state = StackState(**known)
+
+
+def _check_members(parameters: StackParameters) -> None:
+    if not parameters.members:
+        raise ConfigError("a Stack without members", hint="give the learners that the one on top uses, by name")
+    if (offset := lacking_offset(parameters)) is not None:
+        raise ConfigError(f"the offset '{offset}' is no member", hint=nearest(offset, parameters.members))
+
+
+def _made(parameters: StackParameters) -> tuple[Any, Members]:
+    """The learner on top, which finds its offset in the schema, and those below it."""
+    top, members = parameters.learner, {name: make(member) for name, member in parameters.members.items()}
+    features, offset = top.feature_names(), getattr(top, "offset", None)
+    below = Members(members, [name for name in members if name in features], offset)
+    return make(top if offset is None else replace(top, offset=None)), below
+
+
+def _check_labels(events: Events, label: str | None, place: str) -> None:
+    label = events.schema.label(label)
+    if not events.count(known=label):
+        raise DataError(
+            f"no event has a known label '{label}' {place}", hint="set another warm_up, or fit on more events"
+        )
+
+
+def _iso(time: int) -> str:
+    return utc(time).isoformat(timespec="seconds")
+
+
+def _under(prefix: str, parts: Mapping[str, Any]) -> dict[str, Any]:
+    return {name.removeprefix(prefix): part for name, part in parts.items() if name.startswith(prefix)}
