@@ -4,7 +4,7 @@
 """
 
 from acclimate.artifacts.contracts import Encoder, Entities, Kept, Learned, Learner, Replayable
-from acclimate.artifacts.events import Events, Fingerprint, Instant, Source, Summary, TableSource
+from acclimate.artifacts.events import Events, Fingerprint, Instant, Source, SourceAround, Summary, TableSource
 from acclimate.artifacts.report import (
     ArmResult,
     CalibrationBin,
@@ -36,6 +36,7 @@ __all__ = [
     "Replayable",
     "Report",
     "Source",
+    "SourceAround",
     "Summary",
     "TableSource",
     "TracePoint",

@@ -97,6 +97,28 @@ class Source(Protocol):
         ...
 
 
+class SourceAround:
+    """What a source that stands around another one leaves to it."""
+
+    source: Source
+
+    def columns(self) -> pa.Schema:
+        """Names and types of the columns."""
+        return self.source.columns()
+
+    def describe(self, start: int | None, end: int | None) -> Summary:
+        """See :meth:`Events.describe`."""
+        return self.source.describe(start, end)
+
+    def count(self, start: int | None, end: int | None, known: str | None) -> int:
+        """See :meth:`Events.count`."""
+        return self.source.count(start, end, known)
+
+    def fingerprint(self, start: int | None, end: int | None, known: str | None) -> Fingerprint:
+        """See :meth:`Events.fingerprint`."""
+        return self.source.fingerprint(start, end, known)
+
+
 @dataclass(frozen=True)
 class Events:
     """Events of one schema within ``[start, end)``; nothing is read before it is asked for.

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from acclimate.arrays import FloatArray, Posterior
-from acclimate.artifacts import Cost, Events, Fingerprint, Replayable, Source, Summary, TracePoint, Weight
+from acclimate.artifacts import Cost, Events, Replayable, Source, SourceAround, TracePoint, Weight
 from acclimate.config import Regime
 from acclimate.errors import ConfigError, ModelError
 from acclimate.times import duration_us
@@ -200,27 +200,15 @@ def count_rows(events: Events) -> int:
 
 
 @dataclass
-class _CountedSource:
+class _CountedSource(SourceAround):
     """A source that counts the rows it hands out."""
 
     source: Source
     rows: int = 0
 
-    def columns(self) -> pa.Schema:
-        return self.source.columns()
-
     def scan(self, columns: Sequence[str], start: int | None, end: int | None) -> pa.RecordBatchReader:
         reader = self.source.scan(columns, start, end)
         return pa.RecordBatchReader.from_batches(reader.schema, self._counted(reader))
-
-    def describe(self, start: int | None, end: int | None) -> Summary:
-        return self.source.describe(start, end)
-
-    def count(self, start: int | None, end: int | None, known: str | None) -> int:
-        return self.source.count(start, end, known)
-
-    def fingerprint(self, start: int | None, end: int | None, known: str | None) -> Fingerprint:
-        return self.source.fingerprint(start, end, known)
 
     def _counted(self, batches: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
         for batch in batches:

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from acclimate.arrays import ArrowArray, FloatArray, IntArray
-from acclimate.artifacts import Events, Fingerprint, Source, Summary
+from acclimate.artifacts import Events, Source, SourceAround
 from acclimate.errors import DataError
 
 
@@ -25,7 +25,7 @@ def as_column(values: FloatArray) -> ArrowArray:
 
 
 @dataclass(frozen=True, eq=False)
-class JoinedSource:
+class JoinedSource(SourceAround):
     """A source with columns ``(n,)`` added by name, in the order of its rows, whose ``times`` are ``(n,)``.
 
     Rows are read when they are asked for, and only within the span of these times; ``time`` is their column.
@@ -57,18 +57,6 @@ class JoinedSource:
         first = 0 if start is None else int(np.searchsorted(self.times, start))
         last = len(self.times) if end is None else int(np.searchsorted(self.times, end))
         return pa.RecordBatchReader.from_batches(types, self._batches(reader, types, first, max(last, first)))
-
-    def describe(self, start: int | None, end: int | None) -> Summary:
-        """See :meth:`Events.describe`."""
-        return self.source.describe(start, end)
-
-    def count(self, start: int | None, end: int | None, known: str | None) -> int:
-        """See :meth:`Events.count`."""
-        return self.source.count(start, end, known)
-
-    def fingerprint(self, start: int | None, end: int | None, known: str | None) -> Fingerprint:
-        """See :meth:`Events.fingerprint`."""
-        return self.source.fingerprint(start, end, known)
 
     def _batches(
         self, reader: pa.RecordBatchReader, types: pa.Schema, first: int, last: int

@@ -18,7 +18,7 @@ from acclimate.learners.base import Fitted, Packed, declared_by
 from acclimate.learners.network.checkpoints import Checkpoint
 from acclimate.learners.network.laplace import HEAD
 from acclimate.learners.network.learning import Learning, NetworkInfo
-from acclimate.learners.network.rows import NetworkRows, read_rows
+from acclimate.learners.network.rows import NetworkRows, read_layout, read_rows
 from acclimate.learners.network.scoring import Scoring
 from acclimate.learners.network.state import NetworkState, belief_arrays, packed, unlearned, unpacked
 from acclimate.learners.network.training import first_of_all
@@ -145,7 +145,7 @@ class SequentialLaplace(Fitted[NetworkState]):
             ConfigError: the label or a feature is not in the schema.
         """
         features, label = tuple(self.parameters.features), events.schema.label(self.parameters.label)
-        _, layout = read_rows(events, None, features, label)
+        layout = read_layout(events, features, label)
         return {} if layout is None else {"numbers": len(layout.dense), "names": len(layout.index)}
 
     @property

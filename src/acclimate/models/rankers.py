@@ -6,6 +6,7 @@ with ``forward(inputs) -> logits`` does in a ranker's place.
 
 import importlib
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -26,6 +27,11 @@ class Inputs(NamedTuple):
     dense: Tensor
     wide: Tensor
     embedded: Tensor
+
+    @property
+    def names(self) -> Tensor:
+        """Weight and vector of each field, as the table has them, ``(n, F, 1 + d)``."""
+        return torch.cat([self.wide[..., None], self.embedded], -1)
 
 
 @dataclass(frozen=True)
@@ -49,16 +55,16 @@ class Sizes:
         return self.dense + self.fields * self.embedding
 
 
-class Ranker(nn.Module):
+class Ranker(nn.Module, ABC):
     """``logit = head(hidden(x)) + shallow(x)``: a last layer that is linear, so that its posterior is known."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.head = nn.Linear(width, 1)
 
+    @abstractmethod
     def hidden(self, inputs: Inputs) -> Tensor:
         """What the head reads, ``(n, h)``."""
-        raise NotImplementedError
 
     def shallow(self, inputs: Inputs) -> Tensor:
         """The part of the logit that passes the head by, ``(n,)``."""
@@ -181,6 +187,20 @@ def make_ranker(name: str, sizes: Sizes, seed: int) -> nn.Module:
         module = make(sizes)
     if name not in RANKERS:
         _check(name, module, sizes)
+    return module
+
+
+def with_last_layer(module: nn.Module) -> Ranker:
+    """The module, if its last layer is known.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if not isinstance(module, Ranker):
+        raise ConfigError(
+            f"a {type(module).__name__} has no last layer that is known",
+            hint="derive it from acclimate.models.rankers.Ranker, or use variance: linearised",
+        )
     return module
 
 

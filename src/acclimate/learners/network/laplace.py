@@ -25,7 +25,7 @@ from acclimate.arrays import FloatArray
 from acclimate.features import FieldRows
 from acclimate.learners.network.rows import NetworkRows
 from acclimate.models.curvature import row_gradients, rows_at_a_time
-from acclimate.models.rankers import Inputs, Ranker
+from acclimate.models.rankers import Inputs, with_last_layer
 
 Tensors: TypeAlias = dict[str, Tensor]
 
@@ -218,7 +218,7 @@ class Objective:
 
     def chunks(self, rows: range) -> Iterator[NetworkRows]:
         """Some rows, as many at a time as are scored well."""
-        return self.network.chunks(self.batch, rows, _SCORED)
+        return self.network.chunks(self.batch, rows, SCORED_AT_A_TIME)
 
     def margins(self, rows: range) -> FloatArray:
         """The logits of some rows without their offsets, ``(n,)``."""
@@ -251,8 +251,7 @@ class Objective:
             scale = error * floats(part.weight, table)
             for name, squares in gradients.squares(scale).items():
                 total[name] += squares
-            back = torch.cat([gradients.inputs.wide[..., None], gradients.inputs.embedded], -1)
-            self._add_cells(total[TABLE], part, scale[:, None, None] * back.square())
+            self._add_cells(total[TABLE], part, scale[:, None, None] * gradients.inputs.names.square())
             if head:
                 matrix = _head_matrix(module, inputs, scale, matrix)
         module.train()
@@ -275,14 +274,13 @@ class Curvature:
     head: Tensor | None
 
 
-_SCORED = 16_384
+SCORED_AT_A_TIME = 16_384
 """Rows that are scored at a time."""
 
 
 def read_by_head(module: nn.Module, inputs: Inputs) -> Tensor:
     """What the last layer reads and a one for its bias, ``(n, h + 1)``."""
-    assert isinstance(module, Ranker)
-    hidden = module.hidden(inputs)
+    hidden = with_last_layer(module).hidden(inputs)
     return torch.cat([hidden, hidden.new_ones(len(hidden), 1)], 1)
 
 

@@ -47,13 +47,30 @@ def read_rows(
         RowError: a weight, an offset or a feature is beyond what can be computed with.
     """
     store = _Store(events.memory_limit)
+    for piece, grown in _pieces(events, layout, features, label):
+        store.add(piece)
+        layout = grown
+    return store.rows(), layout
+
+
+def read_layout(events: Events, features: tuple[str, ...], label: str) -> Layout | None:
+    """The layout alone; all rows are read and checked, and none is kept. Raises as :func:`read_rows`."""
+    layout = None
+    for _, layout in _pieces(events, None, features, label):  # noqa: B007 - the last one knows all names
+        pass
+    return layout
+
+
+def _pieces(
+    events: Events, layout: Layout | None, features: tuple[str, ...], label: str
+) -> Iterator[tuple[NetworkRows, Layout]]:
+    """The rows whose label is known piece by piece, and the layout with the names up to then."""
     for table in read_tables(events, _columns(events, features, label), label):
         layout = layout or Layout.first(features, table, events.schema)
         read, layout = layout.read(table, events.schema, grow=True)
         piece = NetworkRows(read, *columns_of(table, events.schema, label))
         _check(piece, layout)
-        store.add(piece)
-    return store.rows(), layout
+        yield piece, layout
 
 
 def rows_by_piece(events: Events, layout: Layout) -> Iterator[NetworkRows]:

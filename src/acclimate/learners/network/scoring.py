@@ -12,6 +12,7 @@ from acclimate.config import SequentialLaplaceParameters
 from acclimate.errors import ConfigError, nearest
 from acclimate.learners.network.laplace import (
     HEAD,
+    SCORED_AT_A_TIME,
     Batch,
     Network,
     Tensors,
@@ -22,7 +23,7 @@ from acclimate.learners.network.laplace import (
 from acclimate.learners.network.rows import rows_by_piece
 from acclimate.learners.network.state import NetworkState, module_of
 from acclimate.models.curvature import row_gradients, rows_at_a_time
-from acclimate.models.rankers import Inputs, Ranker
+from acclimate.models.rankers import Inputs, with_last_layer
 from acclimate.models.scoring import Mode, expected_probability, noise, sigmoid
 
 
@@ -43,14 +44,17 @@ class Scoring:
         modes = {"point": self._point, "integrated": self._integrated, "thompson": self._thompson}
         if mode not in modes:
             raise ConfigError(f"no mode '{mode}' of prediction", hint=nearest(mode, modes))
-        size = rows_at_a_time(self.network.module) if mode != "point" else _SCORED
+        size = rows_at_a_time(self.network.module) if mode != "point" else SCORED_AT_A_TIME
         parts = [modes[mode](batch, seed) for batch in self._batches(events, size)]
         return np.concatenate([np.zeros(0), *parts])
 
     def vectors(self, events: Events) -> FloatArray:
         """See :meth:`acclimate.SequentialLaplace.vectors`."""
-        module = self._ranker()
-        parts = [module.hidden(self._inputs(batch)).double().numpy() for batch in self._batches(events, _SCORED)]
+        module = with_last_layer(self.network.module)
+        parts = [
+            module.hidden(self._inputs(batch)).double().numpy()
+            for batch in self._batches(events, SCORED_AT_A_TIME)
+        ]
         return np.concatenate([np.zeros((0, self.state.belief.mean[HEAD[0]].shape[1])), *parts])
 
     # --- the modes ------------------------------------------------------------------------------------------
@@ -84,14 +88,14 @@ class Scoring:
         if self.state.belief.head is not None:
             total += self._head_variance(inputs)
             variance |= {name: torch.zeros_like(variance[name]) for name in HEAD}
-        back = torch.cat([gradients.inputs.wide[..., None], gradients.inputs.embedded], -1)
+        back = gradients.inputs.names
         precision = torch.from_numpy(self.state.table.precision[batch.touched])
         read = batch.rows.read
         names = bags(read, self._cells(batch), torch.from_numpy(read.value).square(), 1.0 / precision)
         return total + gradients.quadratics(variance) + (back.square() * names.reshape(back.shape)).sum((1, 2))
 
     def _head_variance(self, inputs: Inputs) -> Tensor:
-        read = read_by_head(self._ranker(), inputs).double()
+        read = read_by_head(self.network.module, inputs).double()
         head = self.state.belief.head
         if head is None:
             return (read.square() / flat_head(self.state.belief.precision)).sum(1).float()
@@ -110,7 +114,7 @@ class Scoring:
             white = torch.randn(len(head), 1, generator=chance, dtype=torch.float64)
             drawn = torch.linalg.solve_triangular(torch.linalg.cholesky(head).T, white, upper=True)[:, 0]
         if self.parameters.variance == "last-layer":
-            return (read_by_head(self._ranker(), inputs).double() @ drawn).float()
+            return (read_by_head(self.network.module, inputs).double() @ drawn).float()
         away = {
             name: torch.randn(p.shape, generator=chance) / p.sqrt()
             for name, p in belief.precision.items()
@@ -122,7 +126,8 @@ class Scoring:
 
     def _drawn_names(self, batch: Batch, seed: int) -> Inputs:
         """What the draw of the table adds to what is read: a name has the same one in any batch."""
-        names = np.array(self.state.layout.index.names, np.dtypes.StringDType())[batch.touched]
+        every = self.state.layout.index.names
+        names = np.array([every[row] for row in batch.touched.tolist()], np.dtypes.StringDType())
         precision = self.state.table.precision[batch.touched]
         table = torch.from_numpy(noise(names, [seed], precision.shape[1]) / np.sqrt(precision)).float()
         inputs = self.network.inputs(batch, batch.rows, table)
@@ -131,10 +136,7 @@ class Scoring:
     def _slope(self, inputs: Inputs, weights: Tensors, reads: Inputs) -> Tensor:
         """What changes of weights and of what is read add to each logit, to first order."""
         gradients = row_gradients(self.network.module, inputs)
-        names = (gradients.inputs.embedded * reads.embedded).sum((1, 2)) + (
-            gradients.inputs.wide * reads.wide
-        ).sum(1)
-        return gradients.products(weights) + names
+        return gradients.products(weights) + (gradients.inputs.names * reads.names).sum((1, 2))
 
     # --- rows -----------------------------------------------------------------------------------------------
 
@@ -151,16 +153,3 @@ class Scoring:
 
     def _cells(self, batch: Batch) -> Tensor:
         return torch.from_numpy(batch.place[batch.rows.read.cell])
-
-    def _ranker(self) -> Ranker:
-        module = self.network.module
-        if not isinstance(module, Ranker):
-            raise ConfigError(
-                f"the ranker '{self.parameters.ranker}' has no last layer that is known",
-                hint="derive it from acclimate.models.rankers.Ranker, or use variance: linearised",
-            )
-        return module
-
-
-_SCORED = 16_384
-"""Rows that are scored at a time."""

@@ -12,13 +12,12 @@ from torch import Tensor, nn
 
 from acclimate.arrays import FloatArray, IntArray
 from acclimate.config import Schema, SequentialLaplaceParameters
-from acclimate.errors import ConfigError
 from acclimate.features import FeatureIndex, Layout, Settled
 from acclimate.learners.base import Packed
 from acclimate.learners.entities import with_room
 from acclimate.learners.network.laplace import HEAD, TABLE, Belief
 from acclimate.learners.network.rows import NetworkRows
-from acclimate.models.rankers import Ranker, Sizes, make_ranker
+from acclimate.models.rankers import Sizes, make_ranker, with_last_layer
 from acclimate.storage import Stored
 
 
@@ -86,12 +85,7 @@ def module_of(parameters: SequentialLaplaceParameters, layout: Layout) -> nn.Mod
     p = parameters
     sizes = Sizes(len(layout.dense), len(layout.fields), p.embedding, p.hidden, p.crosses, p.dropout)
     module = make_ranker(p.ranker, sizes, p.training.seed)
-    if p.last_layer == "full" and not isinstance(module, Ranker):
-        raise ConfigError(
-            f"last_layer: full is for a ranker with a last layer, and '{p.ranker}' is no {Ranker.__name__}",
-            hint="derive it from acclimate.models.rankers.Ranker, or keep the diagonal",
-        )
-    return module
+    return with_last_layer(module) if p.last_layer == "full" else module
 
 
 def unlearned(
