@@ -43,6 +43,12 @@ PARTS: dict[str, Any] = {
         (ac.Feature, {"buckets": 1}, "Feature: buckets: should be greater than or equal to 2"),
         (ac.Feature, {"separator": ""}, "Feature: 'separator' is empty"),
         (ac.EntityTable, {"source": "users.parquet"}, "EntityTable: key: is missing"),
+        (ac.Training, {"rate": float("nan")}, "Training: rate: should be a finite number"),
+        (
+            SequentialLaplaceParameters,
+            {"features": ["a"], "hidden": 64},
+            "SequentialLaplace: hidden: 64 is no list of widths: write [64]",
+        ),
         (ac.Schema, PARTS | {"label": "y"}, "Schema: no argument 'label' (did you mean 'labels'?)"),
         (ac.Schema, PARTS | {"labels": 3}, "Schema: labels: should be an instance of Sequence"),
         (

@@ -18,10 +18,10 @@ SOURCE = Path(acclimate.__file__).parent
 
 STEPS = {"events", "learners", "publish", "serve", "evaluate"}
 BESIDE_THE_FLOW = {
-    "arrays", "artifacts", "config", "errors", "extras", "progress", "storage", "times", "features", "models",
-    "kernels", "engines",
+    "arrays", "artifacts", "config", "errors", "extras", "progress", "storage", "times", "together", "features",
+    "models", "kernels", "engines",
 }  # fmt: skip
-ALL_SEEING = {"pipeline", "cli", "__init__"}  # the package itself imports on first use
+ALL_SEEING = {"pipeline", "cli", "__init__", "__main__"}  # the package itself imports on first use
 PURE = {"models", "features", "kernels"}
 OUTSIDE = {  # files, processes, networks and clocks
     "asyncio", "duckdb", "glob", "http", "httpx", "io", "lmdb", "os", "pathlib", "redis", "requests", "shutil",
@@ -38,7 +38,7 @@ OF_LEARNERS = {"learners", "learners.make", "learners.load"}
 PICKLES = {"pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 STANDARD = {"collections", "dataclasses", "functools", "typing", "difflib"}
 AT_HOME = {
-    "torch": ("models", "learners"),
+    "torch": ("models", "learners", "together"),  # the last one where torch has started several processes
     "lightning": ("learners",),
     "numba": ("kernels",),
     "ray": ("engines.ray",),

@@ -72,6 +72,33 @@ def test_each_fit_and_update_leaves_a_line(project: Project, model: Path) -> Non
         assert not line.late
 
 
+def test_an_update_that_was_undone_leaves_a_line_and_may_be_tried_again(
+    project: Project, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, told = learners.load(model), list[str]()
+    with monkeypatch.context() as patch:
+        patch.setattr(Rate, "update", lambda self, _: self)
+        patch.setattr(Rate, "refusal", lambda _: "the rows look odd")
+        with pytest.raises(NotConvergedError, match="the rows look odd"):
+            pipeline.update(project, model, until="2024-01-06")
+        pipeline.update(project, model, until="2024-01-06", allow_unconverged=True, tell=told.append)
+    assert told == ["nothing was learned: the rows look odd"]
+    after = learners.load(model)
+    assert after.state == before.state
+    assert after.history[0] == before.history[0]
+    assert after.history[1] == after.history[2]
+    assert (after.history[1].rows, after.history[1].refused) == (120, "the rows look odd")
+    pipeline.update(project, model, tell=told.append)
+    assert told[1:] == []
+    assert [line.rows for line in learners.load(model).history] == [180, 120, 120, 300]
+
+
+def test_of_a_long_history_lines_of_nothing_go_first() -> None:
+    lines = tuple(Learned(i, i + 1, 1, "0" * 16, "", refused="odd" if i in (0, 2) else "") for i in range(1001))
+    assert ledger._shortened(lines) == lines[1:]
+    assert ledger._shortened(lines[1:] + lines[:1]) == (lines[1], *lines[3:], lines[0])
+
+
 def test_a_long_history_is_shortened_from_its_beginning(project: Project) -> None:
     log = pipeline.open_events(project).before("2024-01-02")
     model = Rate("user").fit(log)

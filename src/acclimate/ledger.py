@@ -1,6 +1,7 @@
 """What a saved model has read: no event is learned twice, and those that came late are counted.
 
-Each fit and update adds a line to the model's history (:class:`acclimate.artifacts.Learned`). An update goes on
+Each fit and update adds a line to the model's history (:class:`acclimate.artifacts.Learned`), one that was undone
+too, with the reason. An update goes on
 where the last one ended; what lies before that is refused, but for rows that came late, which are learned from a
 log of their own.
 """
@@ -49,7 +50,7 @@ def late_events(log: Events, model: Learner, since: Instant | None, until: Insta
     span = asked.describe()
     if span.first is None or span.last is None:
         return asked
-    for line in model.history:
+    for line in _learned(model):
         if span.last < utc(_begin(line)) or span.first >= utc(line.end):
             continue
         same = asked if line.late else log.between(_begin(line), line.end)
@@ -78,6 +79,17 @@ def with_line(
         start, end = (end if time is None else instant_us(time) for time in (span.first, span.last))
         end += 1
     return _shortened((*history, Learned(start, end, read.rows, read.total, read.sample, late)))
+
+
+def with_refusal(
+    history: tuple[Learned, ...], model: Learner, events: Events, *, late: bool = False
+) -> tuple[Learned, ...]:
+    """The history with a line that says why these events were not learned."""
+    span, label = events.describe(), _label(events, model)
+    start, last = (model.cut if time is None else instant_us(time) for time in (span.first, span.last))
+    read = events.fingerprint(known=label)
+    line = Learned(start, last + 1, read.rows, read.total, read.sample, late, model.refusal())
+    return _shortened((*history, line))
 
 
 def learnable(events: Events, model: Learner) -> int:
@@ -119,8 +131,8 @@ def _late_rows(log: Events, model: Learner) -> str:
 
     Empty where there are none, or where the log no longer holds what was learned.
     """
-    lines, label = [line for line in model.history if not line.late], _label(log, model)
-    learned_late = sum(line.rows for line in model.history if line.late)
+    lines, label = [line for line in _learned(model) if not line.late], _label(log, model)
+    learned_late = sum(line.rows for line in _learned(model) if line.late)
     more = [
         (line, log.between(_begin(line), line.end).count(known=label) - line.rows) for line in lines[-_RECENT:]
     ]
@@ -148,6 +160,8 @@ def _shortened(history: tuple[Learned, ...]) -> tuple[Learned, ...]:
     if len(history) <= _MOST:
         return history
     first, second, *rest = history
+    if first.refused or second.refused:  # nothing was learned: the oldest such line goes
+        return (*history[:1], *rest) if second.refused and not first.refused else history[1:]
     start = None if first.start is None or second.start is None else min(first.start, second.start)
     read = _fingerprint(first).joined(_fingerprint(second))
     end = max(first.end, second.end)
@@ -156,6 +170,11 @@ def _shortened(history: tuple[Learned, ...]) -> tuple[Learned, ...]:
 
 def _fingerprint(line: Learned) -> Fingerprint:
     return Fingerprint(line.rows, line.fingerprint, line.sample)
+
+
+def _learned(model: Learner) -> list[Learned]:
+    """The lines of what was read and learned."""
+    return [line for line in model.history if not line.refused]
 
 
 def _label(log: Events, model: Learner) -> str:

@@ -1,7 +1,8 @@
 """The verbs of the flow on one page: open, fit, update, replay, and the demonstration of all of them."""
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -19,6 +20,7 @@ from acclimate.events.datasets import Dataset, world_project, write_world
 from acclimate.events.leaks import Leak, find_leaks
 from acclimate.project import ArmSection, Project, parse_project
 from acclimate.storage import check_free, only_writer
+from acclimate.together import processes, wait_for_all
 
 OnProgress = Callable[[Progress], None]
 
@@ -57,6 +59,7 @@ def fit(
             saved.
     """
     check_free(out, "model", overwrite=overwrite)
+    wait_for_all()  # lest the first of several processes has saved before another one looks
     log = open_events(project)
     events = log if until is None else log.before(until)
     model = learners.make(project.learner(learner))
@@ -98,11 +101,12 @@ def update(
         AlreadyLearnedError: events that are asked for were learned.
         ConfigError: ``since`` is not before ``until``.
         MismatchError: the model was made with other settings than the project's learner has now.
-        NotConvergedError: it has not reached its optimum; what was saved stays as it was.
+        NotConvergedError: it has not reached its optimum, and what was saved stays as it was; or it has undone the
+            update, and the history of what was saved says so.
     """
     tell = tell or _tell_nobody
     waits = f"waiting for another update of {model_path}"
-    with only_writer(model_path, lambda: tell(waits)):
+    with _one_writer(model_path, lambda: tell(waits)):
         model = learners.load(model_path)
         _check_settings(model.parameters, project.learner(learner), model_path)
         check_free(model_path, "model", overwrite=True)
@@ -113,14 +117,27 @@ def update(
             tell(warning)
         before = model.cut
         model.update(events)
+        if refused := model.refusal():
+            model.history = ledger.with_refusal(model.history, model, events, late=late)
+            model.save(model_path, overwrite=True)
         if not allow_unconverged:
             model.check_converged()
-        if model.cut > before or (late and ledger.learnable(events, model)):
+        if refused:
+            tell(f"nothing was learned: {refused}")
+        elif model.cut > before or (late and ledger.learnable(events, model)):
             model.history = ledger.with_line(model.history, model, events, late=late)
             model.save(model_path, overwrite=True)
         else:
             tell(f"nothing was learned: {ledger.nothing(events)}")
     return model
+
+
+@contextmanager
+def _one_writer(path: str | Path, on_wait: Callable[[], None]) -> Generator[None]:
+    """Be the only one who writes this model; of several processes that learn together the first one holds it."""
+    with only_writer(path, on_wait) if processes()[0] == 0 else nullcontext():
+        wait_for_all()
+        yield
 
 
 def _kept(model: Learner, checkpoint: str | Path | None) -> dict[str, Any]:

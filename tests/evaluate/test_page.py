@@ -15,6 +15,7 @@ from sample_reports import hostile_report, sample_report, without_measures
 
 from acclimate.artifacts import Comparison, Report, Weight
 from acclimate.evaluate.page import COEFFICIENTS_KEPT, WEIGHTS_KEPT, facts, findings, render_page
+from acclimate.evaluate.summary import summary_table
 
 HOSTILE = '<b>&amp;<script>window.hacked=1</script><img src=x onerror="window.hacked=1">%{y} ${z} </script><!--'
 SECTIONS = ("windows", "costs", "comparisons", "calibration", "cohorts", "weights", "trace")
@@ -62,6 +63,22 @@ def test_findings_without_incremental_name_the_best() -> None:
     report = replace(sample_report(truth=False), comparisons=[])
     del report.arms["incremental"]
     assert findings(report) == ["retrain reaches an AUC of 0.7315, 0.0019 above lightgbm."]
+
+
+def test_updates_that_were_undone_are_told() -> None:
+    report = sample_report(windows=3)
+    windows = [
+        replace(w, refused="it would do harm") if w.arm == "incremental" and w.start[8:10] != "28" else w
+        for w in report.windows
+    ]
+    told = findings(replace(report, windows=windows))
+    assert told[:-1] == findings(report)
+    assert told[-1] == (
+        "incremental did not learn 2 of 3 windows, first that of 2022-04-29T00:00:00+08:00: it would do harm."
+    )
+    assert "3 windows; incremental refused 2; bold is best" in str(
+        summary_table(replace(report, windows=windows)).caption
+    )
 
 
 def test_findings_of_one_arm_or_none() -> None:

@@ -457,6 +457,26 @@ def test_the_report_says_how_it_was_made_and_fits_into_json():
     json.dumps(dataclasses.asdict(report), allow_nan=False)
 
 
+class Fussy(GlobalRate):
+    """Undoes the update of every other window."""
+
+    updates = 0
+
+    def update(self, events):
+        self.updates += bool(events)
+        return self
+
+    def refusal(self):
+        return "odd rows" if self.updates % 2 else ""
+
+
+def test_an_update_that_was_undone_is_noted_in_its_window():
+    arms = [Arm("fussy", Fussy()), Arm("anew", Fussy(), "retrain"), Arm("plain", Recorder())]
+    report = replay(arms, as_events(draw()), start="2024-01-03", resamples=0)
+    told = [[w.refused for w in report.windows if w.arm == arm.name] for arm in arms]
+    assert told == [["odd rows", "", "odd rows", ""], [""] * 4, [""] * 4]
+
+
 def test_costs_are_by_verb_and_add_up():
     report = replay(
         [Arm("a", Score()), Arm("b", GlobalRate(), "retrain"), Arm("c", Recorder(), "stale")],

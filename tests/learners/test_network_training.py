@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from sample_networks import day, net
 from torch import Tensor
 
 from acclimate import progress
@@ -131,6 +132,14 @@ def test_a_checkpoint_of_another_training_or_a_damaged_one_is_no_start(tmp_path:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="the checkpoint cannot be written"):
         run(regression(), checkpoint=Checkpoint(tmp_path / "file" / "kept", "mine", every=1))
+
+
+def test_other_devices_are_not_seeded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``torch.manual_seed`` would seed all of CUDA, and nothing would set it back."""
+    seeded: list[object] = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
+    net(dropout=0.2).fit(day(0)).update(day(1)).predict(day(2), mode="thompson")
+    assert seeded == []
 
 
 def test_chance_elsewhere_is_left_alone() -> None:

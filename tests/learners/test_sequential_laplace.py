@@ -2,6 +2,7 @@
 
 import copy
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -12,16 +13,18 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from sample_events import START, events_of
 from sample_networks import SCHEMA, day, net
 
 import acclimate as ac
-from acclimate import progress
+from acclimate import learners, pipeline, progress
 from acclimate.errors import ConfigError, ModelError, NotConvergedError, RowError
 from acclimate.learners.network import learning
 from acclimate.models.scoring import sigmoid
+from acclimate.project import load_project
 
 # --- known answers -------------------------------------------------------------------------------------------
 
@@ -143,6 +146,24 @@ def test_an_update_that_would_do_harm_is_refused_and_told(tmp_path: Path) -> Non
     lenient.update(turning(1)).check_converged()
     strict.update(day(2)).check_converged()
     assert saved(strict, tmp_path / "next") != before
+
+
+def test_that_nothing_guards_an_update_is_told() -> None:
+    said = "nothing was held out to judge this by"
+    guarded, whole = net(), net(training={"holdout": 0.0})
+    rows = day(1).table()
+    at_once = pa.array([START + 10**12] * rows.num_rows, rows["time"].type)
+    rows = rows.set_column(rows.column_names.index("time"), "time", at_once)
+    for model, events, told in (
+        (guarded, day(0), False),
+        (guarded, ac.read_events(rows, SCHEMA), True),
+        (guarded, day(30), False),
+        (whole, day(0), True),
+        (whole, day(1), True),
+    ):
+        model.update(events) if model.state else model.fit(events)
+        assert [line.startswith(said) for line in model.summary()] == [False, *([True] if told else [])]
+    assert len(guarded.fine_tune(day(31)).summary()) == 1
 
 
 def test_training_that_runs_away_leaves_the_model_as_it_was(tmp_path: Path) -> None:
@@ -291,6 +312,30 @@ def test_a_module_of_the_users_own_learns_too() -> None:
     ):
         with pytest.raises(ConfigError, match=r"last.layer"):
             wrong()
+
+
+def test_a_module_in_a_file_is_found_beside_the_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pq.write_table(day(0).table(), tmp_path / "log.parquet")
+    shutil.copy(Path(__file__).parents[1] / "own_ranker.py", tmp_path / "mine.py")
+    (tmp_path / "broken.py").write_text("def (")
+    (tmp_path / "acclimate.yaml").write_text(
+        "name: own\n"
+        "events: {path: log.parquet, time: time, entities: {user: user_id, item: item_id}, labels: [click]}\n"
+        "learners:\n"
+        "  net: {kind: sequential-laplace, features: [user_id, x], ranker: 'mine.py:Own', embedding: 3}\n"
+        "  ranker: {kind: glmix, fixed: [x, net]}\n"
+    )
+    project = load_project(tmp_path / "acclimate.yaml")
+    for name in ("net", "ranker"):
+        pipeline.fit(project, tmp_path / name, learner=name)
+    monkeypatch.chdir(tmp_path.parent)
+    loaded = learners.load(tmp_path / "net")
+    assert loaded.parameters.ranker == f"{tmp_path / 'mine.py'}:Own"
+    assert loaded.predict(pipeline.open_events(project)).shape == (400,)
+    for wrong in ("broken.py:Own", "none.py:Own"):
+        other = load_project(tmp_path / "acclimate.yaml", [f"learners.net.ranker={wrong}"])
+        with pytest.raises(ConfigError, match="cannot be imported"):
+            pipeline.fit(other, tmp_path / "other", learner="net")
 
 
 def test_rows_that_do_not_fit_into_memory_are_learned_from_files(monkeypatch: pytest.MonkeyPatch) -> None:

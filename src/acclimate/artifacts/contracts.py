@@ -34,7 +34,7 @@ class Learned:
     """What one fit or update read: ``rows`` events in ``[start, end)``, microseconds UTC, known by a fingerprint.
 
     ``start`` is ``None`` where it began with the first event; ``late`` says that they came after others of their
-    time had been learned.
+    time had been learned. Where an update was undone, ``refused`` says why: then they were read and not learned.
     """
 
     start: int | None
@@ -43,6 +43,7 @@ class Learned:
     fingerprint: str
     sample: str
     late: bool = False
+    refused: str = ""
 
 
 class Kept(Protocol):
@@ -102,7 +103,11 @@ class Learner(Kept, Replayable, Protocol):
         ...
 
     def check_converged(self) -> None:
-        """Raise :class:`acclimate.errors.NotConvergedError` where the last fit or update stopped early."""
+        """Raise :class:`acclimate.errors.NotConvergedError` where the last fit or update stopped or was undone."""
+        ...
+
+    def refusal(self) -> str:
+        """Why the last update was undone, so that nothing was learned; empty where it was not."""
         ...
 
 

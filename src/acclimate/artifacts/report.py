@@ -54,12 +54,16 @@ class ArmResult(Quality, Cost):
 
 @dataclass(frozen=True)
 class WindowResult(Quality, Cost):
-    """One arm in one window ``[start, end)`` (ISO 8601, schema's zone): predict first, then learn."""
+    """One arm in one window ``[start, end)`` (ISO 8601, schema's zone): predict first, then learn.
+
+    ``refused`` says why its learner has undone the update, and is empty where it has not.
+    """
 
     arm: str
     start: str
     end: str
     seconds: float
+    refused: str = ""
 
 
 @dataclass(frozen=True)

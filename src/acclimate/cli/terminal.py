@@ -27,6 +27,7 @@ from acclimate.evaluate.summary import summary_table
 from acclimate.events.datasets import Dataset
 from acclimate.pipeline import Checked
 from acclimate.project import Project
+from acclimate.together import processes
 
 _ERR = Console(stderr=True)
 _OUT = Console(markup=False, emoji=False)  # paths may hold what looks like markup
@@ -107,7 +108,9 @@ def show_report(report: Report, out: Path) -> None:
 
 
 def show_learner(learner: Learner, path: Path) -> None:
-    """How a fit or an update went, and where the learner is."""
+    """How a fit or an update went, and where the learner is; of several processes the first one says it."""
+    if processes()[0] > 0:
+        return
     for line in learner.summary():
         _say(line)
     _say(f"model: {path} ({learner.nbytes / 1e6:.1f} MB of state)")

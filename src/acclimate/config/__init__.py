@@ -4,11 +4,8 @@ One frozen record per section of the project file. The same records are the Pyth
 code and one read from ``acclimate.yaml`` are equal.
 """
 
+from acclimate.config.arms import BASELINES, BUILT_IN_ARMS, Regime, arms_beside
 from acclimate.config.learners import (
-    BASELINES,
-    BUILT_IN_ARMS,
-    LEARNERS,
-    MOST_STACKED,
     FixedEffect,
     GLMixParameters,
     GlobalRateParameters,
@@ -16,11 +13,15 @@ from acclimate.config.learners import (
     PrecisionKind,
     RandomEffect,
     RateParameters,
-    Regime,
     SequentialLaplaceParameters,
+)
+from acclimate.config.records import Duration, Name, Names, NdcgAt, Resamples, Seed, Size, checked, size_bytes
+from acclimate.config.schema import EntityTable, Feature, Kind, Schema, TimeColumn, TimeUnit
+from acclimate.config.stacks import (
+    LEARNERS,
+    MOST_STACKED,
     SomeLearner,
     StackParameters,
-    arms_beside,
     class_of,
     lacking_offset,
     located,
@@ -28,8 +29,6 @@ from acclimate.config.learners import (
     record_of,
     stacked,
 )
-from acclimate.config.records import Duration, Name, Names, NdcgAt, Resamples, Seed, Size, checked, size_bytes
-from acclimate.config.schema import EntityTable, Feature, Kind, Schema, TimeColumn, TimeUnit
 from acclimate.config.training import Training
 
 __all__ = [

@@ -1,29 +1,22 @@
-"""The learners that a user may declare: one frozen record of each kind, and the table that makes them known.
+"""The learners that a user may declare, but for those on top of others: one frozen record of each kind.
 
 The same record is a section of the project file, the arguments of the constructor and the parameters of the model.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, replace
-from typing import Annotated, Any, ClassVar, Literal, Protocol, get_args
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Annotated, Any, ClassVar, Literal, Protocol
 
 from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
-    PlainValidator,
-    TypeAdapter,
-    ValidationError,
     WrapValidator,
 )
 from pydantic.dataclasses import dataclass
-from pydantic_core import PydanticCustomError
 
-from acclimate.config.records import STRICT, Duration, Name, Names, in_our_words, in_place
-from acclimate.config.schema import Schema
+from acclimate.config.records import STRICT, Duration, Names, in_our_words, in_place
 from acclimate.config.training import Training
-from acclimate.errors import ConfigError, nearest
-from acclimate.extras import import_module
 
 PrecisionKind = Literal["auto", "full", "diagonal", "marginal"]
 
@@ -203,6 +196,12 @@ class RateParameters:
     kind: Literal["rate"] = "rate"
 
 
+def _as_widths(value: Any) -> Any:
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise ValueError(f"{value} is no list of widths: write [{value}]")
+    return value
+
+
 @in_our_words
 @dataclass(frozen=True, config=STRICT, kw_only=True)
 class SequentialLaplaceParameters:
@@ -212,7 +211,8 @@ class SequentialLaplaceParameters:
         features: names of features of the schema; numbers are standardised, names have embeddings.
         ranker: ``logistic``, ``mlp``, ``wide-and-deep``, ``deepfm``, ``dcn-v2``, or ``package.module:Name`` of
             what makes a ``torch.nn.Module`` of :class:`acclimate.models.rankers.Sizes`, whose ``forward`` takes
-            :class:`acclimate.models.rankers.Inputs` and gives logits.
+            :class:`acclimate.models.rankers.Inputs` and gives logits; ``file.py:Name`` too, which a project file
+            finds beside it.
         embedding: length of the vector of a name.
         hidden: widths of the layers.
         crosses: cross layers of ``dcn-v2``.
@@ -237,9 +237,11 @@ class SequentialLaplaceParameters:
     features: Annotated[Names, Field(min_length=1)]
     ranker: str = "wide-and-deep"
     embedding: Annotated[int, Field(ge=1, le=4096)] = 16
-    hidden: Annotated[Sequence[Annotated[int, Field(ge=1, le=65_536)]], AfterValidator(tuple)] = (128, 64)
+    hidden: Annotated[
+        Sequence[Annotated[int, Field(ge=1, le=65_536)]], BeforeValidator(_as_widths), AfterValidator(tuple)
+    ] = (128, 64)
     crosses: Annotated[int, Field(ge=0, le=100)] = 2
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    dropout: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = 0.0
     label: str | None = None
     ridge: NetworkRidge = 1.0
     embedding_ridge: NetworkRidge = 30.0
@@ -261,118 +263,6 @@ class SequentialLaplaceParameters:
         return tuple(self.features)
 
 
-# --- learners on top of each other --------------------------------------------------------------------------
-
-
-def located(place: Sequence[str], what: str, section: Any) -> ValidationError:
-    """The error that something is wrong at a place of a section."""
-    # Braces in a message would be read as a template.
-    error = PydanticCustomError("learner", "{what}", {"what": what})
-    return ValidationError.from_exception_data("learner", [{"type": error, "loc": tuple(place), "input": section}])
-
-
-def _as_learner(section: Any) -> Any:
-    """The record of the section's kind; errors inside keep their place."""
-    for value in (section, getattr(section, "parameters", None)):
-        if type(value) in LEARNERS:
-            return value
-    if not isinstance(section, Mapping):
-        raise PydanticCustomError("learner", "should be a section of keys")
-    try:
-        record: Any = record_of(str(section["kind"]))
-    except KeyError:
-        raise located(["kind"], "is missing", section) from None
-    except ConfigError as error:
-        raise located(["kind"], str(error), section) from error
-    known = {field.name for field in fields(record)}
-    if unknown := [str(key) for key in section if key not in known]:
-        errors: Any = [{"type": "unexpected_keyword_argument", "loc": (key,), "input": section} for key in unknown]
-        raise ValidationError.from_exception_data("learner", errors)
-    return TypeAdapter(record).validate_python(section)
-
-
-SomeLearner = Annotated[Any, PlainValidator(_as_learner)]
-"""A record of whatever kind: itself, the learner that it declares, or a section of keys."""
-
-MOST_STACKED = 16
-"""Learners of one stack, those within its members counted."""
-
-
-@in_our_words
-@dataclass(frozen=True, config=STRICT)
-class StackParameters:
-    """A :class:`acclimate.Stack`: a learner that has other learners for features, or one for its offset.
-
-    Args:
-        learner: the one on top, which names members among its features or as its ``offset``.
-        members: those below it, by name. All may be given as records or as learners that are not fitted.
-        warm_up: the part of the time that a fit spans that members are fitted on; then they are rolled forward.
-        every: length of the windows in which they are: a row gets what they knew before its window.
-    """
-
-    learner: SomeLearner
-    members: dict[Name, SomeLearner] = Field(default_factory=dict)
-    warm_up: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    every: Duration = "1d"
-    kind: Literal["stack"] = "stack"
-
-    def __post_init__(self) -> None:
-        if unused := [name for name in self.members if name not in names_used(self.learner)]:
-            raise ValueError(
-                f"the learner on top does not use '{unused[0]}': name it in its features, or as offset"
-            )
-        if self.count > MOST_STACKED:
-            raise ValueError(f"there are {self.count} learners on top of each other, more than {MOST_STACKED}")
-
-    @property
-    def label(self) -> str | None:
-        """The label to predict: that of the learner on top."""
-        return self.learner.label
-
-    @property
-    def count(self) -> int:
-        """Learners that it is made of."""
-        return 1 + sum(m.count if isinstance(m, StackParameters) else 1 for m in self.members.values())
-
-    def shared_part(self) -> "LearnerParameters":
-        """The same without what the learner on top has of single entities."""
-        shared = self.learner.shared_part()
-        members = {name: member for name, member in self.members.items() if name in names_used(shared)}
-        return replace(self, learner=shared, members=members) if members else shared
-
-
-def names_used(record: Any) -> tuple[str, ...]:
-    """What may be the names of other learners in a record: features and the offset, but for its members."""
-    if isinstance(record, StackParameters):
-        return tuple(name for name in names_used(record.learner) if name not in record.members)
-    features = record.feature_names() if hasattr(record, "feature_names") else ()
-    offset = getattr(record, "offset", None)
-    return (*features, *([offset] if offset is not None and offset not in features else ()))
-
-
-def lacking_offset(record: Any) -> str | None:
-    """The learner that a record names as its offset, where that is not below it."""
-    members = record.members if isinstance(record, StackParameters) else {}
-    offset = getattr(getattr(record, "learner", record), "offset", None)
-    return None if offset in members else offset
-
-
-def stacked(record: Any, others: Mapping[str, Any]) -> Any:
-    """The record on top of those of the others that it uses; as it is where it uses none.
-
-    Raises:
-        ConfigError: it is a stack without members, or of too many.
-    """
-    used = {name: others[name] for name in names_used(record) if name in others}
-    if isinstance(record, StackParameters):
-        if not (used or record.members):
-            raise ConfigError(
-                "the learner on top uses no other learner", hint="name one in its features, or as its offset"
-            )
-        return replace(record, members={**record.members, **used})
-    return StackParameters(record, used) if used else record
-
-
 # --- what makes them known ----------------------------------------------------------------------------------
 
 
@@ -390,73 +280,10 @@ class LearnerParameters(Protocol):
         ...
 
 
-LEARNERS: dict[type[Any], str] = {
+ALONE: dict[type[Any], str] = {
     GLMixParameters: "acclimate.learners.glmix:GLMix",
     GlobalRateParameters: "acclimate.learners.rates:GlobalRate",
     RateParameters: "acclimate.learners.rates:Rate",
     SequentialLaplaceParameters: "acclimate.learners.sequential_laplace:SequentialLaplace",
-    StackParameters: "acclimate.learners.stack:Stack",
 }
-"""Every learner: the record that declares it, and the class that learns by it, imported when it is asked for."""
-
-
-def record_of(kind: str) -> type[Any]:
-    """The record of a kind.
-
-    Raises:
-        ConfigError: there is no such kind.
-    """
-    kinds: dict[str, type[Any]] = {record.kind: record for record in LEARNERS}
-    if kind not in kinds:
-        raise ConfigError(f"no kind '{kind}' of learner", hint=nearest(kind, kinds))
-    return kinds[kind]
-
-
-def class_of(record: type[Any]) -> Any:
-    """The class that learns by such a record."""
-    module, _, name = LEARNERS[record].partition(":")
-    return getattr(import_module(module), name)
-
-
-# --- the arms that need no more than their name ---------------------------------------------------------------
-
-Regime = Literal["stale", "fine-tune", "incremental", "retrain"]
-"""When an arm learns: never after its first fit, from each window (with what it knew as a start alone, or as an
-anchor), or anew from all of the past."""
-
-
-def _has_shared_part(main: Any) -> bool:
-    return hasattr(main.learner if isinstance(main, StackParameters) else main, "shared_part")
-
-
-def _shared_part(main: Any, _: Schema) -> Any:
-    if not _has_shared_part(main):
-        raise ConfigError(
-            f"the arm 'fixed' is a learner's shared part alone, and one of kind '{main.kind}' has none",
-            hint="leave the arm out",
-        )
-    return main.shared_part()
-
-
-def _second_entity(schema: Schema) -> str:
-    """The first one again where there is only one."""
-    entities = list(schema.entities)
-    return entities[min(1, len(entities) - 1)]
-
-
-BASELINES: dict[str, Callable[[Any, Schema], LearnerParameters]] = {
-    "fixed": _shared_part,
-    "global-rate": lambda main, _: GlobalRateParameters(main.label),
-    "item-rate": lambda main, schema: RateParameters(_second_entity(schema), main.label),
-    "user-rate": lambda main, schema: RateParameters(next(iter(schema.entities)), main.label),
-}
-"""Arms that stand beside a learner: what declares each, given the learner's own record and the schema."""
-
-BUILT_IN_ARMS = (*get_args(Regime), *BASELINES)
-"""A learner in each regime, and the baselines."""
-
-
-def arms_beside(main: LearnerParameters) -> tuple[str, ...]:
-    """The built-in arms that go with a learner."""
-    lacking = {"fixed": not _has_shared_part(main), "fine-tune": not hasattr(main, "can_fine_tune")}
-    return tuple(name for name in BUILT_IN_ARMS if not lacking.get(name))
+"""Learners that may stand alone: the record of each, and the class that learns by it, imported when asked for."""

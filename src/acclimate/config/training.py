@@ -29,9 +29,9 @@ class Training:
     epochs: Annotated[int, Field(ge=1, le=100_000)] = 3
     update_epochs: Annotated[int, Field(ge=1, le=100_000)] = 2
     batch: Annotated[int, Field(ge=1, le=2**24)] = 512
-    rate: Annotated[float, Field(gt=0, le=10)] = 5e-3
-    update_rate: Annotated[float, Field(gt=0, le=10)] = 5e-3
-    holdout: Annotated[float, Field(ge=0, le=0.5)] = 0.1
+    rate: Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)] = 5e-3
+    update_rate: Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)] = 5e-3
+    holdout: Annotated[float, Field(ge=0, le=0.5, allow_inf_nan=False)] = 0.1
     patience: Annotated[int, Field(ge=1)] = 1
     seed: Seed = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"

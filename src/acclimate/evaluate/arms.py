@@ -32,6 +32,15 @@ class FineTunes(Protocol):
         ...
 
 
+@runtime_checkable
+class Refuses(Protocol):
+    """A learner that undoes an update that would do harm."""
+
+    def refusal(self) -> str:
+        """Why it has undone the last one; empty where it has not."""
+        ...
+
+
 @dataclass(frozen=True)
 class Arm:
     """A learner and how it is kept up to date.
@@ -54,7 +63,7 @@ class Arm:
         if self.regime == "fine-tune" and not isinstance(self.learner, FineTunes):
             raise ConfigError(
                 f"arm '{self.name}': a {type(self.learner).__name__} cannot be fine-tuned",
-                hint="networks can; others are incremental",
+                hint="networks can, also those below a stack by themselves; others are incremental",
             )
         if self.window is None:
             return
@@ -87,12 +96,13 @@ class HasEntityPosterior(Protocol):
 
 @dataclass
 class Run:
-    """An arm with a fitted learner of its own; ``costs`` and ``predictions`` have one entry per window."""
+    """An arm with a fitted learner of its own; ``costs``, ``refusals`` and ``predictions`` have one a window."""
 
     arm: Arm
     learner: Replayable
     fit_seconds: float
     costs: list[Cost] = field(default_factory=list[Cost])
+    refusals: list[str] = field(default_factory=list[str])
     predictions: list[FloatArray] = field(default_factory=list[FloatArray])
     trace: list[TracePoint] = field(default_factory=list[TracePoint])
 
@@ -116,7 +126,7 @@ class Run:
         The fresh events are in memory already. ``read_seconds`` is what reading them took, and an incremental arm
         is charged with it: alone it would have read them itself, as a retrained one does within its fit.
         """
-        fit_seconds, update_seconds, rows = 0.0, 0.0, 0
+        fit_seconds, update_seconds, rows, refused = 0.0, 0.0, 0, ""
         if self.arm.regime == "retrain":
             self.learner = _copied(self.arm, self.arm.learner)
             _, fit_seconds, rows = spent(self.learner.fit, past)
@@ -125,6 +135,8 @@ class Run:
             if count_rows(fresh):
                 _, seconds, rows = spent(self._learns_more, fresh)
                 update_seconds += seconds
+                refused = self.learner.refusal() if isinstance(self.learner, Refuses) else ""
+        self.refusals.append(refused)
         state_bytes = getattr(self.learner, "nbytes", None)
         self.costs.append(
             Cost(

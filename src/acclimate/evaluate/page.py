@@ -14,7 +14,7 @@ from importlib.resources import files
 from string import Template
 from typing import Any
 
-from acclimate.artifacts import Comparison, Report, TracePoint, Weight
+from acclimate.artifacts import Comparison, Report, TracePoint, Weight, WindowResult
 from acclimate.evaluate.summary import COST, Column, Measure, columns, quality, significant, windows_of
 
 MARKS = "●■◆▲✚✕★▼"
@@ -89,7 +89,11 @@ def _period(report: Report) -> list[str]:
 
 
 def findings(report: Report) -> list[str]:
-    """What was shown, in sentences: incremental against stale and retrain where they ran, else the best arm."""
+    """What was shown, in sentences: incremental against stale and retrain, else the best arm; what was undone."""
+    return [*_shown(report), *_refusals(report)]
+
+
+def _shown(report: Report) -> list[str]:
     scored = {name: arm.auc for name, arm in report.arms.items() if arm.auc is not None}
     others = [name for name in ("stale", "retrain") if name in scored]
     if "incremental" in scored and others:
@@ -101,6 +105,19 @@ def findings(report: Report) -> list[str]:
     best, *rest = sorted(scored, key=lambda name: -scored[name])
     ahead = f", {_versus(report, best, rest[0])}" if rest else ""
     return [f"{best} reaches an AUC of {scored[best]:.4f}{ahead}.", *_regrets(report, [best, *rest[:1]])]
+
+
+def _refusals(report: Report) -> list[str]:
+    """Which arms have undone updates, how many, and why the first one, in a sentence of each."""
+    undone: dict[str, list[WindowResult]] = {}
+    for window in report.windows:
+        if window.refused:
+            undone.setdefault(window.arm, []).append(window)
+    return [
+        f"{arm} did not learn {len(lost)} of {windows_of(report)[arm]} windows, first that of "
+        f"{lost[0].start}: {lost[0].refused}."
+        for arm, lost in undone.items()
+    ]
 
 
 def _versus(report: Report, arm: str, other: str) -> str:

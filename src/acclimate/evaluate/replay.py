@@ -310,6 +310,7 @@ def _window_results(runs: Sequence[Run], plan: _Plan, measured: Outcome) -> list
             start=plan.iso(start),
             end=plan.iso(end),
             seconds=_seconds(run.costs[w]),
+            refused=run.refusals[w],
         )
         for w, (start, end) in enumerate(plan.windows)
         for a, run in enumerate(runs)

@@ -153,7 +153,9 @@ _TITLES = {"calibration_error": "Calib.", "seconds": "s per\nwindow", "rows_read
 def _caption(report: Report) -> str:
     rows = max((arm.rows for arm in report.arms.values()), default=0)
     windows = max(windows_of(report).values(), default=0)
-    return f"{rows:,} rows in {windows:,} windows; bold is best"
+    undone = Counter(window.arm for window in report.windows if window.refused)
+    told = "".join(f"; {arm} refused {count:,}" for arm, count in undone.items())
+    return f"{rows:,} rows in {windows:,} windows{told}; bold is best"
 
 
 def _terminal_columns(report: Report) -> list[Column]:

@@ -1,5 +1,6 @@
 """Columns to design matrices: one encoding for learners, server and replay."""
 
+from acclimate.features.cells import columns_of_vector
 from acclimate.features.codes import codes_of, flat, id_type, ids_as, ids_as_arrow, positions
 from acclimate.features.encode import design, encode, names_of
 from acclimate.features.fields import FieldRows, Layout
@@ -12,6 +13,7 @@ __all__ = [
     "Layout",
     "Settled",
     "codes_of",
+    "columns_of_vector",
     "design",
     "encode",
     "flat",

@@ -201,8 +201,13 @@ def _embedding(name: str, column: ArrowArray, column_name: str, settled: dict[st
         np.concatenate([np.repeat(present, size), gaps]),
         np.concatenate([np.tile(np.arange(size), len(present)), np.full(len(gaps), size)]),
         np.concatenate([values, np.ones(len(gaps))]),
-        [*(f"{name}[{position}]" for position in range(size)), _missing(name)],
+        [*columns_of_vector(name, size), _missing(name)],
     )
+
+
+def columns_of_vector(name: str, size: int) -> list[str]:
+    """What the columns of an embedding are called, by position."""
+    return [f"{name}[{position}]" for position in range(size)]
 
 
 def _categorical(name: str, column: ArrowArray, feature: Feature) -> Cells:

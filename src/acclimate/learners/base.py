@@ -16,6 +16,7 @@ from acclimate.errors import MismatchError, NotConvergedError, NotFittedError
 from acclimate.learners.gate import check_arrays
 from acclimate.storage import Stored, read_artifact, unpacking, write_artifact
 from acclimate.times import utc
+from acclimate.together import first_of_all
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -102,12 +103,24 @@ class Fitted(ABC, Generic[S]):
         """
         return ""
 
+    def refusal(self) -> str:
+        """Why the last update was undone, so that nothing was learned; empty where it was not.
+
+        As it is for what learns all that it is allowed to read.
+        """
+        return ""
+
     def check_converged(self) -> None:
-        """Ask that the last fit or update has reached its optimum.
+        """Ask that the last fit or update has reached its optimum, and was not undone.
 
         Raises:
-            NotConvergedError: it has not; the state is that of its last step, finite and usable.
+            NotConvergedError: it has not, and the state is that of its last step, finite and usable; or it was,
+                and the state is what it was before.
         """
+        if refused := self.refusal():
+            raise NotConvergedError(
+                refused, hint="look at these rows; raise refuse_above or lower update_rate, or fit anew"
+            )
         if left := self.shortfall():
             raise NotConvergedError(
                 f"the last fit or update of this {type(self).__name__} did not converge: {left}",
@@ -117,12 +130,19 @@ class Fitted(ABC, Generic[S]):
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Write the learner as a folder (JSON, safetensors, Parquet), whole or not at all.
 
+        Of several processes that have learned together the first one writes.
+
         Raises:
             NotFittedError: there is nothing to save.
             ModelError: something in it is not finite.
             OutputExistsError: the place is taken, or another has saved there since this one was loaded.
             OutputError: the place cannot be written.
         """
+        with first_of_all() as is_first:
+            if is_first:
+                self._write(path, overwrite=overwrite)
+
+    def _write(self, path: str | Path, *, overwrite: bool) -> None:
         packed = self._contents()
         check_arrays(type(self).__name__, packed.arrays)
         place = Path(path).absolute()

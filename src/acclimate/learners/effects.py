@@ -1,5 +1,6 @@
 """One effect of a GLMix: what was declared of it, and what all of its entities share."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -9,7 +10,7 @@ from scipy import sparse
 from acclimate.arrays import EntityStates, FloatArray, Form, Full, IntArray, Posterior
 from acclimate.config import FixedEffect, GLMixParameters, RandomEffect, Schema
 from acclimate.errors import ConfigError
-from acclimate.features import FeatureIndex
+from acclimate.features import FeatureIndex, columns_of_vector
 from acclimate.learners.gate import check_new_columns
 from acclimate.models.gaussian import MATRIX_AT_MOST, decay, forget, widened
 from acclimate.models.scaling import Scaling
@@ -60,15 +61,17 @@ class Effect:
             )
         return form
 
-    def grown(self, index: FeatureIndex, X: "sparse.csr_array[Any]", weight: FloatArray) -> "Effect":
-        """The same knowledge over the columns of ``X`` (n, d), with weights ``(n,)``.
+    def grown(
+        self, index: FeatureIndex, X: "sparse.csr_array[Any]", weight: FloatArray, sizes: Mapping[str, int]
+    ) -> "Effect":
+        """The same knowledge over the columns of ``X`` (n, d), with weights ``(n,)``; ``sizes`` are of embeddings.
 
         New coefficients are at the ridge, independent of the old ones.
         """
         if index is self.index:
             return self
         grown = replace(self, index=index)
-        ridge = ridge_prior(grown, X, weight)
+        ridge = ridge_prior(grown, X, weight, sizes)
         return replace(grown, ridge=widened(self.ridge, ridge), population=widened(self.population, ridge))
 
     def prior(self, states: EntityStates, times: IntArray) -> Posterior:
@@ -133,14 +136,24 @@ def _new_effect(name: str, declared: Declared, column: str | None) -> Effect:
     return replace(effect, ridge=ridge, population=ridge)
 
 
-def ridge_prior(effect: Effect, X: "sparse.csr_array[Any]", weight: FloatArray) -> Posterior:
+def ridge_prior(
+    effect: Effect, X: "sparse.csr_array[Any]", weight: FloatArray, sizes: Mapping[str, int]
+) -> Posterior:
     """``lambda I`` around 0 in the standardised space of ``X`` (n, d) with weights (n,), in raw units.
+
+    The numbers of an embedding, whose lengths are ``sizes``, have one unit: which way the axes of a vector lie
+    says nothing, and what hardly varies, such as a hidden unit that few rows wake, would have a scale so small
+    that nothing holds its coefficient once more rows do.
 
     Raises:
         RowError: a column's numbers are too small to have a prior.
     """
     check_new_columns(effect.name, effect.index.names, X)
-    scaling, strength, d = Scaling.of(X, centre=True, weight=weight), effect.declared.ridge, X.shape[1]
+    strength, d = effect.declared.ridge, X.shape[1]
+    vectors = [effect.index.numbers(columns_of_vector(name, size)) for name, size in sizes.items()]
+    scaling = Scaling.of(X, centre=True, weight=weight).with_one_unit(
+        [numbers[numbers >= 0] for numbers in vectors]
+    )
     if effect.form == "full":
         return Posterior(np.zeros(d), scaling.precision_out(Full(strength * np.eye(d))).array)
     # The raw intercept varies with every centred coefficient; a diagonal keeps the marginal precisions.

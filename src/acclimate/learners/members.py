@@ -29,6 +29,12 @@ class Members:
         self.unconverged: dict[str, str] = {}
 
     @property
+    def refusals(self) -> dict[str, str]:
+        """Why members have undone the last update, by name."""
+        said = {name: refusal_of(learner) for name, learner in self.learners.items()}
+        return {name: why for name, why in said.items() if why}
+
+    @property
     def offset_column(self) -> str | None:
         """What the column of the offset is called."""
         return None if self.offset is None else f"{self.offset} as offset"
@@ -86,9 +92,8 @@ class Members:
         return self._joined(events, times, {name: np.zeros((len(times), *sizes.get(name, ()))) for name in names})
 
     def has_vectors(self, name: str) -> bool:
-        """Whether a member has vectors; of a stack, whether the learner on top has."""
-        learner = self.learners[name]
-        return hasattr(getattr(learner, "top", learner), "vectors")
+        """Whether a member has vectors."""
+        return has_vectors(self.learners[name])
 
     def _taught(self, verb: str, events: Events) -> Self:
         for name, learner in self.learners.items():
@@ -117,6 +122,16 @@ class Members:
         columns = {name: as_column(values) for name, values in said.items()}
         source = JoinedSource(events.source, events.schema.time.column, times, columns)
         return replace(events, schema=self.schema(events), source=source)
+
+
+def has_vectors(learner: Any) -> bool:
+    """Whether it has vectors: a method of that name, and nothing that says that it is of no use."""
+    return getattr(learner, "has_vectors", hasattr(learner, "vectors"))
+
+
+def refusal_of(learner: Any) -> str:
+    """Why it has undone the last update; empty where it has not, or cannot."""
+    return learner.refusal() if hasattr(learner, "refusal") else ""
 
 
 def _size(learner: Any) -> int:

@@ -13,7 +13,7 @@ import numpy as np
 from acclimate.arrays import FloatArray
 from acclimate.artifacts import Events
 from acclimate.config import SequentialLaplaceParameters
-from acclimate.errors import DataError, NotConvergedError
+from acclimate.errors import DataError
 from acclimate.learners.base import Fitted, Packed, declared_by
 from acclimate.learners.network.checkpoints import Checkpoint
 from acclimate.learners.network.laplace import HEAD
@@ -21,9 +21,14 @@ from acclimate.learners.network.learning import Learning, NetworkInfo
 from acclimate.learners.network.rows import NetworkRows, read_layout, read_rows
 from acclimate.learners.network.scoring import Scoring
 from acclimate.learners.network.state import NetworkState, belief_arrays, packed, unlearned, unpacked
-from acclimate.learners.network.training import first_of_all
+from acclimate.models.rankers import has_last_layer
 from acclimate.models.scoring import Mode
 from acclimate.storage import Stored
+
+_UNJUDGED = (
+    "nothing was held out to judge this by (training.holdout is 0, or all rows are of one instant): no epoch was "
+    "chosen, and no update is refused"
+)
 
 
 class SequentialLaplace(Fitted[NetworkState]):
@@ -126,11 +131,14 @@ class SequentialLaplace(Fitted[NetworkState]):
         """
         return Scoring(self.parameters, self._fitted(events.schema)).vectors(events)
 
-    def save(self, path: str | Path, *, overwrite: bool = False) -> None:
-        """As any learner's; of several processes that have learned together the first one writes."""
-        with first_of_all() as is_first:
-            if is_first:
-                super().save(path, overwrite=overwrite)
+    @property
+    def has_vectors(self) -> bool:
+        """Whether the last layer is known, so that there is something that it reads.
+
+        Raises:
+            ConfigError: there is no such ranker.
+        """
+        return has_last_layer(self.parameters.ranker)
 
     @property
     def size(self) -> int:
@@ -161,22 +169,17 @@ class SequentialLaplace(Fitted[NetworkState]):
         if info is None or not info.steps:
             return lines
         losses = " -> ".join(f"{loss:.5f}" for loss in info.losses)
-        return [f"{lines[0]} in {info.steps} steps; log-loss of the newest rows {losses}", *lines[1:]]
+        told = f"; log-loss of the newest rows {losses}" if losses else ""
+        unjudged = [] if info.judged else [_UNJUDGED]
+        return [f"{lines[0]} in {info.steps} steps{told}", *lines[1:], *unjudged]
+
+    def refusal(self) -> str:
+        """Why the last update was undone; empty where it was not."""
+        return self.info.refused if self.info else ""
 
     def shortfall(self) -> str:
         """Why the last update was refused."""
-        return self.info.refused if self.info else ""
-
-    def check_converged(self) -> None:
-        """Ask that the last update was not refused.
-
-        Raises:
-            NotConvergedError: it was; the model is what it was before.
-        """
-        if refused := self.shortfall():
-            raise NotConvergedError(
-                refused, hint="look at these rows; raise refuse_above or lower update_rate, or fit anew"
-            )
+        return self.refusal()
 
     def _key(self, rows: NetworkRows, contract: Any, names: tuple[str, ...]) -> str:
         """What a checkpoint belongs to: these parameters, these rows."""

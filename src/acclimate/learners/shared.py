@@ -80,7 +80,8 @@ def begun(
 def grown(shared: Shared, batch: Batch) -> tuple[Shared, Batch]:
     """What is known before an update, also to the batch: each effect over the columns that its rows bring."""
     fixed, *random = (
-        replace(seen, effect=seen.effect.grown(seen.index, seen.X, batch.weight)) for seen in batch.seen
+        replace(seen, effect=seen.effect.grown(seen.index, seen.X, batch.weight, batch.settled.sizes))
+        for seen in batch.seen
     )
     posterior = widened(shared.fixed_states.posterior, fixed.effect.population)
     shared = replace(
@@ -112,7 +113,7 @@ def locked_effects(parameters: GLMixParameters, schema: Schema, locked: Collecti
 
 def _at_ridge(seen: Seen, batch: Batch) -> Seen:
     effect = replace(seen.effect, index=seen.index)
-    ridge = ridge_prior(effect, seen.X, batch.weight)
+    ridge = ridge_prior(effect, seen.X, batch.weight, batch.settled.sizes)
     return replace(seen, effect=replace(effect, ridge=ridge, population=ridge))
 
 

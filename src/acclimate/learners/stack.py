@@ -11,7 +11,7 @@ from acclimate.errors import ConfigError, DataError, nearest
 from acclimate.learners import make
 from acclimate.learners.base import Fitted, Packed, declared_by
 from acclimate.learners.joined import times_of
-from acclimate.learners.members import Members
+from acclimate.learners.members import Members, has_vectors, refusal_of
 from acclimate.storage import Stored
 from acclimate.times import utc
 
@@ -27,18 +27,23 @@ class StackState:
 
 @dataclass(frozen=True)
 class StackInfo:
-    """The ``rows`` of the last fit or update, and how far from their optimum members stopped in it, by name."""
+    """How the last fit or update went.
+
+    The ``rows`` learned, how far from their optimum members stopped, by name, and why an update was ``refused``.
+    """
 
     rows: int
     unconverged: Mapping[str, str]
+    refused: str = ""
 
 
 class Stack(Fitted[StackState]):
     """A learner on top of others, its members: each is a feature of it by its name, and one may be its offset.
 
     A member with a method ``vectors(events)``, which gives ``(n, s)`` as known before each row, and an attribute
-    ``size`` is a feature of kind ``embedding``; any other is a numeric feature, its logit. The logit of the member
-    that is the ``offset`` of the learner on top is added to the schema's own offset.
+    ``size`` is a feature of kind ``embedding``; any other, or one that says that it ``has_vectors`` not, is a
+    numeric feature, its logit. The logit of the member that is the ``offset`` of the learner on top is added to
+    the schema's own offset.
 
     What a row gets is what the members knew before it. A fit lets them learn the first part of its events
     (``warm_up``) and rolls them forward over the rest, a window (``every``) at a time: what they say of it is
@@ -88,14 +93,22 @@ class Stack(Fitted[StackState]):
     def update(self, events: Events) -> Self:
         """Learn from new events; what the members know now is what all of these rows get.
 
+        All learn, or none: where one refuses the events, or undoes its update, all are as they were.
+
         Raises:
             NotFittedError: there was no fit.
             MismatchError: the events have another schema.
         """
         self._fitted(events.schema)
         noted = self._below.noted(events)
-        below = self._below.copied().update(events)  # where a learner refuses the events, all are as they were
-        self.top.update(noted)
+        below = self._below.copied().update(events)
+        refused = "; ".join(f"member '{name}': {why}" for name, why in below.refusals.items())
+        if not refused:
+            self.top.update(noted)
+            refused = refusal_of(self.top)
+        if refused:
+            self.info = StackInfo(0, {}, refused)
+            return self
         return self._now(self.top, below, events)
 
     def predict(self, events: Events, **options: Any) -> FloatArray:
@@ -151,14 +164,25 @@ class Stack(Fitted[StackState]):
     def summary(self) -> list[str]:
         """How the last fit or update went, in lines for the terminal: of all, the one on top, and members."""
         lines = super().summary()
-        learners = {"on top": self.top, **self.members} if self.info else {}
+        learners = {"on top": self.top, **self.members} if self.info and not self.refusal() else {}
         return lines + [f"  {name}: {line}" for name, learner in learners.items() for line in learner.summary()]
 
     def shortfall(self) -> str:
-        """How far from their optimum the learner on top and members stopped in the last fit or update."""
+        """How far from their optimum the learner on top and members stopped, or why nothing was learned."""
+        if refused := self.refusal():
+            return refused
         unconverged = self.info.unconverged if self.info else {}
         parts = [self.top.shortfall(), *(f"member '{name}': {left}" for name, left in unconverged.items())]
         return "; ".join(part for part in parts if part)
+
+    def refusal(self) -> str:
+        """Why the last update was undone, of all of the stack; empty where it was not."""
+        return self.info.refused if self.info else ""
+
+    @property
+    def has_vectors(self) -> bool:
+        """Whether the learner on top has vectors."""
+        return has_vectors(self.top)
 
     @property
     def _learners(self) -> list[Any]:

@@ -5,10 +5,13 @@ with ``forward(inputs) -> logits`` does in a ranker's place.
 """
 
 import importlib
+import importlib.util
+import sys
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
@@ -177,17 +180,29 @@ RANKERS: dict[str, Callable[[Sizes], nn.Module]] = {
 def make_ranker(name: str, sizes: Sizes, seed: int) -> nn.Module:
     """A ranker by its name, or what ``package.module:Name`` makes of the sizes; the seed is that of its weights.
 
+    ``file.py:Name`` names one in a file.
+
     Raises:
         ConfigError: there is none.
     """
     make: Any = RANKERS.get(name) or _imported(name)
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Initializing zero-element tensors")  # of no numbers, or of no names
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed CUDA devices too
         module = make(sizes)
     if name not in RANKERS:
         _check(name, module, sizes)
     return module
+
+
+def has_last_layer(name: str) -> bool:
+    """Whether a ranker of that name has a last layer that is known.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    made_by: Any = RANKERS.get(name) or _imported(name)
+    return issubclass(made_by, Ranker)
 
 
 def with_last_layer(module: nn.Module) -> Ranker:
@@ -225,13 +240,25 @@ def _check(name: str, module: Any, sizes: Sizes) -> None:
 
 
 def _imported(name: str) -> Any:
-    module, separator, attribute = name.partition(":")
+    module, separator, attribute = name.rpartition(":")
     if not separator:
-        raise ConfigError(f"no ranker '{name}'", hint=nearest(name, RANKERS) or "or package.module:Name")
+        hint = nearest(name, RANKERS) or "or package.module:Name, or file.py:Name"
+        raise ConfigError(f"no ranker '{name}'", hint=hint)
     try:
-        ranker = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
+        ranker = getattr(_module(module), attribute)
+    except (ImportError, AttributeError, ValueError, OSError, SyntaxError) as error:
         raise ConfigError(f"ranker '{name}' cannot be imported: {error}") from error
     if not isinstance(ranker, type):
         raise ConfigError(f"ranker '{name}' is no class", hint="it takes Sizes and is a torch.nn.Module")
     return ranker
+
+
+def _module(name: str) -> ModuleType:
+    """A module by its name, or of the file of that path, which is run once."""
+    if not name.endswith(".py") or name in sys.modules:
+        return importlib.import_module(name)
+    spec: Any = importlib.util.spec_from_file_location(name, name)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    sys.modules[name] = module
+    return module

@@ -3,7 +3,7 @@
 The prior is mapped in, the posterior back out, so the statistics of a run may differ from those of the last.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from acclimate.arrays import Diagonal, FloatArray, Full, Posterior, Precision, unwarned
+from acclimate.arrays import Diagonal, FloatArray, Full, IntArray, Posterior, Precision, unwarned
 from acclimate.models.limits import SMALLEST_FEATURE
 
 _STRIP = 1 << 16
@@ -70,6 +70,15 @@ class Scaling:
         size = np.sqrt(power / some)
         scale = np.where(varies, spread, np.where(size > 0.0, size, 1.0))
         return Scaling(np.where(varies & (intercept and centre), mean, 0.0), scale)
+
+    def with_one_unit(self, groups: Sequence[IntArray]) -> "Scaling":
+        """With one scale for the columns of each group: the root mean square of theirs."""
+        scale = self.scale.copy()
+        for columns in groups:
+            if len(columns):
+                largest = scale[columns].max()  # whose square may be beyond all numbers
+                scale[columns] = largest * np.sqrt(np.mean((scale[columns] / largest) ** 2))
+        return Scaling(self.centre, scale)
 
     @property
     def trivial(self) -> bool:

@@ -104,6 +104,8 @@ def _assembled(content: Mapping[str, Any], folder: Path, origins: Origins) -> di
     content = dict(content)
     features = content.pop("features", None) or {}
     events = content.get("events")
+    if isinstance(content.get("learners"), dict):
+        content["learners"] = _with_rankers(content["learners"], folder)
     if "folder" in content:
         raise wrong(("folder",), "unknown key", origins, "it is where the project file lies")
     if isinstance(events, dict):
@@ -123,6 +125,16 @@ def _located(table: Any, folder: Path) -> Any:
     if isinstance(table, dict) and "source" in table:
         return {**table, "source": _under(folder, table["source"])}
     return table
+
+
+def _with_rankers(section: Any, folder: Path) -> Any:
+    """The section, with the rankers in it that are ``file.py:Name`` found from the project's folder, for good."""
+    if not isinstance(section, dict):
+        return section
+    found = {key: _with_rankers(value, folder) for key, value in section.items()}
+    ranker = found.get("ranker")
+    file, _, name = ranker.rpartition(":") if isinstance(ranker, str) else ("", "", "")
+    return {**found, "ranker": f"{(folder / file).resolve()}:{name}"} if file.endswith(".py") else found
 
 
 def _under(folder: Path, path: Any) -> Any:

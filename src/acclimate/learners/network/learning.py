@@ -43,13 +43,15 @@ class NetworkInfo:
     """How the last fit or update went.
 
     ``rows`` learned from, ``steps`` taken, the mean ``losses`` of the rows held out (after each epoch of a fit;
-    before and after an update), and why an update was ``refused``, or nothing.
+    before and after an update), and why an update was ``refused``, or nothing. ``judged`` says whether rows were
+    held out at all, where that was meant.
     """
 
     rows: int
     steps: int = 0
     losses: tuple[float, ...] = ()
     refused: str = ""
+    judged: bool = True
 
 
 class Learning:
@@ -80,7 +82,8 @@ class Learning:
         if self.parameters.cold_weight > 0.0:
             table = Table(state.table.mean.copy(), state.table.precision.copy())
             state = replace(state, first=(state.belief, table))
-        return state, NetworkInfo(len(self.batch.rows), done.steps + more, done.judgements)
+        judged = bool(self.newest)
+        return state, NetworkInfo(len(self.batch.rows), done.steps + more, done.judgements, judged=judged)
 
     def update(self) -> tuple[NetworkState | None, NetworkInfo]:
         """From new rows: anchored to what was known; no state where it would be worse off with them."""
@@ -101,7 +104,8 @@ class Learning:
         belief = anchor.learned(objective.weights, self._curvature(objective, self.older))
         belief, more = self._newest_too(belief, epochs=done.best)
         state = self._with(belief, temperature)
-        return state, NetworkInfo(len(self.batch.rows), done.steps + more, losses)
+        judged = bool(self.newest)
+        return state, NetworkInfo(len(self.batch.rows), done.steps + more, losses, judged=judged)
 
     def fine_tune(self) -> tuple[NetworkState, NetworkInfo]:
         """From new rows, from where it stands and with nothing that holds it; precisions stay as they were."""

@@ -38,6 +38,7 @@ class Scoring:
             weight.requires_grad_(False)
         centre, spread = (torch.from_numpy(part.copy()) for part in (state.centre, state.spread))
         self.network = Network(module, centre, spread, len(state.layout.fields))
+        self._root: Tensor | None = None
 
     def probabilities(self, events: Events, mode: Mode, seed: int) -> FloatArray:
         """See :meth:`acclimate.SequentialLaplace.predict`."""
@@ -99,8 +100,14 @@ class Scoring:
         head = self.state.belief.head
         if head is None:
             return (read.square() / flat_head(self.state.belief.precision)).sum(1).float()
-        half = torch.linalg.solve_triangular(torch.linalg.cholesky(head), read.T, upper=False)
+        half = torch.linalg.solve_triangular(self._head_root(head), read.T, upper=False)
         return half.square().sum(0).float()
+
+    def _head_root(self, head: Tensor) -> Tensor:
+        """The Cholesky factor of the last layer's precision, taken once for all batches."""
+        root = torch.linalg.cholesky(head) if self._root is None else self._root
+        self._root = root
+        return root
 
     def _change(self, batch: Batch, seed: int) -> Tensor:
         """What one draw of the weights adds to each logit, ``(n,)``, to first order."""
@@ -112,7 +119,7 @@ class Scoring:
             drawn = torch.randn(len(precision), generator=chance, dtype=torch.float64) / precision.sqrt()
         else:
             white = torch.randn(len(head), 1, generator=chance, dtype=torch.float64)
-            drawn = torch.linalg.solve_triangular(torch.linalg.cholesky(head).T, white, upper=True)[:, 0]
+            drawn = torch.linalg.solve_triangular(self._head_root(head).T, white, upper=True)[:, 0]
         if self.parameters.variance == "last-layer":
             return (read_by_head(self.network.module, inputs).double() @ drawn).float()
         away = {

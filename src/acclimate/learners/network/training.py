@@ -18,6 +18,7 @@ from acclimate import progress
 from acclimate.config import Training
 from acclimate.errors import ConfigError, ModelError
 from acclimate.learners.network.checkpoints import Checkpoint
+from acclimate.together import processes
 
 _SPIKE = 10.0
 """A loss, averaged over the last batches, of so many times that of the first one, and a nat more, has run away."""
@@ -82,8 +83,7 @@ def train(
     Raises:
         ModelError: a loss or a gradient is not finite, or the loss has run away; the weights are useless.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed, device_of(settings)):
         loop = _Loop(problem, settings, epochs, rate, seed)
         if checkpoint is not None:
             loop.resume(checkpoint)
@@ -108,6 +108,7 @@ class _Loop:
         self.first_loss = self.recent_loss = math.nan
         self.best: dict[str, Tensor] = {}
         self.rank, self.world = processes()
+        self.device = device_of(settings)
         self.adam = torch.optim.Adam(list(problem.weights.values()), lr=rate, fused=True)
 
     # --- the steps --------------------------------------------------------------------------------------------
@@ -178,13 +179,18 @@ class _Loop:
         tensors |= {f"best/{name}": weight for name, weight in self.best.items()}
         for number, state in self.adam.state_dict()["state"].items():
             tensors |= {f"adam/{number}/{name}": value for name, value in state.items()}
-        tensors["random"] = torch.random.get_rng_state()
+        tensors |= {f"random/{name}": state for name, state in self._chance().items()}
         facts = {
             "losses": [self.first_loss, self.recent_loss],
             "steps": self.done.steps,
             "judgements": self.done.judgements,
         }
         checkpoint.save(facts, tensors)
+
+    def _chance(self) -> dict[str, Tensor]:
+        """The states of all generators that dropout may draw from."""
+        states = {"cpu": torch.random.get_rng_state()}
+        return states | ({"cuda": torch.cuda.get_rng_state(self.device)} if self.device.type == "cuda" else {})
 
     def resume(self, checkpoint: Checkpoint) -> None:
         kept = checkpoint.load()
@@ -201,7 +207,9 @@ class _Loop:
                 _, number, key = name.split("/")
                 state.setdefault(int(number), {})[key] = tensor
         self.adam.load_state_dict({**self.adam.state_dict(), "state": state})
-        torch.random.set_rng_state(tensors["random"])
+        torch.random.set_rng_state(tensors["random/cpu"])
+        if self.device.type == "cuda" and "random/cuda" in tensors:
+            torch.cuda.set_rng_state(tensors["random/cuda"], self.device)
         self.first_loss, self.recent_loss = facts["losses"]
         self.done = Trained(facts["steps"], tuple(facts["judgements"]))
 
@@ -223,28 +231,23 @@ def device_of(settings: Training) -> torch.device:
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
 
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Generator[None]:
+    """Chance by a seed, on the CPU and this device; what was drawn from before goes on where it was.
+
+    ``torch.manual_seed`` would seed all CUDA devices, whoever draws from them.
+    """
+    cuda = device.type == "cuda"
+    with torch.random.fork_rng(devices=[device] if cuda else []):
+        torch.default_generator.manual_seed(seed)
+        if cuda:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        yield
+
+
 def autocast(settings: Training) -> AbstractContextManager[Any]:
     """Mixed precision, where it is asked for and computed."""
     if settings.mixed_precision and device_of(settings).type == "cuda":
         return torch.autocast("cuda", torch.bfloat16)
     return nullcontext()
-
-
-def processes() -> tuple[int, int]:
-    """The number of this process and how many there are: those of torchrun, or this one alone."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not distributed.is_initialized():
-        distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-    if not distributed.is_initialized():
-        return 0, 1
-    return distributed.get_rank(), distributed.get_world_size()
-
-
-@contextmanager
-def first_of_all() -> Generator[bool]:
-    """Whether this is the first process; the others wait until it has done what follows."""
-    rank, world = processes()
-    try:
-        yield rank == 0
-    finally:
-        if world > 1:
-            distributed.barrier()
