@@ -18,11 +18,13 @@ from acclimate.config import (
     FixedEffect,
     GLMixParameters,
     GlobalRateParameters,
+    ItemVectors,
     RandomEffect,
     RateParameters,
     Regime,
     SequentialLaplaceParameters,
     StackParameters,
+    UserEncoderParameters,
     class_of,
     record_of,
 )
@@ -234,6 +236,7 @@ def test_two_effects_of_one_entity_by_role_and_by_column() -> None:
 ARGUMENTS: dict[type[Any], Mapping[str, Any]] = {
     RateParameters: {"entity": "user"},
     SequentialLaplaceParameters: {"features": ("user",)},
+    UserEncoderParameters: {"entity": "user", "item": "video", "items": {"content": ItemVectors(("tags",))}},
     StackParameters: {"learner": GLMixParameters(fixed=["likes"]), "members": {"likes": RateParameters("user")}},
 }
 
@@ -273,6 +276,7 @@ def test_kinds_are_distinct_and_others_are_refused() -> None:
         "global-rate",
         "rate",
         "sequential-laplace",
+        "user-encoder",
         "stack",
     ]
     with pytest.raises(ConfigError) as caught:

@@ -65,7 +65,7 @@ def test_all_pages_with_python_are_run() -> None:
     blocks = [block for page in PAGES for block in FENCE.findall(page.read_text()) if block[0] == "python"]
     assert all(block[1].startswith(">>>") for block in blocks)
     assert len(blocks) > 10
-    pages = ("quickstart", "events", "features", "replay", "arms", "errors", "datasets")
+    pages = ("quickstart", "events", "features", "replay", "arms", "transfer", "errors", "datasets")
     expected = {"README.md", *(f"docs/guide/{name}.md" for name in pages)}
     assert expected <= {named(page) for page in RUNNABLE}
 
@@ -153,7 +153,8 @@ def test_every_kind_of_learner_has_a_part_of_the_guide(record: Any) -> None:
     described = tables["learners"] | tables[class_of(record).kind]
     within = {GLMixParameters: (ac.FixedEffect, ac.RandomEffect), SequentialLaplaceParameters: (ac.Training,)}
     parts = within.get(record, ())
-    label = {"label"} if record is StackParameters else set()  # not a key of its own, but of the one on top
+    # Not a key of a stack's own, but of the one on top; encoders have none.
+    label = {"label"} - {field.name for field in fields(record)}
     assert set(described) - label == {field.name for each in (record, *parts) for field in fields(each)}
     for field in (field for each in (record, *parts) for field in fields(each)):
         written = described[field.name]
@@ -165,7 +166,8 @@ def test_every_kind_of_learner_has_a_part_of_the_guide(record: Any) -> None:
             default = list(field.default) if isinstance(field.default, tuple) else field.default
             assert yaml.safe_load(written.strip("`")) == default
         elif field.name not in ("fixed", "entity", "members", "training"):  # an effect's entity is its key
-            assert field.default in (None, ())
+            empty = field.default_factory is dict or getattr(field.default, "default_factory", None) is dict
+            assert empty or field.default in (None, ())
 
 
 def test_the_kinds_of_learners_are_listed() -> None:
@@ -177,11 +179,14 @@ def test_the_kinds_of_learners_are_listed() -> None:
         "rate",
         "global-rate",
         "sequential-laplace",
+        "user-encoder",
         "stack",
     ]
     assert sorted(re.findall(r"^\| `([\w-]+)` \| [^|]+ \|$", text, re.MULTILINE)) == sorted(kinds)
     (row,) = re.findall(r"^\| `kind` \| required \| (.*) \|$", text, re.MULTILINE)
-    assert re.findall(r"`([\w-]+)`", row) == ["glmix", "rate", "global-rate", "sequential-laplace", "stack"]
+    assert re.findall(r"`([\w-]+)`", row) == [
+        *("glmix", "rate", "global-rate", "sequential-laplace", "user-encoder", "stack")
+    ]
 
 
 def test_the_project_files_of_the_guide_load(tmp_path: Path) -> None:

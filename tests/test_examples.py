@@ -27,7 +27,7 @@ SHORT = [
 
 def test_there_is_a_test_for_every_example() -> None:
     folders = {path.name for path in (ROOT / "examples").iterdir() if path.is_dir() and path.name[0] not in "._"}
-    assert folders == set(EXAMPLES) == {"kuairand", "kuairand_deep"}
+    assert folders == set(EXAMPLES) == {"kuairand", "kuairand_deep", "kuairand_encoder"}
 
 
 @pytest.fixture
@@ -75,6 +75,16 @@ def test_kuairand_deep(kuairand_dir: Path, tmp_path: Path) -> None:  # noqa: ARG
     assert min(auc.values()) > 0.65
     rows = {w.arm: w.rows_read for w in report.windows}
     assert rows["incremental"] == rows["fine-tune"] < rows["retrain"] / 10
+
+
+def test_kuairand_encoder(kuairand_dir: Path, tmp_path: Path) -> None:  # noqa: ARG001
+    """An encoder that is hardly trained, on the last days: a GLMix has the vectors as they are by each day."""
+    project = load_project(EXAMPLES["kuairand_encoder"], [*SHORT, "learners.taste.training.epochs=1"])
+    report = pipeline.replay_project(project, tmp_path / "out")
+    assert list(report.arms) == ["stale", "incremental", "glmix"]
+    auc = {name: arm.auc or 0.0 for name, arm in report.arms.items()}
+    assert min(auc.values()) > 0.7
+    assert {w.rows_read for w in report.windows if w.arm == "incremental"} <= set(range(60_000))
 
 
 # --- the outsider --------------------------------------------------------------------------------------------

@@ -20,12 +20,14 @@ from acclimate.config import (
     RateParameters,
     StackParameters,
     arms_beside,
+    predicts,
 )
 from acclimate.errors import (
     ConfigError,
     DataError,
     FormatError,
     MismatchError,
+    ModelError,
     NotFittedError,
     OutputExistsError,
 )
@@ -36,6 +38,7 @@ from acclimate.learners.glmix import GLMix
 from acclimate.learners.rates import GlobalRate, Rate
 from acclimate.learners.sequential_laplace import SequentialLaplace
 from acclimate.learners.stack import Stack
+from acclimate.learners.user_encoder import UserEncoder
 from acclimate.project import Project, ReplaySection, load_project
 from acclimate.storage import read_kind
 from sealing import sealed_anew
@@ -103,6 +106,11 @@ KINDS: dict[str, tuple[str, type[Any]]] = {
         "learners={net: {kind: sequential-laplace, features: [surface, topics, duration], hidden: [8]}}",
         SequentialLaplace,
     ),
+    "user-encoder": (
+        "learners={vector: {kind: user-encoder, entity: user, item: item, items: {alike: {size: 3}}, size: 4, "
+        "windows: [1d, 4d], training: {epochs: 1}}}",
+        UserEncoder,
+    ),
     "stack": (f"learners={{mine: {{kind: stack, learner: {ON_TOP}, members: {BELOW}}}}}", Stack),
 }
 kinds = pytest.mark.parametrize("kind", KINDS)
@@ -127,14 +135,19 @@ def test_fit_and_update_over_disk_equal_one_model_in_memory(folder: Path, tmp_pa
 
     assert fitted.cut < middle.cut < two.cut == one.cut
     assert {type(model) for model in (one, fitted, middle, two)} == {learner_class}
-    predicted = one.predict(events)
-    assert (predicted != fitted.predict(events)).any()
-    np.testing.assert_array_equal(two.predict(events), predicted)
+    predicted = said(one, events)
+    assert (predicted != said(fitted, events)).any()
+    np.testing.assert_array_equal(said(two, events), predicted)
     for loaded in (learner_class.load(tmp_path / "model"), learners.load(tmp_path / "model")):
         assert type(loaded) is learner_class
         assert loaded.parameters == project.learner()
         assert (loaded.cut, loaded.nbytes) == (one.cut, one.nbytes)
-        np.testing.assert_array_equal(loaded.predict(events), predicted)
+        np.testing.assert_array_equal(said(loaded, events), predicted)
+
+
+def said(model: Any, events: Events) -> Any:
+    """Probabilities, or of an encoder vectors."""
+    return model.predict(events) if predicts(model.parameters) else model.vectors(events)
 
 
 def learned(model: Any) -> int:
@@ -154,11 +167,51 @@ def test_an_update_learns_what_is_new_and_nothing_twice(folder: Path, tmp_path: 
     assert learned(fitted) == rows(events.before("2024-01-05")) > 0
     updated = pipeline.update(project, tmp_path / "model")
     assert learned(updated) == rows(events.after(fitted.cut + 1)) == rows(events) - learned(fitted)
-    before = updated.predict(events)
+    before = said(updated, events)
     again = pipeline.update(project, tmp_path / "model")
-    np.testing.assert_array_equal(again.predict(events), before)
+    np.testing.assert_array_equal(said(again, events), before)
     assert again.cut == updated.cut
     assert learned(again) == 0
+
+
+ENCODED = (
+    "learners={vector: {kind: user-encoder, entity: user, item: item, items: {alike: {size: 3}}, size: 4, "
+    "training: {epochs: 1}}, ranker: {kind: glmix, fixed: [surface, vector]}}"
+)
+
+
+def test_vectors_are_written_and_reconciled_with_the_log(folder: Path, tmp_path: Path) -> None:
+    project = project_of(folder, ENCODED)
+    pipeline.fit(project, tmp_path / "model", learner="vector", until="2024-01-05")
+    model: Any = pipeline.update(project, tmp_path / "model", learner="vector")
+    assert pipeline.write_vectors(tmp_path / "model", tmp_path / "out") == len(model.ids)
+    table = pq.read_table(tmp_path / "out" / "vectors.parquet")
+    assert table["id"].to_pylist() == model.ids.tolist()
+    np.testing.assert_array_equal(np.array(table["vector"].to_pylist(), np.float32), model.vectors_of(model.ids))
+    assert table.schema.metadata[b"space"].decode() == model.space
+    checked = pipeline.reconcile(project, tmp_path / "model")
+    assert checked == (len(model.ids), checked.largest)
+    assert checked.largest <= 1e-5
+    world = pq.read_table(project.events.path[0])
+    pq.write_table(world.slice(0, world.num_rows // 2), tmp_path / "half.parquet")
+    short = project_of(folder, ENCODED, f"events.path={tmp_path}/half.parquet")
+    with pytest.raises(ModelError, match=r"vectors in .*model differ from those of the log"):
+        pipeline.reconcile(short, tmp_path / "model")
+
+
+def test_an_encoder_is_replayed_below_a_learner_that_predicts(folder: Path, tmp_path: Path) -> None:
+    replayed = ("replay={start: 2024-01-06, resamples: 0, arms: [incremental]}", "memory_limit=1GB")
+    report = pipeline.replay_project(project_of(folder, ENCODED, *replayed), tmp_path / "report")
+    assert list(report.arms) == ["incremental"]
+    alone = project_of(folder, ENCODED, "replay={start: 2024-01-06, learner: vector}")
+    with pytest.raises(ConfigError, match="'vector' is an encoder and predicts nothing"):
+        pipeline.replay_project(alone, tmp_path / "none")
+    offset = ENCODED.replace("fixed: [surface, vector]", "offset: vector")
+    with pytest.raises(ConfigError, match="the offset 'vector' is an encoder and has no logit"):
+        pipeline.fit(project_of(folder, offset), tmp_path / "none", learner="ranker")
+    pipeline.fit(project_of(folder, "name=world"), tmp_path / "ranker")
+    with pytest.raises(ConfigError, match="no encoder"):
+        pipeline.write_vectors(tmp_path / "ranker", tmp_path / "none")
 
 
 def test_a_checkpoint_is_kept_by_networks_alone(folder: Path, tmp_path: Path) -> None:

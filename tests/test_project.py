@@ -17,6 +17,7 @@ from acclimate.config import (
     FixedEffect,
     GLMixParameters,
     GlobalRateParameters,
+    ItemVectors,
     RandomEffect,
     RateParameters,
     Schema,
@@ -24,6 +25,7 @@ from acclimate.config import (
     StackParameters,
     TimeColumn,
     Training,
+    UserEncoderParameters,
     record_of,
 )
 from acclimate.errors import ConfigError
@@ -92,6 +94,25 @@ learners:
     training:
       {epochs: 4, update_epochs: 3, batch: 64, rate: 0.01, update_rate: 0.02, holdout: 0.2, patience: 2, seed: 5,
        device: cpu, mixed_precision: true}
+  vector:
+    kind: user-encoder
+    entity: user
+    item: item
+    items: {content: {features: [tags, length], size: 16}, together: {behaviour: liked}}
+    behaviours: {seen: null, liked: like}
+    windows: [1d, 7d]
+    decay: exponential
+    columns: {profile: [length]}
+    most_events: 100
+    size: 32
+    code: 16
+    hidden: 64
+    noise: 0.2
+    masked: 0.2
+    group_dropout: 0.1
+    normalised: true
+    snapshots: 2
+    training: {epochs: 3}
   both:
     kind: stack
     learner: {kind: glmix, fixed: [tags, popular], offset: trend}
@@ -211,6 +232,28 @@ def test_every_key_arrives(tmp_path: Path) -> None:
                     mixed_precision=True,
                 ),
             ),
+            "vector": UserEncoderParameters(
+                entity="user",
+                item="item",
+                items={
+                    "content": ItemVectors(("tags", "length"), size=16),
+                    "together": ItemVectors(behaviour="liked"),
+                },
+                behaviours={"seen": None, "liked": "like"},
+                windows=("1d", "7d"),
+                decay="exponential",
+                columns={"profile": ("length",)},
+                most_events=100,
+                size=32,
+                code=16,
+                hidden=64,
+                noise=0.2,
+                masked=0.2,
+                group_dropout=0.1,
+                normalised=True,
+                snapshots=2,
+                training=Training(epochs=3),
+            ),
             "both": StackParameters(
                 GLMixParameters(fixed=("tags", "popular"), offset="trend"),
                 {"trend": GlobalRateParameters(), "popular": RateParameters("item", "like", 5.0)},
@@ -241,7 +284,17 @@ def test_every_key_arrives(tmp_path: Path) -> None:
 def test_the_full_file_sets_every_key_that_there_is() -> None:
     content = yaml.safe_load(FULL)
     written = {str(key) for section in walk(content) for key in section}
-    records = (Schema, TimeColumn, EntityTable, Feature, *LEARNERS, FixedEffect, RandomEffect, Training)
+    records = (
+        Schema,
+        TimeColumn,
+        EntityTable,
+        Feature,
+        *LEARNERS,
+        FixedEffect,
+        RandomEffect,
+        Training,
+        ItemVectors,
+    )
     known = {f.name for record in (*records, ReplaySection, ArmSection, EventsSection) for f in fields(record)}
     assert known - {"schema"} - written == set()
     assert {type(declared) for declared in parse_project(content, Path()).learners.values()} == set(LEARNERS)
@@ -332,6 +385,15 @@ KINDS = {
     "global-rate": ("", GlobalRateParameters()),
     "rate": ("entity: item_id", RateParameters("item_id")),
     "sequential-laplace": ("features: a", SequentialLaplaceParameters(features="a")),
+    "user-encoder": (
+        "entity: user_id, item: item_id, items: {like: {behaviour: y}}, behaviours: [y]",
+        UserEncoderParameters(
+            entity="user_id",
+            item="item_id",
+            items={"like": ItemVectors(behaviour="y")},
+            behaviours={"event": None, "y": "y"},
+        ),
+    ),
     "stack": (
         "learner: {kind: glmix, fixed: a}, members: {a: {kind: global-rate}}",
         StackParameters(GLMixParameters(fixed="a"), {"a": GlobalRateParameters()}),
@@ -507,6 +569,9 @@ SECTIONS: dict[str, tuple[type, set[str]]] = {
     "learners.items": (RateParameters, set()),
     "learners.net": (SequentialLaplaceParameters, set()),
     "learners.net.training": (Training, set()),
+    "learners.vector": (UserEncoderParameters, set()),
+    "learners.vector.items.like": (ItemVectors, set()),
+    "learners.vector.training": (Training, set()),
     "learners.both": (StackParameters, set()),
     "learners.both.learner": (GLMixParameters, set()),
     "learners.both.members.a": (RateParameters, set()),
@@ -527,6 +592,8 @@ def test_the_names_there_are_are_told_for_every_section(file: Path, section: str
         "learners.all.kind=global-rate",
         "learners.items={kind: rate, entity: item_id}",
         "learners.net={kind: sequential-laplace, features: a, training: {seed: 1}}",
+        "learners.vector={kind: user-encoder, entity: user_id, item: item_id, training: {seed: 1}}",
+        "learners.vector.items={like: {size: 4}}",
         "learners.both={kind: stack, learner: {kind: glmix, fixed: a}}",
         "learners.both.members={a: {kind: rate, entity: item_id}}",
         f"{place}=3",
@@ -545,7 +612,7 @@ def test_the_names_there_are_are_told_for_an_arm(file: Path) -> None:
 def test_all_records_that_a_file_holds_were_tried() -> None:
     tried = {record for record, _ in SECTIONS.values()} | {ArmSection}
     assert set(LEARNERS) <= tried
-    assert len(tried) == 15
+    assert len(tried) == 17
 
 
 @pytest.mark.parametrize(
@@ -583,7 +650,7 @@ def test_all_records_that_a_file_holds_were_tried() -> None:
         (
             "learners.ranker.kind=tree",
             "learners.ranker.kind: no kind 'tree' of learner (there are: glmix, global-rate, rate, "
-            "sequential-laplace, stack)",
+            "sequential-laplace, stack, user-encoder)",
         ),
         ("learners.ranker.kind={a}", "learners.ranker.kind: no kind '{'a': None}' of learner"),
         ("learners.second.fixed=[a]", "learners.second.kind: is missing"),

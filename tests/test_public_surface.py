@@ -19,8 +19,13 @@ NAMES = [
     "FixedEffect",
     "RandomEffect",
     "Training",
+    "ItemVectors",
     "GLMix",
     "SequentialLaplace",
+    "UserEncoder",
+    "TaskHead",
+    "VectorIndex",
+    "ItemMap",
     "GlobalRate",
     "Rate",
     "Stack",
@@ -47,6 +52,7 @@ HEAVY = {
     "rich",
     "scipy",
     "torch",
+    "usearch",
 }
 
 

@@ -142,16 +142,20 @@ def training_design(frame: Frame, label: NDArray[np.float64], time: NDArray[np.i
 
 
 class LightGBMOnRates:
-    """Trees on what was known before each row; ``fit`` on everything so far is its only way to learn."""
+    """Trees on what was known before each row; ``fit`` on everything so far is its only way to learn.
 
-    def __init__(self) -> None:
+    ``vectors`` names a column of vectors that the trees read as well.
+    """
+
+    def __init__(self, vectors: str | None = None) -> None:
+        self.vectors = vectors
         self.totals: dict[str, Totals] = {}
         self.rate = 0.5
         self.trees: Any = None
 
     def fit(self, events: ac.Events) -> "LightGBMOnRates":
         """Statistics of all rows, trees on the latest."""
-        table = events.table([*COLUMNS, LABEL])
+        table = events.table([*self.columns, LABEL])
         table = table.filter(pc.is_valid(table[LABEL]))
         label = table[LABEL].cast(pa.float64()).to_numpy()
         frame = Frame.of(table)
@@ -159,7 +163,8 @@ class LightGBMOnRates:
         self.totals = {
             name: Totals.of(keys, label if row is None else label[row]) for name, row, keys in frame.statistics()
         }
-        design = training_design(frame, label, _keys(table["time_ms"]))[-TRAIN_ROWS:]
+        past = training_design(frame, label, _keys(table["time_ms"]))[-TRAIN_ROWS:]
+        design = np.column_stack([past, self.beside(table.slice(max(0, len(label) - TRAIN_ROWS)))])
         self.trees = lgb.train(
             PARAMETERS, lgb.Dataset(design, label[-TRAIN_ROWS:], categorical_feature=[0]), TREES
         )
@@ -171,7 +176,7 @@ class LightGBMOnRates:
 
     def predict(self, events: ac.Events) -> NDArray[np.float64]:
         """Probabilities ``(n,)``, from the statistics of the last fit."""
-        table = events.table(COLUMNS)
+        table = events.table(self.columns)
         frame = Frame.of(table)
         rate = np.full(table.num_rows, self.rate)
         past = [
@@ -179,7 +184,19 @@ class LightGBMOnRates:
             for name, row, keys in frame.statistics()
             for column in smoothed(row, *self.totals[name].at(keys), rate)
         ]
-        return self.trees.predict(np.column_stack([frame.context, *past]))
+        return self.trees.predict(np.column_stack([frame.context, *past, self.beside(table)]))
+
+    @property
+    def columns(self) -> list[str]:
+        """What is read of a row."""
+        return COLUMNS if self.vectors is None else [*COLUMNS, self.vectors]
+
+    def beside(self, table: pa.Table) -> NDArray[np.float64]:
+        """The vectors of the rows ``(n, s)``; without any, ``(n, 0)``."""
+        if self.vectors is None:
+            return np.zeros((table.num_rows, 0))
+        flat: Any = table[self.vectors].combine_chunks()
+        return flat.flatten().to_numpy().reshape(table.num_rows, -1).astype(float)
 
 
 def _keys(column: Any) -> NDArray[np.int64]:

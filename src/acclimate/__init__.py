@@ -9,14 +9,27 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from acclimate.arrays import EntityStates, Posterior
     from acclimate.artifacts import Events, Report
-    from acclimate.config import EntityTable, Feature, FixedEffect, RandomEffect, Schema, TimeColumn, Training
+    from acclimate.config import (
+        EntityTable,
+        Feature,
+        FixedEffect,
+        ItemVectors,
+        RandomEffect,
+        Schema,
+        TimeColumn,
+        Training,
+    )
     from acclimate.errors import AcclimateError
     from acclimate.evaluate import Arm
     from acclimate.events import read_events, simulate
     from acclimate.learners.glmix import GLMix
+    from acclimate.learners.item_map import ItemMap
     from acclimate.learners.rates import GlobalRate, Rate
     from acclimate.learners.sequential_laplace import SequentialLaplace
     from acclimate.learners.stack import Stack
+    from acclimate.learners.task_head import TaskHead
+    from acclimate.learners.user_encoder import UserEncoder
+    from acclimate.learners.vector_index import VectorIndex
     from acclimate.models.posterior import update_posterior, update_posteriors
     from acclimate.pipeline import replay
 
@@ -29,6 +42,7 @@ _HOMES = {
         "FixedEffect",
         "RandomEffect",
         "Training",
+        "ItemVectors",
     ),
     "acclimate.arrays": ("Posterior", "EntityStates"),
     "acclimate.artifacts": ("Events", "Report"),
@@ -36,6 +50,10 @@ _HOMES = {
     "acclimate.learners.glmix": ("GLMix",),
     "acclimate.learners.rates": ("GlobalRate", "Rate"),
     "acclimate.learners.sequential_laplace": ("SequentialLaplace",),
+    "acclimate.learners.user_encoder": ("UserEncoder",),
+    "acclimate.learners.task_head": ("TaskHead",),
+    "acclimate.learners.vector_index": ("VectorIndex",),
+    "acclimate.learners.item_map": ("ItemMap",),
     "acclimate.learners.stack": ("Stack",),
     "acclimate.models.posterior": ("update_posterior", "update_posteriors"),
     "acclimate.evaluate": ("Arm",),
@@ -57,8 +75,13 @@ __all__ = [
     "FixedEffect",
     "RandomEffect",
     "Training",
+    "ItemVectors",
     "GLMix",
     "SequentialLaplace",
+    "UserEncoder",
+    "TaskHead",
+    "VectorIndex",
+    "ItemMap",
     "GlobalRate",
     "Rate",
     "Stack",

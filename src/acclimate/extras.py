@@ -5,7 +5,7 @@ from types import ModuleType
 
 from acclimate.errors import MissingExtraError
 
-_EXTRAS = {"torch": "torch"}
+_EXTRAS = {"torch": "torch", "usearch": "ann"}
 """By the name of a dependency, the extra that brings it."""
 
 

@@ -6,7 +6,8 @@ where the last one ended; what lies before that is refused, but for rows that ca
 log of their own.
 """
 
-from acclimate.artifacts import Events, Fingerprint, Instant, Learned, Learner
+from acclimate.artifacts import Events, Fingerprint, Instant, Kept, Learned
+from acclimate.config import predicts
 from acclimate.errors import AlreadyLearnedError
 from acclimate.times import check_span, instant_us, utc
 
@@ -17,7 +18,7 @@ _RECENT, _SHOWN = 48, 3
 """The last lines are those that are looked through for late rows; of spans with some the first ones are named."""
 
 
-def new_events(log: Events, model: Learner, since: Instant | None, until: Instant | None) -> Events:
+def new_events(log: Events, model: Kept, since: Instant | None, until: Instant | None) -> Events:
     """The events after the last one that was learned, or from ``since``, which is later.
 
     Raises:
@@ -39,7 +40,7 @@ def new_events(log: Events, model: Learner, since: Instant | None, until: Instan
     return asked.after(model.cut + 1)
 
 
-def late_events(log: Events, model: Learner, since: Instant | None, until: Instant | None) -> Events:
+def late_events(log: Events, model: Kept, since: Instant | None, until: Instant | None) -> Events:
     """The events of a log of late rows alone, up to the last one that was learned; those after it are not late.
 
     Raises:
@@ -62,14 +63,14 @@ def late_events(log: Events, model: Learner, since: Instant | None, until: Insta
     return asked
 
 
-def left_out(log: Events, model: Learner, events: Events, *, late: bool) -> list[str]:
+def left_out(log: Events, model: Kept, events: Events, *, late: bool) -> list[str]:
     """What an update of these events leaves out of the log, in words."""
     said = [_not_late(log, model)] if late else [_late_rows(log, model), _skipped_rows(log, model, events)]
     return [words for words in said if words]
 
 
 def with_line(
-    history: tuple[Learned, ...], model: Learner, events: Events, *, late: bool = False
+    history: tuple[Learned, ...], model: Kept, events: Events, *, late: bool = False
 ) -> tuple[Learned, ...]:
     """The history with a line for these events, as far as the model has learned them now."""
     label, start, end = _label(events, model), events.start, model.cut + 1
@@ -82,7 +83,7 @@ def with_line(
 
 
 def with_refusal(
-    history: tuple[Learned, ...], model: Learner, events: Events, *, late: bool = False
+    history: tuple[Learned, ...], model: Kept, events: Events, *, late: bool = False
 ) -> tuple[Learned, ...]:
     """The history with a line that says why these events were not learned."""
     span, label = events.describe(), _label(events, model)
@@ -92,7 +93,7 @@ def with_refusal(
     return _shortened((*history, line))
 
 
-def learnable(events: Events, model: Learner) -> int:
+def learnable(events: Events, model: Kept) -> int:
     """How many of these events an update learns from: those whose label is known."""
     return events.count(known=_label(events, model))
 
@@ -104,7 +105,7 @@ def nothing(events: Events) -> str:
     return f"there is no event with a known label{since}{until}"
 
 
-def _not_late(log: Events, model: Learner) -> str:
+def _not_late(log: Events, model: Kept) -> str:
     """What an update of late rows leaves out since it comes after the last one learned."""
     count = log.after(model.cut + 1).count()
     return (
@@ -114,7 +115,7 @@ def _not_late(log: Events, model: Learner) -> str:
     )
 
 
-def _skipped_rows(log: Events, model: Learner, events: Events) -> str:
+def _skipped_rows(log: Events, model: Kept, events: Events) -> str:
     """What an update leaves out since it was asked to start later than it could."""
     if events.start is None or events.start <= model.cut + 1:
         return ""
@@ -126,7 +127,7 @@ def _skipped_rows(log: Events, model: Learner, events: Events) -> str:
     )
 
 
-def _late_rows(log: Events, model: Learner) -> str:
+def _late_rows(log: Events, model: Kept) -> str:
     """What an update leaves out: rows that came, or whose label did, after those of their time were learned.
 
     Empty where there are none, or where the log no longer holds what was learned.
@@ -172,14 +173,14 @@ def _fingerprint(line: Learned) -> Fingerprint:
     return Fingerprint(line.rows, line.fingerprint, line.sample)
 
 
-def _learned(model: Learner) -> list[Learned]:
+def _learned(model: Kept) -> list[Learned]:
     """The lines of what was read and learned."""
     return [line for line in model.history if not line.refused]
 
 
-def _label(log: Events, model: Learner) -> str:
-    """What the model learns: rows on which it is not known were not learned."""
-    return log.schema.label(model.parameters.label)
+def _label(log: Events, model: Kept) -> str | None:
+    """What the model learns: rows on which it is not known were not learned; an encoder learns from all."""
+    return log.schema.label(model.parameters.label) if predicts(model.parameters) else None
 
 
 def _begin(line: Learned) -> int:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from acclimate import learners, ledger
-from acclimate.artifacts import Events, Instant, Learner, Replayable, Report, Summary
+from acclimate.artifacts import Encoder, Events, Instant, Learner, Replayable, Report, Summary
 from acclimate.config import BASELINES, arms_beside
-from acclimate.errors import ConfigError, DataError, MismatchError
+from acclimate.errors import ConfigError, DataError, MismatchError, ModelError
 from acclimate.evaluate import Arm, Progress
 from acclimate.evaluate import replay as measure
 from acclimate.evaluate.python_arms import arm_from, blaming, file_of
@@ -129,6 +129,50 @@ def update(
             model.save(model_path, overwrite=True)
         else:
             tell(f"nothing was learned: {ledger.nothing(events)}")
+    return model
+
+
+def write_vectors(model_path: str | Path, out: str | Path, *, overwrite: bool = False) -> int:
+    """Write the vectors of everyone that a saved encoder knows to the folder ``out``; how many there are.
+
+    Raises:
+        ConfigError: the saved model is no encoder.
+        OutputExistsError: the place is taken.
+    """
+    check_free(out, "vectors", overwrite=overwrite)
+    return learners.write_vectors(_encoder(model_path), out, overwrite=overwrite)
+
+
+class Reconciled(NamedTuple):
+    """What a reconciliation compared: ``entities``, and by how much a component differs at most."""
+
+    entities: int
+    largest: float
+
+
+def reconcile(project: Project, model_path: str | Path, *, tolerance: float = 1e-5) -> Reconciled:
+    """Compare what a saved encoder knows, from however many updates, with its log read anew and all at once.
+
+    Raises:
+        ConfigError: the saved model is no encoder.
+        ModelError: vectors differ by more than the tolerance.
+    """
+    model = _encoder(model_path)
+    differences = model.reconciled(open_events(project))
+    largest = float(differences.max(initial=0.0))
+    if (count := int((differences > tolerance).sum())) > 0:
+        raise ModelError(
+            f"{count:,} of {len(differences):,} vectors in {model_path} differ from those of the log by up to "
+            f"{largest:.2g}",
+            hint="is this the whole log that was learned, rows that came late included? if so, fit anew",
+        )
+    return Reconciled(len(differences), largest)
+
+
+def _encoder(path: str | Path) -> Encoder:
+    model = learners.load(path)
+    if not isinstance(model, Encoder):
+        raise ConfigError(f"{path} is of kind '{model.kind}', and no encoder", hint="name a saved encoder")
     return model
 
 
@@ -314,7 +358,7 @@ def _replayed(
         arms_of(project),
         events,
         **asked,
-        label=project.learner(section.learner).label,
+        label=project.predictor(section.learner)[1].label,
         name=project.name,
         out=out,
         overwrite=overwrite,
@@ -328,8 +372,7 @@ def arms_of(project: Project) -> list[Arm]:
     if section is None:
         return []
     made = {name: learners.make(parameters) for name, parameters in project.learners.items()}
-    project.learner(section.learner)
-    main = section.learner or next(iter(made))
+    main, _ = project.predictor(section.learner)
     arms = section.arms
     if arms is None:
         arms = [ArmSection(name) for name in arms_beside(project.learners[main])]
@@ -391,7 +434,7 @@ def _arm(section: ArmSection, project: Project, made: dict[str, Learner], main: 
     if section.python:
         return Arm(name, arm_from(section.python, project.folder), regime, section.window)
     if section.learner:
-        project.learner(section.learner)
+        project.predictor(section.learner)
         return Arm(name, made[section.learner], regime, section.window)
     if name in BASELINES:
         declared = BASELINES[name](project.learners[main], project.events.schema)

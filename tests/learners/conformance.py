@@ -26,7 +26,7 @@ from sample_events import DAY, START, events_of
 
 import acclimate as ac
 from acclimate import learners
-from acclimate.config import LEARNERS, class_of, record_of
+from acclimate.config import LEARNERS, class_of, predicts, record_of
 from acclimate.errors import (
     ConfigError,
     FormatError,
@@ -110,7 +110,12 @@ def learned(make: Callable[[], Any], *batches: Mapping[str, Any]) -> Any:
 
 
 def predicted(learner: Any, columns: Mapping[str, Any] = ASKED) -> np.ndarray:
-    return learner.predict(events(columns))
+    """What the learner says of rows: probabilities, or of an encoder vectors."""
+    return said(learner, events(columns))
+
+
+def said(learner: Any, asked: ac.Events) -> np.ndarray:
+    return learner.predict(asked) if predicts(learner.parameters) else learner.vectors(asked)
 
 
 def state(learner: Any, folder: Path) -> dict[str, bytes]:
@@ -130,9 +135,32 @@ def content(folder: Path) -> dict[str, bytes]:
 CHECKS: list[Callable[..., None]] = []
 
 
+PREDICTING: set[str] = set()
+"""Checks of what predicts a label; encoders do not."""
+
+ENCODING: set[str] = set()
+"""Checks of encoders alone."""
+
+
 def check(function: Callable[..., None]) -> Callable[..., None]:
     CHECKS.append(function)
     return function
+
+
+def check_of_predictions(function: Callable[..., None]) -> Callable[..., None]:
+    PREDICTING.add(function.__name__)
+    return check(function)
+
+
+def check_of_encoders(function: Callable[..., None]) -> Callable[..., None]:
+    ENCODING.add(function.__name__)
+    return check(function)
+
+
+def checks_of(example: Example) -> list[Callable[..., None]]:
+    """Those that are for such a learner."""
+    others = ENCODING if predicts(example.make().parameters) else PREDICTING
+    return [function for function in CHECKS if function.__name__ not in others]
 
 
 @check
@@ -152,7 +180,7 @@ def it_says_what_it_is_and_what_it_knows(make):
         with pytest.raises(NotFittedError):
             told()
     learner.fit(events(FIRST)).update(events(SECOND))
-    rows = known(SECOND)
+    rows = known(SECOND) if predicts(learner.parameters) else SECOND
     assert learner.cut == max(rows["time"])
     assert learner.nbytes > 0
     assert f"learned {len(rows['time'])} rows up to 2022-04-26T" in "\n".join(learner.summary())
@@ -195,7 +223,7 @@ def a_key_that_it_does_not_have_is_refused_in_a_project(make):
         parse_project({**content, "learners": {"it": {**section, "unheard_of": 1}}}, Path())
 
 
-@check
+@check_of_predictions
 def predictions_are_probabilities_one_per_row(make):
     p = predicted(learned(make, FIRST, SECOND))
     assert p.shape == (100,)
@@ -203,7 +231,7 @@ def predictions_are_probabilities_one_per_row(make):
     assert np.all((p > 0.0) & (p < 1.0))
 
 
-@check
+@check_of_predictions
 def predictions_are_better_than_a_coin(make):
     asked = events(known(log(day=2, rows=2000)))
     p, y = learned(make, log(rows=2000), SECOND).predict(asked), asked.table()["click"].to_numpy()
@@ -232,7 +260,7 @@ def fit_forgets_what_was_before(make, folder):
     assert state(anew, folder) == state(learned(make, FIRST), folder)
 
 
-@check
+@check_of_predictions
 def update_learns(make, folder):
     learner = learned(make, FIRST)
     before, old = state(learner, folder), predicted(learner, SECOND)
@@ -328,7 +356,7 @@ def predictions_do_not_look_at_the_label(make):
 
 @check
 def no_rows_have_no_predictions(make):
-    assert learned(make, FIRST).predict(events(ASKED).before(START)).shape == (0,)
+    assert len(said(learned(make, FIRST), events(ASKED).before(START))) == 0
 
 
 @check
@@ -337,11 +365,17 @@ def an_update_without_events_changes_nothing(make, folder):
     before = state(learner, folder)
     learner.update(events(THIRD).before(START))
     assert state(learner, folder) == before
+
+
+@check_of_predictions
+def an_update_without_known_labels_changes_nothing(make, folder):
+    learner = learned(make, FIRST, SECOND)
+    before = state(learner, folder)
     learner.update(events({**THIRD, "click": [None] * 150}))
     assert state(learner, folder) == before
 
 
-@check
+@check_of_predictions
 def rows_of_unknown_label_are_ignored(make, folder):
     unknown = {**log(day=0, rows=50, seed=7), "click": [None] * 50}
     unknown["user_id"] = [100 + i for i in unknown["user_id"]]
@@ -350,7 +384,7 @@ def rows_of_unknown_label_are_ignored(make, folder):
     assert state(learner, folder) == state(learned(make, FIRST, SECOND), folder)
 
 
-@check
+@check_of_predictions
 def new_entities_and_new_levels_are_predicted_and_learned(make):
     stranger = {**log(day=2, rows=60), "user_id": [77] * 60, "video_id": [88] * 60, "genre": ["opera"] * 60}
     stranger["tags"], stranger["click"] = [["unheard", "new"]] * 60, [1] * 60
@@ -361,7 +395,7 @@ def new_entities_and_new_levels_are_predicted_and_learned(make):
     assert np.all((after > before) & (after < 1.0))
 
 
-@check
+@check_of_predictions
 def a_row_of_weight_two_is_the_row_twice(make, tolerance):
     # Nothing is missing here: what stands in for a missing number is a mean over rows, whatever they weigh.
     def priced(columns: dict[str, list[Any]]) -> dict[str, list[Any]]:
@@ -378,7 +412,7 @@ def a_row_of_weight_two_is_the_row_twice(make, tolerance):
     assert np.abs(p - once).max() > 1e-3
 
 
-@check
+@check_of_predictions
 def labels_of_one_class_are_ordinary(make):
     for label in (0, 1):
         learner = learned(make, {**FIRST, "click": [label] * 240}, {**SECOND, "click": [label] * 150})
@@ -387,7 +421,7 @@ def labels_of_one_class_are_ordinary(make):
         assert np.all(np.abs(p - label) < 0.1)
 
 
-@check
+@check_of_predictions
 def one_row_is_enough(make):
     learner = learned(make, rows_of(known(FIRST), [0]), rows_of(known(SECOND), [0]))
     p = predicted(learner)
@@ -398,7 +432,7 @@ def one_row_is_enough(make):
 def fit_or_load_comes_first(make, folder):
     for verb in (
         lambda: make().update(events(FIRST)),
-        lambda: make().predict(events(FIRST)),
+        lambda: said(make(), events(FIRST)),
         lambda: make().save(folder / "model"),
     ):
         with pytest.raises(NotFittedError):
@@ -415,17 +449,18 @@ def events_of_another_schema_are_refused(make, folder):
         with pytest.raises(MismatchError, match="another schema"):
             learner.update(events(SECOND, other))
         with pytest.raises(MismatchError, match="another schema"):
-            learner.predict(events(SECOND, other))
+            said(learner, events(SECOND, other))
     assert state(learner, folder) == before
     with pytest.raises(MismatchError, match="another schema"):
-        type(learner).load(folder / "state").predict(events(SECOND, replace(SCHEMA, weight=None)))
+        said(type(learner).load(folder / "state"), events(SECOND, replace(SCHEMA, weight=None)))
 
 
 @check
 def bad_rows_leave_the_learner_as_it_was(make, folder):
     learner = learned(make, FIRST)
     before = state(learner, folder)
-    for bad in ({**SECOND, "click": [2] * 150}, {**SECOND, "weight": [-1.0] * 150}):
+    weights = [{**SECOND, "weight": [-1.0] * 150}] if predicts(learner.parameters) else []
+    for bad in ({**SECOND, "click": [2] * 150}, *weights):
         with pytest.raises(ac.AcclimateError):
             learner.update(events(bad))
         with pytest.raises(ac.AcclimateError):
@@ -433,7 +468,7 @@ def bad_rows_leave_the_learner_as_it_was(make, folder):
     assert state(learner, folder) == before
 
 
-@check
+@check_of_predictions
 def weights_beyond_all_leave_the_learner_as_it_was(make, folder):
     learner = learned(make, FIRST)
     before = state(learner, folder)
@@ -567,6 +602,49 @@ def nothing_is_pickled(make, folder, monkeypatch):
     learner.save(folder / "model")
     type(learner).load(folder / "model")
     assert {Path(name).suffix for name in content(folder / "model")} <= {".json", ".safetensors", ".parquet"}
+
+
+# --- encoders alone -----------------------------------------------------------------------------------------
+
+
+@check_of_encoders
+def everyone_has_a_finite_vector_of_its_size(make):
+    encoder = learned(make, FIRST)
+    stranger = rows_of({**ASKED, "user_id": [77] * 100, "genre": ["opera"] * 100}, range(10))
+    for vectors in (predicted(encoder), predicted(encoder, stranger), encoder.vectors_of([1, 2, 77])):
+        assert vectors.shape[1] == encoder.size
+        assert np.isfinite(vectors).all()
+    assert len(np.unique(predicted(encoder), axis=0)) > 10
+
+
+@check_of_encoders
+def a_space_is_of_one_fit(make, folder):
+    encoder = learned(make, FIRST)
+    space = encoder.space
+    encoder.save(folder / "model")
+    assert encoder.update(events(SECOND)).space == space
+    assert type(encoder).load(folder / "model").space == space
+    assert learned(make, FIRST).space == space
+    assert learned(make, SECOND).space != space
+
+
+@check_of_encoders
+def a_label_counts_once_it_is_learned(make):
+    encoder, other = learned(make, FIRST), learned(make, FIRST)
+    asked = {**ASKED, "click": [None] * 100}
+    assert_allclose(predicted(encoder), predicted(encoder, asked), rtol=0, atol=0)
+    encoder.update(events({**SECOND, "click": [1] * 150}))
+    other.update(events({**SECOND, "click": [0] * 150}))
+    assert np.abs(encoder.vectors_of(encoder.ids) - other.vectors_of(other.ids)).max() > 1e-3
+
+
+@check_of_encoders
+def all_at_once_is_as_it_came(make):
+    encoder = learned(make, FIRST, SECOND)
+    vectors = dict(zip(encoder.ids.tolist(), encoder.vectors_of(encoder.ids), strict=True))
+    some = [(ids, batch) for ids, batch in encoder.batches()]
+    assert_allclose(np.concatenate([batch for _, batch in some]), np.array(list(vectors.values())), atol=1e-6)
+    assert encoder.reconciled(events(both(FIRST, SECOND))).max() <= 1e-5
 
 
 def saved_manifest(make: Callable[[], Any], folder: Path) -> dict[str, Any]:

@@ -1,9 +1,9 @@
 """The contracts of the flow: what learns, what encodes, what holds the states of entities."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 from acclimate.arrays import EntityStates, FloatArray, IdArray, Posterior
 from acclimate.artifacts.events import Events
@@ -89,6 +89,14 @@ class Kept(Protocol):
         """How the last fit or update went and what is known now, in lines for the terminal."""
         ...
 
+    def check_converged(self) -> None:
+        """Raise :class:`acclimate.errors.NotConvergedError` where the last fit or update stopped or was undone."""
+        ...
+
+    def refusal(self) -> str:
+        """Why the last update was undone, so that nothing was learned; empty where it was not."""
+        ...
+
 
 class Learner(Kept, Replayable, Protocol):
     """The contract of everything that can be replayed, published, streamed and served."""
@@ -102,15 +110,8 @@ class Learner(Kept, Replayable, Protocol):
         """Learn from these events what is new in them."""
         ...
 
-    def check_converged(self) -> None:
-        """Raise :class:`acclimate.errors.NotConvergedError` where the last fit or update stopped or was undone."""
-        ...
 
-    def refusal(self) -> str:
-        """Why the last update was undone, so that nothing was learned; empty where it was not."""
-        ...
-
-
+@runtime_checkable
 class Encoder(Kept, Protocol):
     """What turns all that is known of an entity into one vector that other learners use as a feature.
 
@@ -126,8 +127,16 @@ class Encoder(Kept, Protocol):
         """The vector of each row's entity as it was known before the row, ``(n, s)``."""
         ...
 
-    def vectors_of(self, ids: IdArray) -> FloatArray:
-        """The vectors of these entities as of now, ``(len(ids), s)``."""
+    def vectors_of(self, ids: IdArray, at: int | None = None) -> FloatArray:
+        """The vectors of these entities at a time or as of now, ``(len(ids), s)``."""
+        ...
+
+    def batches(self) -> Iterator[tuple[IdArray, FloatArray]]:
+        """Ids and vectors of all entities as of now, some at a time."""
+        ...
+
+    def reconciled(self, events: Events) -> FloatArray:
+        """How far each entity's vector, ``(entities,)``, is from one made anew of all the events learned."""
         ...
 
 

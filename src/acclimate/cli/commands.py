@@ -183,6 +183,40 @@ def update(
 
 
 @app.command()
+def vectors(
+    model: Annotated[Path, typer.Option(parser=_path, metavar="DIR", help="The saved encoder.")],
+    out: Annotated[Path, typer.Option(parser=_path, metavar="DIR", help="Folder for vectors.parquet.")],
+    overwrite: Overwrite = False,
+) -> None:
+    """Write the vector of everyone that a saved encoder knows."""
+    from acclimate import pipeline
+    from acclimate.cli.terminal import show_vectors, working
+
+    with working("encoding"):
+        count = pipeline.write_vectors(model, out, overwrite=overwrite)
+    show_vectors(count, out)
+
+
+@app.command()
+def reconcile(
+    model: Annotated[Path, typer.Option(parser=_path, metavar="DIR", help="The saved encoder.")],
+    project: ProjectFile = DEFAULT_PROJECT,
+    memory_limit: MemoryLimit = None,
+    set_: Set = None,
+) -> None:
+    """Prove that a saved encoder knows what its log says.
+
+    The vectors it has after however many updates are compared with those made anew of the whole log.
+    """
+    from acclimate import pipeline
+    from acclimate.cli.terminal import show_reconciled, working
+
+    with working("reconciling"):
+        reconciled = pipeline.reconcile(_project(project, set_, memory_limit), model)
+    show_reconciled(reconciled)
+
+
+@app.command()
 def replay(
     out: Annotated[
         Path, typer.Option(parser=_path, metavar="DIR", help="Folder for metrics.json and report.html.")

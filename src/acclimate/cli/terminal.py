@@ -25,7 +25,7 @@ from acclimate.errors import one_line
 from acclimate.evaluate import Progress as Step
 from acclimate.evaluate.summary import summary_table
 from acclimate.events.datasets import Dataset
-from acclimate.pipeline import Checked
+from acclimate.pipeline import Checked, Reconciled
 from acclimate.project import Project
 from acclimate.together import processes
 
@@ -114,6 +114,17 @@ def show_learner(learner: Learner, path: Path) -> None:
     for line in learner.summary():
         _say(line)
     _say(f"model: {path} ({learner.nbytes / 1e6:.1f} MB of state)")
+
+
+def show_vectors(count: int, path: Path) -> None:
+    """How many vectors were written, and where they are."""
+    _say(f"{count:,} vectors: {path / 'vectors.parquet'}")
+
+
+def show_reconciled(reconciled: Reconciled) -> None:
+    """What a reconciliation compared."""
+    largest = f"the largest difference is {reconciled.largest:.2g}"
+    _say(f"{reconciled.entities:,} vectors equal those of the log; {largest}")
 
 
 def show_check(project: Project, checked: Checked) -> None:

@@ -5,6 +5,8 @@ code and one read from ``acclimate.yaml`` are equal.
 """
 
 from acclimate.config.arms import BASELINES, BUILT_IN_ARMS, Regime, arms_beside
+from acclimate.config.encoder import ItemVectors, UserEncoderParameters, predicts
+from acclimate.config.heads import TaskHeadParameters
 from acclimate.config.learners import (
     FixedEffect,
     GLMixParameters,
@@ -42,6 +44,7 @@ __all__ = [
     "FixedEffect",
     "GLMixParameters",
     "GlobalRateParameters",
+    "ItemVectors",
     "Kind",
     "LearnerParameters",
     "Name",
@@ -58,15 +61,18 @@ __all__ = [
     "Size",
     "SomeLearner",
     "StackParameters",
+    "TaskHeadParameters",
     "TimeColumn",
     "TimeUnit",
     "Training",
+    "UserEncoderParameters",
     "arms_beside",
     "checked",
     "class_of",
     "lacking_offset",
     "located",
     "names_used",
+    "predicts",
     "record_of",
     "size_bytes",
     "stacked",

@@ -4,8 +4,8 @@ Each feature of names (categorical, multi, hour, weekday, cross) is a field. Row
 names of field ``f`` that it does not have; names get the rows behind these in the order in which they come.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from acclimate.features.encode import encode, names_of
 from acclimate.features.index import FeatureIndex, Settled
 
 _NUMBERS = ("numeric", "embedding")
+_TOLD = ("features", "numbers", "dense", "fields")
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,19 @@ class Layout:
             *_bags([_numbered(part, layout.index, f) for f, part in enumerate(parts)], table.num_rows),
         )
         return rows, layout
+
+    def described(self) -> tuple[dict[str, Any], pa.Table]:
+        """What JSON can hold of it, and its names as a table; :meth:`restored` takes them back."""
+        told = {part: getattr(self, part) for part in _TOLD} | {"settled": asdict(self.settled)}
+        return told, pa.table({"name": pa.array(self.index.names, pa.string()), "field": pa.array(self.home)})
+
+    @staticmethod
+    def restored(told: Mapping[str, Any], names: pa.Table) -> "Layout":
+        """The layout of which :meth:`described` has told."""
+        index = FeatureIndex(tuple(map(str, names["name"].to_pylist())))
+        settled = Settled(*(told["settled"][part] for part in ("fill", "kinds", "sizes")))
+        features, numbers, dense, fields = (tuple(told[part]) for part in _TOLD)
+        return Layout(features, numbers, dense, fields, index, names["field"].to_numpy(), settled)
 
     def _grown(self, parts: Sequence[Cells]) -> "Layout":
         index, home = self.index, [self.home]

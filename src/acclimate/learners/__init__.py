@@ -4,14 +4,14 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from acclimate.artifacts import Learner
+from acclimate.artifacts import Encoder, Learner
 from acclimate.config import LearnerParameters, class_of, record_of
 from acclimate.errors import ConfigError, FormatError
 from acclimate.storage import read_kind
 
 
 def make(parameters: LearnerParameters) -> Learner:
-    """The learner that a record declares."""
+    """The learner, or the encoder, that a record declares."""
     declared: Any = parameters
     return class_of(type(declared))(**{f.name: getattr(declared, f.name) for f in fields(declared)})
 
@@ -30,4 +30,11 @@ def load(path: str | Path) -> Learner:
     return class_of(record).load(path)
 
 
-__all__ = ["load", "make"]
+def write_vectors(encoder: Encoder, path: str | Path, *, overwrite: bool = False) -> int:
+    """See :func:`acclimate.learners.export.write_vectors`."""
+    from acclimate.learners.export import write_vectors as write
+
+    return write(encoder, path, overwrite=overwrite)
+
+
+__all__ = ["load", "make", "write_vectors"]

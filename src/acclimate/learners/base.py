@@ -23,10 +23,8 @@ R = TypeVar("R")
 
 
 class Known(Protocol):
-    """What every state says: the label, the content of the schema, the last event learned (microseconds UTC)."""
+    """What every state says: the content of the schema, and the last event learned (microseconds UTC)."""
 
-    @property
-    def label(self) -> str: ...  # noqa: D102
     @property
     def contract(self) -> dict[str, Any]: ...  # noqa: D102
     @property
@@ -67,6 +65,9 @@ class Fitted(ABC, Generic[S]):
     """A learner with a state, from its first fit on; ``info`` tells of the last fit or update."""
 
     kind: ClassVar[str]
+    facts: ClassVar[tuple[str, ...]] = ("label", "contract", "cut")
+    """Fields of a state that are written down as they are."""
+
     parameters: Any
     state: S | None
     info: Any
@@ -76,11 +77,11 @@ class Fitted(ABC, Generic[S]):
 
     @abstractmethod
     def _packed(self, state: S) -> Packed:
-        """The state as it goes to disk, but for what every state says."""
+        """The state as it goes to disk, but for its ``facts``."""
 
     @abstractmethod
     def _unpack(self, stored: Stored, known: dict[str, Any]) -> None:
-        """Take the state back; ``known`` are the fields that every state has."""
+        """Take the state back; ``known`` are the fields that are ``facts``."""
 
     @property
     def cut(self) -> int:
@@ -182,12 +183,12 @@ class Fitted(ABC, Generic[S]):
         """All that is known, as it goes to disk."""
         state = self._fitted()
         packed = self._packed(state)
-        known = {"label": state.label, "contract": state.contract, "cut": state.cut}
+        known = {fact: getattr(state, fact) for fact in self.facts}
         return replace(packed, manifest={**known, **packed.manifest})
 
     def _restore(self, stored: Stored) -> None:
         """Take back what :meth:`_contents` gave."""
-        self._unpack(stored, {name: stored.manifest[name] for name in ("label", "contract", "cut")})
+        self._unpack(stored, {fact: stored.manifest[fact] for fact in self.facts})
 
     def _fitted(self, schema: Schema | None = None) -> S:
         """The state.

@@ -39,6 +39,10 @@ class IdIndex:
         known, number = self._numbers, self._numbers.setdefault
         return np.array([number(id, len(known)) for id in ids.tolist()], np.int64)
 
+    def admit_one(self, id: Any) -> int:
+        """The number of one id, the next one if it is unknown."""
+        return self._numbers.setdefault(id, len(self._numbers))
+
     def ids(self) -> IdArray:
         """All ids in the order of their numbers."""
         text = any(isinstance(id, str) for id in self._numbers)

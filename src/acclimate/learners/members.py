@@ -51,6 +51,10 @@ class Members:
         """Let all learn from new events."""
         return self._taught("update", events)
 
+    def emptied(self) -> "Members":
+        """The same encoders with no histories."""
+        return Members({name: one.emptied() for name, one in self.learners.items()}, self.features, self.offset)
+
     def schema(self, events: Events) -> Schema:
         """The schema of these events with the columns that are added to them.
 

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Self
 
 from acclimate.arrays import FloatArray, Posterior
 from acclimate.artifacts import Events
-from acclimate.config import StackParameters, lacking_offset
+from acclimate.config import StackParameters, lacking_offset, predicts
 from acclimate.errors import ConfigError, DataError, nearest
 from acclimate.learners import make
 from acclimate.learners.base import Fitted, Packed, declared_by
@@ -49,6 +49,9 @@ class Stack(Fitted[StackState]):
     (``warm_up``) and rolls them forward over the rest, a window (``every``) at a time: what they say of it is
     noted, then they learn it. From the noted rows the learner on top learns. An update is one such window.
 
+    Where all members are encoders there is no warm-up. They know no label but as something that an entity did, so
+    their shared model may be of all the events; their histories are emptied, and filled again window by window.
+
     Members are fitted with the learner on top and never without it. So what it has learned of their vectors is of
     these members: vectors of two fits, which mean different things, never meet.
 
@@ -87,7 +90,11 @@ class Stack(Fitted[StackState]):
         self._below.schema(events)  # a name that is taken is told before the work begins
         begin = self._begin(events)
         top, below = _made(self.parameters)
-        top.fit(below.fit(events.before(begin)).rolled(events.after(begin), self.parameters.every))
+        if begin is None:
+            below = below.fit(events).emptied()
+            top.fit(below.rolled(events, self.parameters.every))
+        else:
+            top.fit(below.fit(events.before(begin)).rolled(events.after(begin), self.parameters.every))
         return self._now(top, below, events)
 
     def update(self, events: Events) -> Self:
@@ -195,8 +202,8 @@ class Stack(Fitted[StackState]):
         self.state = StackState(label, events.schema.content(), max(one.cut for one in self._learners))
         return self
 
-    def _begin(self, events: Events) -> int:
-        """Where the warm-up ends, microseconds UTC.
+    def _begin(self, events: Events) -> int | None:
+        """Where the warm-up ends, microseconds UTC; encoders alone need none.
 
         Raises:
             DataError: there are no events, or on one side of it no label is known.
@@ -204,8 +211,12 @@ class Stack(Fitted[StackState]):
         times, declared = times_of(events), self.parameters
         if not len(times):
             raise DataError("there are no events to fit on")
+        if not any(map(predicts, declared.members.values())):
+            return None
         begin = int(times[0]) + int(declared.warm_up * (times[-1] - times[0]))
         for name, member in declared.members.items():
+            if not predicts(member):
+                continue
             _check_labels(events.before(begin), member.label, f"in the warm-up of '{name}', before {_iso(begin)}")
         _check_labels(events.after(begin), declared.label, f"after the warm-up, from {_iso(begin)} on")
         return begin
@@ -230,6 +241,11 @@ def _check_members(parameters: StackParameters) -> None:
         raise ConfigError("a Stack without members", hint="give the learners that the one on top uses, by name")
     if (offset := lacking_offset(parameters)) is not None:
         raise ConfigError(f"the offset '{offset}' is no member", hint=nearest(offset, parameters.members))
+    offset = getattr(parameters.learner, "offset", None)
+    if offset is not None and not predicts(parameters.members[offset]):
+        raise ConfigError(
+            f"the offset '{offset}' is an encoder and has no logit", hint="name it among the features instead"
+        )
 
 
 def _made(parameters: StackParameters) -> tuple[Any, Members]:

@@ -25,6 +25,7 @@ from acclimate.config import (
     lacking_offset,
     located,
     names_used,
+    predicts,
     stacked,
 )
 from acclimate.errors import ConfigError, nearest
@@ -150,6 +151,26 @@ class Project:
     learners: Annotated[dict[Name, SomeLearner], Field(min_length=1), AfterValidator(_on_top)]
     replay: ReplaySection | None = None
     memory_limit: Size = "1GB"
+
+    def predictor(self, name: str | None = None) -> tuple[str, LearnerParameters]:
+        """Name and record of a learner that predicts; of the only one that does without a name.
+
+        Raises:
+            ConfigError: there is none of that name, or it is an encoder, or there are several and no name.
+        """
+        predictors = [name for name, record in self.learners.items() if predicts(record)]
+        if not predictors:
+            raise ConfigError(
+                "none of the learners predicts", hint="declare one that names the encoder among its features"
+            )
+        if name is None and len(predictors) > 1:
+            raise ConfigError(f"which of the learners {', '.join(predictors)}?", hint="name one")
+        record = self.learner(name := name or predictors[0])
+        if name not in predictors:
+            raise ConfigError(
+                f"'{name}' is an encoder and predicts nothing", hint=f"name {' or '.join(predictors)} instead"
+            )
+        return name, record
 
     def learner(self, name: str | None = None) -> LearnerParameters:
         """What declares a learner, by name; that of the only one without a name.

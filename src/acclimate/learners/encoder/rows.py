@@ -1,0 +1,201 @@
+"""Events as an encoder reads them: who, what, when, how, and the features that groups are made of."""
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from acclimate.arrays import FloatArray, IdArray, IntArray
+from acclimate.artifacts import Events
+from acclimate.config import Schema
+from acclimate.errors import MismatchError
+from acclimate.features import FieldRows, Layout, codes_of, id_type, ids_as, ids_as_arrow
+from acclimate.learners.batch import read_tables
+from acclimate.learners.encoder.inputs import flags_of
+from acclimate.learners.entities import IdIndex
+
+
+class Numbered:
+    """Ids in the order in which they came; ``kind`` is what they are kept as, once one was seen."""
+
+    def __init__(self, what: str, ids: IdArray | None = None, kind: str | None = None) -> None:
+        self.what, self.index, self.kind = what, IdIndex(ids), kind
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def distinct(self, column: Any) -> tuple[IntArray, IdArray]:
+        """Which of the distinct ids each row of a column has, ``(n,)``, and these.
+
+        Raises:
+            MismatchError: they are of another type than those so far, or missing.
+        """
+        codes, ids = codes_of(column)
+        return codes, ids_as(ids, self.kind or id_type(ids.type), f"'{self.what}'")
+
+    def admit(self, ids: IdArray) -> IntArray:
+        """The numbers of ids; unknown ones get the next."""
+        if self.kind is None and len(ids):
+            self.kind = "int64" if ids.dtype.kind == "i" else "string"
+        return self.index.admit(ids)
+
+    def kept(self, id: Any) -> int | str:
+        """One id as it is kept.
+
+        Raises:
+            MismatchError: it is of another type than those so far.
+        """
+        kind = "int64" if isinstance(id, int | np.integer) else "string"
+        if kind != (self.kind or kind):
+            raise MismatchError(f"the id {id!r} of '{self.what}' is {kind}, those learned before are {self.kind}")
+        return int(id) if kind == "int64" else str(id)
+
+    def admit_one(self, id: int | str) -> int:
+        """The number of one id as it is kept."""
+        self.kind = "int64" if isinstance(id, int) else "string"
+        return self.index.admit_one(id)
+
+    def copied(self) -> "Numbered":
+        """The same, to grow by itself."""
+        return copy.deepcopy(self)
+
+    def arrow(self) -> pa.Table:
+        """All ids, as a table."""
+        return pa.table({"id": ids_as_arrow(self.index.ids(), self.kind or "int64")})
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some events of the log, ``n`` of them.
+
+    ``users`` and ``items`` are distinct ids, ``user`` and ``item`` ``(n,)`` which of them each event is about.
+    ``columns``: by group what the last event of each of the users says; ``contents``: by kind of item vectors the
+    features of each of the items.
+    """
+
+    users: IdArray
+    user: IntArray
+    items: IdArray
+    item: IntArray
+    time: IntArray
+    flags: NDArray[np.uint8]
+    columns: Mapping[str, FieldRows]
+    contents: Mapping[str, FieldRows]
+
+    @property
+    def latest(self) -> IntArray:
+        """The time of the last event of each of the users."""
+        latest = np.empty(len(self.users), np.int64)
+        latest[self.user] = self.time  # in the order of time: the last one stays
+        return latest
+
+
+@dataclass
+class Reader:
+    """Reads events; ``layouts`` of groups of columns and of kinds of item vectors grow where ``grow`` is set."""
+
+    schema: Schema
+    users: Numbered
+    items: Numbered
+    entity: str
+    item: str
+    behaviours: Mapping[str, str | None]
+    columns: Mapping[str, Sequence[str]]
+    contents: Mapping[str, Sequence[str]]
+    layouts: dict[str, Layout] = field(default_factory=dict[str, Layout])
+    content_layouts: dict[str, Layout] = field(default_factory=dict[str, Layout])
+    grow: bool = False
+
+    def pieces(self, events: Events) -> Iterator[Piece]:
+        """The events piece by piece.
+
+        Raises:
+            MismatchError: ids are of another type than those so far.
+            ColumnError: a column's type does not go with a feature's kind.
+        """
+        labels = [label for label in self.behaviours.values() if label is not None]
+        for table in read_tables(events, self._wanted(labels, self.columns, self.contents), None):
+            if table.num_rows:
+                yield self._piece(table)
+
+    def asked(self, events: Events) -> Iterator[tuple[IntArray, IntArray, dict[str, FieldRows]]]:
+        """Entities by number, -1 for unknown ones, times, and columns of rows ``(n,)``, piece by piece."""
+        for table in read_tables(events, self._wanted([], self.columns, {}, items=False), None):
+            codes, ids = self.users.distinct(table[self.entity])
+            yield (
+                self.users.index.numbers(ids)[codes],
+                self._time(table),
+                self._read(table, self.columns, self.layouts),
+            )
+
+    def _piece(self, table: pa.Table) -> Piece:
+        user, users = self.users.distinct(table[self.entity])
+        item, items = self.items.distinct(table[self.item])
+        rows = np.arange(table.num_rows)
+        last, first = np.empty(len(users), np.int64), np.empty(len(items), np.int64)
+        last[user], first[item[::-1]] = rows, rows[::-1]
+        return Piece(
+            users,
+            user,
+            items,
+            item,
+            self._time(table),
+            flags_of(
+                [None if label is None else _floats(table[label]) for label in self.behaviours.values()], len(rows)
+            ),
+            self._read(table.take(_indices(last)), self.columns, self.layouts),
+            self._read(table.take(_indices(first)), self.contents, self.content_layouts),
+        )
+
+    def _read(
+        self, table: pa.Table, groups: Mapping[str, Sequence[str]], layouts: dict[str, Layout]
+    ) -> dict[str, FieldRows]:
+        read = dict[str, FieldRows]()
+        for name, features in groups.items():
+            if name not in layouts:
+                layouts[name] = Layout.first(features, table, self.schema)
+            read[name], layout = layouts[name].read(table, self.schema, grow=self.grow)
+            if self.grow:
+                layouts[name] = layout
+        return read
+
+    def _wanted(
+        self,
+        labels: Sequence[str],
+        columns: Mapping[str, Sequence[str]],
+        contents: Mapping[str, Sequence[str]],
+        *,
+        items: bool = True,
+    ) -> list[str]:
+        features = [name for groups in (columns, contents) for names in groups.values() for name in names]
+        made = [column for name in features for column in self.schema.feature_columns(name)]
+        named = [self.schema.time.column, self.entity, *([self.item] if items else []), *labels, *made]
+        return list(dict.fromkeys(named))
+
+    def _time(self, table: pa.Table) -> IntArray:
+        return table[self.schema.time.column].cast(pa.int64()).to_numpy()
+
+
+def _indices(rows: IntArray) -> Any:
+    return pa.array(rows)
+
+
+def _floats(column: Any) -> FloatArray:
+    """Numbers, NaN where missing."""
+    return column.cast(pa.float64()).to_numpy()
+
+
+def stacked_rows(parts: Sequence[FieldRows]) -> FieldRows:
+    """Rows of one layout on top of each other."""
+    ends = np.cumsum([0, *(len(part.cell) for part in parts)])
+    starts = [part.starts[:-1] + end for part, end in zip(parts, ends[:-1], strict=True)]
+    return FieldRows(
+        np.concatenate([part.dense for part in parts]),
+        np.concatenate([part.cell for part in parts]),
+        np.concatenate([part.value for part in parts]),
+        np.concatenate([*starts, ends[-1:]]),
+    )

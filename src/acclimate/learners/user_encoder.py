@@ -1,0 +1,377 @@
+"""One vector of all that is known of an entity, which many learners share and each event refreshes.
+
+Fazelnia et al., arXiv 2403.00584 and RecSys 2025: an autoencoder over groups of inputs. The shared model is
+trained rarely; what each entity did lately is kept as it happens.
+"""
+
+import copy
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from acclimate import progress
+from acclimate.arrays import FloatArray, IdArray, IntArray
+from acclimate.artifacts import Events
+from acclimate.config import Schema, UserEncoderParameters
+from acclimate.errors import ConfigError, MismatchError, nearest
+from acclimate.learners.base import Fitted, Packed, declared_by
+from acclimate.learners.encoder.histories import Histories, Log
+from acclimate.learners.encoder.inputs import Plan, fill, in_log
+from acclimate.learners.encoder.learning import EncoderInfo, fitted, reader_of
+from acclimate.learners.encoder.rows import Numbered, Reader
+from acclimate.learners.encoder.state import EncoderState, LastSeen, learn_histories, learn_items
+from acclimate.learners.encoder.storing import packed, unpacked
+from acclimate.models.alignment import procrustes
+from acclimate.models.encoding import encode
+from acclimate.storage import Stored
+
+_AT_A_TIME = 16_384
+"""Entities that are encoded together where all are."""
+
+
+class UserEncoder(Fitted[EncoderState]):
+    """An encoder of entities: it predicts nothing, its vectors are features of learners that do.
+
+    A fit trains the shared model and with it defines a space. An update adds events to the histories of the
+    entities in them and touches nothing else; a vector is computed when it is asked for, from the history as it is
+    then. So the same arithmetic serves training, everyone at once, and one entity after each event.
+
+    Its arguments are the fields of :class:`acclimate.config.UserEncoderParameters`.
+    """
+
+    kind: ClassVar[str] = "user-encoder"
+    facts: ClassVar[tuple[str, ...]] = ("contract", "cut", "space")
+
+    @declared_by(UserEncoderParameters)
+    def __init__(self, parameters: UserEncoderParameters) -> None:
+        self.parameters: UserEncoderParameters = parameters
+        self.state: EncoderState | None = None
+        self.info: EncoderInfo | None = None
+
+    # --- what an encoder is -----------------------------------------------------------------------------------
+
+    @property
+    def entity(self) -> str:
+        """The role or column of the entity that has the vector."""
+        return self.parameters.entity
+
+    @property
+    def size(self) -> int:
+        """Length of a vector."""
+        return self.parameters.size
+
+    @property
+    def space(self) -> str:
+        """The identity of the shared model: vectors of two spaces are never mixed.
+
+        Raises:
+            NotFittedError: there is none yet.
+        """
+        return self._fitted().space
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the shared model and of what is kept of entities and items."""
+        state = self._fitted()
+        shared = sum(array.nbytes for array in state.weights.arrays().values())
+        seen = state.last_seen.entities * (state.last_seen.values.shape[1] * 4 + 8)
+        ids = 8 * (len(state.users) + len(state.items))
+        return shared + state.histories.nbytes + seen + ids + state.table.items * state.table.table.shape[1] * 4
+
+    def summary(self) -> list[str]:
+        """How the last fit or update went, in lines for the terminal."""
+        lines, state, info = super().summary(), self._fitted(), self.info
+        lines[0] += f"; {len(state.users):,} of '{self.entity}', vectors of {self.size} in space {state.space}"
+        if info is not None and info.losses:
+            lines.append(f"loss of the newest moments {' -> '.join(f'{loss:.4f}' for loss in info.losses)}")
+        return lines
+
+    # --- learning -----------------------------------------------------------------------------------------------
+
+    def fit(self, events: Events, *, checkpoint: str | Path | None = None) -> Self:
+        """Train the shared model on these events alone, and know their entities' histories.
+
+        Args:
+            events: the rows, whatever is known of their labels.
+            checkpoint: a file that the training is kept in while it lasts: after a kill the same call goes on.
+
+        Raises:
+            DataError: there are no events, or rows are not allowed.
+            ModelError: the training ran away; what was known stays.
+            ConfigError: the schema lacks what is declared.
+            MissingExtraError: torch is not installed.
+        """
+        self.state, self.info = fitted(self.parameters, events, None if checkpoint is None else Path(checkpoint))
+        return self
+
+    def update(self, events: Events) -> Self:
+        """Add new events, late ones too, to the histories of their entities; the space stays the same.
+
+        Raises:
+            NotFittedError: there was no fit.
+            MismatchError: the events have another schema, or ids of another type.
+        """
+        state = self._fitted(events.schema)
+        pieces = list(self._reader(events.schema).pieces(events))  # all are read before one is learned
+        changed = 0
+        for piece in pieces:
+            users, items = state.users.admit(piece.users), state.items.admit(piece.items)
+            learn_items(state.table, state.contents, piece, items)
+            changed += learn_histories(state.histories, piece, users, items)
+            state.last_seen.grow(len(state.users))
+            state.last_seen.learn(users, piece.latest, state.columns(piece.columns, len(users)))
+            state = replace(state, cut=max(state.cut, int(piece.time[-1])))
+        self.state, self.info = state, EncoderInfo(sum(len(piece.time) for piece in pieces), changed)
+        return self
+
+    def emptied(self) -> "UserEncoder":
+        """An encoder with the same shared model that knows nothing of any entity: of the same space."""
+        state, other = self._fitted(), copy.copy(self)
+        other.state = replace(
+            state,
+            cut=0,
+            users=Numbered(self.entity, kind=state.users.kind),
+            items=state.items.copied(),
+            table=state.table.copied(),
+            histories=Histories(self.parameters.most_events),
+            last_seen=LastSeen(state.last_seen.values.shape[1]),
+        )
+        return other
+
+    def observe(self, id: Any, item: Any, time: int, shown: Iterable[str] = ()) -> FloatArray:
+        """Learn one event and give the vector ``(s,)`` of its entity right after it: the online path.
+
+        Args:
+            id: of the entity, known or not.
+            item: the id of what it touched; one never seen has no vector, but counts.
+            time: microseconds UTC.
+            shown: names of behaviours that the event shows, beside those without a label, which all show.
+
+        Raises:
+            NotFittedError: there was no fit.
+            ConfigError: there is no such behaviour; nothing was learned.
+            MismatchError: an id is of another type than those so far; nothing was learned.
+        """
+        state, flags = self._fitted(), self._flags(shown)
+        both = state.users.kept(id), state.items.kept(item)  # whatever may be wrong is told before one is learned
+        user, number = (ids.admit_one(kept) for ids, kept in zip((state.users, state.items), both, strict=True))
+        if number >= state.table.items:
+            state.table.grow(number + 1)
+        if user >= state.histories.entities:
+            state.histories.grow(user + 1)
+            state.last_seen.grow(user + 1)
+        state.histories.append(user, time, number, flags)
+        if time > state.cut:
+            self.state = state = replace(state, cut=time)
+        return encode(state.weights, state.inputs_of_one(user, time + 1))[0]
+
+    def columns(self, events: Events) -> dict[str, int]:
+        """Read and check these events as :meth:`fit` would, and count the columns of each group of inputs.
+
+        Raises:
+            ConfigError: the schema lacks what is declared, or a group has too many names.
+            MismatchError: ids are missing.
+        """
+        behaviours = self.parameters.behaviours_of(events.schema.labels)
+        reader = reader_of(self.parameters, events.schema, behaviours)
+        reader.grow = True
+        for _ in reader.pieces(events):
+            pass
+        sizes = {kind: one.size for kind, one in self.parameters.items.items()}
+        plan = Plan.of_parameters(self.parameters, behaviours, sizes, reader.layouts)
+        return {group.name: group.end - group.begin for group in plan.groups}
+
+    # --- vectors ------------------------------------------------------------------------------------------------
+
+    def vectors(self, events: Events) -> FloatArray:
+        """The vector of each row's entity as it was known before these events ``(n, s)``; nothing is changed.
+
+        The columns that a row itself has, such as a profile, are what is known of its entity when it happens.
+
+        Raises:
+            NotFittedError: there was no fit.
+            MismatchError: the events have another schema, or ids of another type.
+        """
+        state = self._fitted(events.schema)
+        return self._stacked(encode(state.weights, x) for x in self._inputs(events))
+
+    def vectors_along(self, events: Events) -> FloatArray:
+        """The same ``(n, s)`` for a service that learns each event as it comes: rows see all that is earlier.
+
+        What is at the same instant is not earlier. Nothing is changed.
+        """
+        state = self._fitted(events.schema)
+        return self._stacked(encode(state.weights, x) for x in self._inputs_along(events))
+
+    def vectors_of(self, ids: IdArray | list[Any], at: int | None = None) -> FloatArray:
+        """The vectors of these entities ``(len(ids), s)`` at a time, by default after the last event learned.
+
+        One that is not known has the vector of someone of whom nothing is.
+        """
+        return encode(self._fitted().weights, self.inputs_of(ids, at))
+
+    def inputs_of(self, ids: IdArray | list[Any], at: int | None = None) -> NDArray[np.float32]:
+        """The raw grouped inputs ``(len(ids), D)`` that :meth:`vectors_of` encodes; see :attr:`input_names`."""
+        state = self._fitted()
+        numbers = state.users.index.numbers(np.asarray(ids))
+        return state.inputs(numbers, np.full(len(numbers), state.cut + 1 if at is None else at))
+
+    @property
+    def input_names(self) -> list[str]:
+        """What each column of the inputs is, ``D`` of them: its group, and its place in it."""
+        return self._fitted().plan.names()
+
+    @property
+    def ids(self) -> IdArray:
+        """All entities that are known, in the order in which they came."""
+        return self._fitted().users.index.ids()
+
+    def batches(self, at: int | None = None) -> Iterator[tuple[IdArray, FloatArray]]:
+        """Ids and vectors of all that are known, some at a time and never all in memory; told to who watches."""
+        state, ids = self._fitted(), self.ids
+        for begin in range(0, len(ids), _AT_A_TIME):
+            numbers = np.arange(begin, min(begin + _AT_A_TIME, len(ids)))
+            x = state.inputs(numbers, np.full(len(numbers), state.cut + 1 if at is None else at))
+            progress.tell(int(numbers[-1]) + 1, len(ids))
+            yield ids[numbers], encode(state.weights, x)
+
+    def item_vectors(self, kind: str) -> tuple[IdArray, NDArray[np.float32], str]:
+        """Ids, vectors ``(I, s)`` and the space of one kind of item vectors; zeros of items that have none.
+
+        Raises:
+            ConfigError: there is no such kind.
+        """
+        state = self._fitted()
+        if kind not in state.table.kinds:
+            raise ConfigError(f"no item vectors '{kind}'", hint=nearest(kind, state.table.kinds))
+        return state.items.index.ids(), state.table.vectors(kind), state.table.space(kind)
+
+    # --- spaces -------------------------------------------------------------------------------------------------
+
+    def aligned_with(self, earlier: "UserEncoder") -> Self:
+        """Keep the orthogonal map that turns vectors into those of an earlier space, by entities that both know.
+
+        It is saved with the encoder; :meth:`in_space` uses it.
+
+        Raises:
+            MismatchError: the two are of another size, or have no entity in common.
+        """
+        state, ids = self._fitted(), self.ids
+        there = earlier._fitted().users.index.numbers(ids) >= 0
+        if earlier.size != self.size or not there.any():
+            raise MismatchError(
+                f"vectors of {earlier.size} and {self.size}, {int(there.sum()):,} entities in common: no map",
+                hint="align encoders of one size, fitted on logs that overlap",
+            )
+        common = ids[there]
+        mapped = procrustes(self.vectors_of(common), earlier.vectors_of(common)).astype(np.float32)
+        self.state = replace(state, maps={**state.maps, earlier.space: mapped})
+        return self
+
+    def in_space(self, vectors: FloatArray, space: str) -> FloatArray:
+        """Vectors ``(n, s)`` of this encoder in a space: its own, or one that it is aligned with.
+
+        Raises:
+            MismatchError: it is none of these.
+        """
+        state = self._fitted()
+        if space == state.space:
+            return vectors
+        if space not in state.maps:
+            known = ", ".join(state.maps) or "none"
+            raise MismatchError(
+                f"vectors of space {state.space} are asked for in {space}; it is aligned with {known}",
+                hint="align the encoder with the earlier one (aligned_with), or fit the consumer anew",
+            )
+        return vectors @ state.maps[space]
+
+    def reconciled(self, events: Events) -> FloatArray:
+        """How far each entity's vector is from one made anew of these events, which are all that were learned.
+
+        The largest difference of a component, ``(entities,)``. It checks what is kept as events come.
+
+        Raises:
+            NotFittedError: there was no fit.
+            MismatchError: the events have another schema.
+        """
+        state = self._fitted(events.schema)
+        histories = Histories(self.parameters.most_events)
+        histories.grow(len(state.users))
+        reader, logs = self._reader(events.schema), list[Log]()
+        for piece in reader.pieces(events.before(state.cut + 1)):
+            users, items = state.users.index.numbers(piece.users), state.items.index.numbers(piece.items)
+            known = (users[piece.user] >= 0) & (items[piece.item] >= 0)
+            rows: Any = (users[piece.user], piece.time, items[piece.item], piece.flags)
+            logs.append(Log.ordered(len(state.users), *(row[known] for row in rows)))
+        whole = logs[0]
+        for log in logs[1:]:
+            whole = whole.joined(log)
+        everyone = np.arange(len(state.users))
+        histories.put(everyone, whole.newest(self.parameters.most_events))
+        anew = replace(state, histories=histories)
+        differences = np.zeros(len(everyone))
+        for begin in range(0, len(everyone), _AT_A_TIME):
+            numbers = everyone[begin : begin + _AT_A_TIME]
+            at = np.full(len(numbers), state.cut + 1)
+            one, other = (encode(state.weights, known.inputs(numbers, at)) for known in (state, anew))
+            differences[numbers] = np.abs(one - other).max(axis=1, initial=0.0)
+        return differences
+
+    # --- how it works -------------------------------------------------------------------------------------------
+
+    def _reader(self, schema: Schema) -> Reader:
+        state = self._fitted()
+        reader = reader_of(self.parameters, schema, state.behaviours)
+        reader.users, reader.items = state.users, state.items
+        reader.layouts = state.layouts
+        reader.content_layouts = {kind: content.layout for kind, content in state.contents.items()}
+        return reader
+
+    def _inputs(self, events: Events) -> Iterator[NDArray[np.float32]]:
+        state = self._fitted()
+        for users, time, read in self._reader(events.schema).asked(events):
+            yield state.inputs(users, time, state.columns(read, len(time)))
+
+    def _inputs_along(self, events: Events) -> Iterator[NDArray[np.float32]]:
+        state, reader = self._fitted(), self._reader(events.schema)
+        pieces = list(reader.pieces(events))
+        if not pieces:
+            return
+        known = replace(state, users=state.users.copied(), items=state.items.copied(), table=state.table.copied())
+        entity, item = list[IntArray](), list[IntArray]()
+        for piece in pieces:
+            items = known.items.admit(piece.items)
+            learn_items(known.table, known.contents, piece, items)
+            entity.append(known.users.admit(piece.users)[piece.user])
+            item.append(items[piece.item])
+        time, flags = (np.concatenate([getattr(piece, name) for piece in pieces]) for name in ("time", "flags"))
+        numbers, code = np.unique(np.concatenate(entity), return_inverse=True)
+        rows = Log.ordered(len(numbers), code, time, np.concatenate(item), flags)
+        before = state.histories.log(numbers[numbers < len(state.users)]).padded(len(numbers))
+        log, begin = before.joined(rows), 0
+        for _, at, read in reader.asked(events):
+            x = np.tile(state.blank, (len(at), 1))
+            x[:, state.plan.from_rows :] = state.columns(read, len(at))
+            fill(state.plan, known.table, in_log(log, code[begin : begin + len(at)], at), x)
+            begin += len(at)
+            yield x
+
+    def _stacked(self, parts: Iterable[FloatArray]) -> FloatArray:
+        return np.concatenate([np.zeros((0, self.size), np.float32), *parts])
+
+    def _flags(self, shown: Iterable[str]) -> int:
+        behaviours, shown = self._fitted().behaviours, set(shown)
+        if unknown := shown - behaviours.keys():
+            name = next(iter(unknown))
+            raise ConfigError(f"no behaviour '{name}'", hint=nearest(name, behaviours))
+        return sum(1 << b for b, (name, label) in enumerate(behaviours.items()) if label is None or name in shown)
+
+    def _packed(self, state: EncoderState) -> Packed:
+        return packed(state)
+
+    def _unpack(self, stored: Stored, known: dict[str, Any]) -> None:
+        self.state = unpacked(stored, self.parameters, known)
