@@ -1,18 +1,17 @@
 """What a network knows: a posterior over its own weights, and one row of a table for each name; on disk too."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from acclimate.arrays import FloatArray, IntArray
 from acclimate.config import Schema, SequentialLaplaceParameters
-from acclimate.features import FeatureIndex, Layout, Settled
+from acclimate.features import Layout
 from acclimate.learners.base import Packed
 from acclimate.learners.entities import with_room
 from acclimate.learners.network.laplace import HEAD, TABLE, Belief
@@ -138,19 +137,11 @@ def prior(parameters: SequentialLaplaceParameters, layout: Layout, log_odds: flo
 
 def packed(state: NetworkState) -> Packed:
     """A state as it goes to disk."""
-    layout = state.layout
+    layout, names = state.layout.described()
     arrays = {"scale": np.stack([state.centre, state.spread]), **belief_arrays("", state.belief, state.table)}
     if state.first is not None:
         arrays |= belief_arrays("first.", *state.first)
-    manifest = {
-        "features": layout.features,
-        "numbers": layout.numbers,
-        "dense": layout.dense,
-        "fields": layout.fields,
-        "settled": asdict(layout.settled),
-        **{name: getattr(state, name) for name in _FACTS},
-    }
-    names = pa.table({"name": pa.array(layout.index.names, pa.string()), "field": pa.array(layout.home)})
+    manifest = {**layout, **{name: getattr(state, name) for name in _FACTS}}
     return Packed(manifest, arrays, {"names": names})
 
 
@@ -164,10 +155,7 @@ def unpacked(stored: Stored, parameters: SequentialLaplaceParameters, known: dic
         ValueError: parts do not belong together.
     """
     told, names = stored.manifest, stored.tables["names"]
-    features, numbers, dense, fields = (tuple(told[part]) for part in ("features", "numbers", "dense", "fields"))
-    index = FeatureIndex(tuple(map(str, names["name"].to_pylist())))
-    settled = Settled(*(told["settled"][part] for part in ("fill", "kinds", "sizes")))
-    layout = Layout(features, numbers, dense, fields, index, names["field"].to_numpy(), settled)
+    layout = Layout.restored(told, names)
     shapes = {name: tuple(w.shape) for name, w in module_of(parameters, layout).named_parameters()}
     width, arrays = 1 + parameters.embedding, stored.arrays
     belief, table = _unpacked_belief("", arrays, shapes | {TABLE: (len(names), width)}, parameters)
