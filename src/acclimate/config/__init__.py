@@ -5,7 +5,7 @@ code and one read from ``acclimate.yaml`` are equal.
 """
 
 from acclimate.config.arms import BASELINES, BUILT_IN_ARMS, Regime, arms_beside
-from acclimate.config.encoder import ItemVectors, UserEncoderParameters, predicts
+from acclimate.config.encoder import MOST_BEHAVIOURS, ItemVectors, UserEncoderParameters, predicts
 from acclimate.config.heads import TaskHeadParameters
 from acclimate.config.learners import (
     FixedEffect,
@@ -37,6 +37,7 @@ __all__ = [
     "BASELINES",
     "BUILT_IN_ARMS",
     "LEARNERS",
+    "MOST_BEHAVIOURS",
     "MOST_STACKED",
     "Duration",
     "EntityTable",

@@ -10,7 +10,7 @@ from acclimate.config.records import STRICT, Duration, Name, Names, in_our_words
 from acclimate.config.training import Training
 from acclimate.times import duration_us
 
-_MOST_BEHAVIOURS = 8
+MOST_BEHAVIOURS = 8
 """One bit each in a byte of an event."""
 
 
@@ -42,7 +42,7 @@ def _as_behaviours(value: Any) -> Any:
     return {"event": None, **{name: name for name in value}}
 
 
-_Behaviours = Annotated[dict[Name, str | None], Field(min_length=1, max_length=_MOST_BEHAVIOURS)]
+_Behaviours = Annotated[dict[Name, str | None], Field(min_length=1, max_length=MOST_BEHAVIOURS)]
 
 
 def _ascending(windows: Sequence[str]) -> tuple[str, ...]:

@@ -51,6 +51,26 @@ def check_cells(effect: str, names: Sequence[str], X: "sparse.csr_array[Any]", t
     )
 
 
+def check_numbers(names: Sequence[str], dense: NDArray[np.float32], time: IntArray) -> None:
+    """That all features of numbers ``(n, k)``, read for a network, are finite; ``time`` is that of the rows.
+
+    Raises:
+        RowError: some are not.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(dense.sum()):
+            return
+    bad = ~np.isfinite(dense)
+    if bad.any():
+        column = int(np.argmax(bad.any(axis=0)))
+        row = int(np.argmax(bad[:, column]))
+        raise RowError(
+            f"feature '{names[column]}' is beyond 3e38 in {int(bad[:, column].sum()):,} rows, first at "
+            f"{utc(int(time[row])).isoformat(timespec='seconds')}",
+            hint="divide the feature, or take its logarithm",
+        )
+
+
 def check_new_columns(effect: str, names: Sequence[str], X: "sparse.csr_array[Any]") -> None:
     """That no column holds nothing but numbers below :data:`SMALLEST_FEATURE`: of these no prior has the unit.
 

@@ -211,13 +211,17 @@ class UserEncoder(Fitted[EncoderState]):
         """The vectors of these entities ``(len(ids), s)`` at a time, by default after the last event learned.
 
         One that is not known has the vector of someone of whom nothing is.
+
+        Raises:
+            NotFittedError: there was no fit.
+            MismatchError: ids are missing, or of another type than those so far.
         """
         return encode(self._fitted().weights, self.inputs_of(ids, at))
 
     def inputs_of(self, ids: IdArray | list[Any], at: int | None = None) -> NDArray[np.float32]:
         """The raw grouped inputs ``(len(ids), D)`` that :meth:`vectors_of` encodes; see :attr:`input_names`."""
         state = self._fitted()
-        numbers = state.users.index.numbers(np.asarray(ids))
+        numbers = state.users.numbers(ids)
         return state.inputs(numbers, np.full(len(numbers), state.cut + 1 if at is None else at))
 
     @property
@@ -292,33 +296,33 @@ class UserEncoder(Fitted[EncoderState]):
     def reconciled(self, events: Events) -> FloatArray:
         """How far each entity's vector is from one made anew of these events, which are all that were learned.
 
-        The largest difference of a component, ``(entities,)``. It checks what is kept as events come.
+        The largest difference of a component, ``(entities,)``: of those that are known, then of those that only
+        the events know. It checks what is kept as events come.
 
         Raises:
             NotFittedError: there was no fit.
             MismatchError: the events have another schema.
         """
         state = self._fitted(events.schema)
-        histories = Histories(self.parameters.most_events)
-        histories.grow(len(state.users))
-        reader, logs = self._reader(events.schema), list[Log]()
-        for piece in reader.pieces(events.before(state.cut + 1)):
-            users, items = state.users.index.numbers(piece.users), state.items.index.numbers(piece.items)
-            known = (users[piece.user] >= 0) & (items[piece.item] >= 0)
-            rows: Any = (users[piece.user], piece.time, items[piece.item], piece.flags)
-            logs.append(Log.ordered(len(state.users), *(row[known] for row in rows)))
-        whole = logs[0]
-        for log in logs[1:]:
-            whole = whole.joined(log)
-        everyone = np.arange(len(state.users))
-        histories.put(everyone, whole.newest(self.parameters.most_events))
-        anew = replace(state, histories=histories)
-        differences = np.zeros(len(everyone))
-        for begin in range(0, len(everyone), _AT_A_TIME):
-            numbers = everyone[begin : begin + _AT_A_TIME]
+        users, items = state.users.copied(), state.items.copied()
+        parts = [(np.zeros(0, np.int64),) * 4]
+        for piece in self._reader(events.schema).pieces(events.before(state.cut + 1)):
+            user, item = users.admit(piece.users)[piece.user], items.admit(piece.items)[piece.item]
+            parts.append((user, piece.time, item, piece.flags.astype(np.int64)))
+        known, most = len(state.users), self.parameters.most_events
+        whole = Log.ordered(len(users), *map(np.concatenate, zip(*parts, strict=True))).newest(most)
+        anew = replace(state, table=state.table.copied(), histories=Histories(most))
+        anew.table.grow(len(items))  # an item that only the events know has no vector, but counts
+        anew.histories.grow(len(users))
+        anew.histories.put(np.arange(len(users)), whole)
+        differences = np.zeros(len(users))
+        for begin in range(0, len(users), _AT_A_TIME):
+            numbers = np.arange(begin, min(begin + _AT_A_TIME, len(users)))
             at = np.full(len(numbers), state.cut + 1)
-            one, other = (encode(state.weights, known.inputs(numbers, at)) for known in (state, anew))
-            differences[numbers] = np.abs(one - other).max(axis=1, initial=0.0)
+            x = state.inputs(np.where(numbers < known, numbers, -1), at)
+            other = anew.inputs(numbers, at, x[:, state.plan.from_rows :])
+            difference = encode(state.weights, x) - encode(state.weights, other)
+            differences[numbers] = np.abs(difference).max(axis=1)
         return differences
 
     # --- how it works -------------------------------------------------------------------------------------------

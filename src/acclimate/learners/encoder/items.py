@@ -23,6 +23,10 @@ _SMOOTHING = 0.75
 """Power of the counts of company (Levy, Goldberg and Dagan, TACL 2015), lest rare items be too strong in it."""
 
 
+_FLAT = 1e-6
+"""What is so small against the mean or the first direction is rounding, and says nothing of new items."""
+
+
 @dataclass(frozen=True)
 class Content:
     """How the vectors of one kind come from the features of items, those of items that are new included.
@@ -41,17 +45,18 @@ class Content:
         """From the features of all items: numbers standardised, names by the logarithm of their rarity."""
         k, n = len(layout.dense), len(rows)
         numbers = rows.dense.astype(np.float64)
-        spread = numbers.std(axis=0)
+        centre, spread = numbers.mean(axis=0), numbers.std(axis=0)
+        spread = np.where(spread > _FLAT * np.abs(centre), spread, 1.0)
         X = _sparse(rows, layout)
         holders = np.maximum(np.bincount(X.indices, minlength=X.shape[1])[k:], 1)
         rarity = np.log1p(n) - np.log(holders)
         rarity[: len(layout.fields)] = 0.0  # a name that is not known says nothing
-        centre = np.concatenate([numbers.mean(axis=0), np.zeros(X.shape[1] - k)])
-        scale = np.concatenate([1.0 / np.where(spread > 0.0, spread, 1.0), rarity])
+        centre, scale = np.concatenate([centre, np.zeros(X.shape[1] - k)]), np.concatenate([1.0 / spread, rarity])
         blank = Content(layout, centre, scale, np.zeros((X.shape[1], size)))
         _, values, right = _leading(blank._standardised(rows), size)
-        projection = right / np.sqrt(np.maximum(values, 1e-12))
-        return Content(layout, centre, scale, np.where(values > 0.0, projection, 0.0))
+        there = values > _FLAT * values[0]
+        projection = right / np.sqrt(np.where(there, values, 1.0))
+        return Content(layout, centre, scale, np.where(there, projection, 0.0))
 
     def vectors(self, rows: FieldRows) -> NDArray[np.float32]:
         """Of these items ``(n, s)``."""
@@ -111,14 +116,19 @@ def together(log: Log, items: int, size: int) -> NDArray[np.float32]:
 
 def _leading(matrix: Any, size: int) -> tuple[FloatArray, FloatArray, FloatArray]:
     """The leading singular vectors ``(n, s)`` and ``(m, s)`` and values ``(s,)``, largest first; zeros fill up."""
-    most = min(size, min(matrix.shape) - 1)
+    most = min(size, *matrix.shape)
     left, values, right = (np.zeros((matrix.shape[0], size)), np.zeros(size), np.zeros((matrix.shape[1], size)))
-    if most < 1 or not matrix.nnz:
+    if not matrix.nnz:
         return left, values, right
-    U, s, Vt = svds(matrix, k=most, rng=np.random.default_rng(0))
+    if most < min(matrix.shape):
+        parts: Any = svds(matrix, k=most, rng=np.random.default_rng(0))
+    else:  # one side is no longer than a vector: svds does not find all
+        parts = np.linalg.svd(matrix.toarray(), full_matrices=False)
+    order = np.argsort(-parts[1])
+    U, s, V = parts[0][:, order], parts[1][order], parts[2][order].T
     # A vector may be turned round: its largest part is positive.
-    V, sign = Vt.T, np.sign(Vt[np.arange(most), np.abs(Vt).argmax(axis=1)])
-    left[:, :most], values[:most], right[:, :most] = (U * sign)[:, ::-1], s[::-1], (V * sign)[:, ::-1]
+    sign = np.sign(V[np.abs(V).argmax(axis=0), np.arange(most)])
+    left[:, :most], values[:most], right[:, :most] = U * sign, s, V * sign
     return left, values, right
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from acclimate.arrays import IntArray
 from acclimate.artifacts import Events
-from acclimate.config import Schema, UserEncoderParameters
+from acclimate.config import MOST_BEHAVIOURS, Schema, UserEncoderParameters
 from acclimate.errors import ConfigError, DataError, nearest
 from acclimate.extras import import_module
 from acclimate.features import FieldRows
@@ -42,8 +42,13 @@ def reader_of(parameters: UserEncoderParameters, schema: Schema, behaviours: Map
     """What reads the events of such an encoder; it knows no id and no name yet.
 
     Raises:
-        ConfigError: the schema lacks an entity, a label or a feature.
+        ConfigError: the schema lacks an entity, a label or a feature, or has too many labels for all to count.
     """
+    if len(behaviours) > MOST_BEHAVIOURS:
+        raise ConfigError(
+            f"{len(behaviours)} behaviours, more than {MOST_BEHAVIOURS}: an event, and each label of the schema",
+            hint="name those that matter as its 'behaviours'",
+        )
     for label in behaviours.values():
         schema.label(label)
     for kind, one in parameters.items.items():

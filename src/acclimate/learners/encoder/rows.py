@@ -17,6 +17,7 @@ from acclimate.features import FieldRows, Layout, codes_of, id_type, ids_as, ids
 from acclimate.learners.batch import read_tables
 from acclimate.learners.encoder.inputs import flags_of
 from acclimate.learners.entities import IdIndex
+from acclimate.learners.gate import check_numbers
 
 
 class Numbered:
@@ -47,12 +48,31 @@ class Numbered:
         """One id as it is kept.
 
         Raises:
-            MismatchError: it is of another type than those so far.
+            MismatchError: it is no id, or of another type than those so far.
         """
-        kind = "int64" if isinstance(id, int | np.integer) else "string"
+        whole = isinstance(id, int | np.integer) and not isinstance(id, bool) and -(2**63) <= id < 2**63
+        if not whole and not isinstance(id, str):
+            raise MismatchError(f"{id!r} is no id of '{self.what}'", hint="give a whole number or text")
+        kind = "int64" if whole else "string"
         if kind != (self.kind or kind):
             raise MismatchError(f"the id {id!r} of '{self.what}' is {kind}, those learned before are {self.kind}")
-        return int(id) if kind == "int64" else str(id)
+        return int(id) if whole else str(id)
+
+    def numbers(self, ids: IdArray | Sequence[Any]) -> IntArray:
+        """The numbers of ids, -1 of unknown ones.
+
+        Raises:
+            MismatchError: they are no ids, or of another type than those so far.
+        """
+        column: Any = ids.tolist() if isinstance(ids, np.ndarray) else list(ids)
+        try:
+            column = pa.array(column)
+        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
+            raise MismatchError(f"the ids of '{self.what}' are not of one type") from error
+        kind = id_type(column.type)
+        if len(column) and kind != (self.kind or kind):
+            raise MismatchError(f"ids of '{self.what}' are {column.type}, those learned before are {self.kind}")
+        return self.index.numbers(ids_as(column, kind, f"'{self.what}'"))
 
     def admit_one(self, id: int | str) -> int:
         """The number of one id as it is kept."""
@@ -116,6 +136,7 @@ class Reader:
         Raises:
             MismatchError: ids are of another type than those so far.
             ColumnError: a column's type does not go with a feature's kind.
+            RowError: a feature is beyond what can be computed with.
         """
         labels = [label for label in self.behaviours.values() if label is not None]
         for table in read_tables(events, self._wanted(labels, self.columns, self.contents), None):
@@ -159,6 +180,7 @@ class Reader:
             if name not in layouts:
                 layouts[name] = Layout.first(features, table, self.schema)
             read[name], layout = layouts[name].read(table, self.schema, grow=self.grow)
+            check_numbers(layout.dense, read[name].dense, self._time(table))
             if self.grow:
                 layouts[name] = layout
         return read

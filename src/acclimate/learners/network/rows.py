@@ -11,11 +11,9 @@ from numpy.typing import NDArray
 
 from acclimate.arrays import FloatArray, IntArray
 from acclimate.artifacts import Events
-from acclimate.errors import RowError
 from acclimate.features import FieldRows, Layout
 from acclimate.learners.batch import columns_of, read_tables
-from acclimate.learners.gate import check_size
-from acclimate.times import utc
+from acclimate.learners.gate import check_numbers, check_size
 
 
 @dataclass(frozen=True)
@@ -92,15 +90,7 @@ def _columns(events: Events, features: tuple[str, ...], label: str | None) -> li
 def _check(rows: NetworkRows, layout: Layout) -> None:
     check_size("weight", rows.weight, rows.time)
     check_size("offset", rows.offset, rows.time)
-    if not np.isfinite(rows.read.dense.sum()):
-        bad = ~np.isfinite(rows.read.dense)
-        column = int(np.argmax(bad.any(axis=0)))
-        row = int(np.argmax(bad[:, column]))
-        raise RowError(
-            f"feature '{layout.dense[column]}' is beyond 3e38 in {int(bad[:, column].sum()):,} rows, first at "
-            f"{utc(int(rows.time[row])).isoformat(timespec='seconds')}",
-            hint="divide the feature, or take its logarithm",
-        )
+    check_numbers(layout.dense, rows.read.dense, rows.time)
 
 
 # --- where rows lie -----------------------------------------------------------------------------------------
