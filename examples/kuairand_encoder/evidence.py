@@ -554,6 +554,9 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "fading instead of windows": {"decay": "exponential"},
     "no noise, nothing masked": {"noise": 0.0, "masked": 0.0},
     "no group dropout": {"group_dropout": 0.0},
+    "nothing added, nothing hidden": {"noise": 0.0, "masked": 0.0, "group_dropout": 0.0},
+    "four times as wide": {"code": 128, "hidden": 512},
+    "togetherness with a shift of 5": {"items": {"together": {"shift": 5.0}}},
     "vectors of length 1": {"normalised": True},
 }
 
@@ -562,8 +565,11 @@ def ablations(seed: int) -> dict[str, Any]:
     """The same questions to encoders that lack something."""
     result = {}
     for name, changes in ABLATIONS.items():
+        items = declared().items
         if isinstance(kept := changes.get("items"), str):
-            changes = {"items": {kept: declared().items[kept]}}
+            changes = {"items": {kept: items[kept]}}
+        elif kept:
+            changes = {"items": items | {kind: replace(items[kind], **fields) for kind, fields in kept.items()}}
         model = encoder(seed, **changes) if changes else usual(seed)[0]
         result[name] = answers(model.vectors_of(model.ids), Questions(model.ids, seed))
     return result

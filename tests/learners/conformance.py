@@ -629,6 +629,28 @@ def a_space_is_of_one_fit(make, folder):
 
 
 @check_of_encoders
+def another_seed_is_another_space(make):
+    declared = make().parameters
+    other = learners.make(replace(declared, training=replace(declared.training, seed=declared.training.seed + 1)))
+    assert other.fit(events(FIRST)).space != learned(make, FIRST).space
+
+
+@check_of_encoders
+def vectors_that_are_normalised_have_length_one(make):
+    for normalised in (False, True):
+        encoder = learners.make(replace(make().parameters, normalised=normalised)).fit(events(FIRST))
+        one = encoder.observe(3, 5, encoder.cut + 1)[None]
+        for vectors in (
+            predicted(encoder),
+            encoder.vectors_along(events(ASKED)),
+            encoder.vectors_of([1, 77]),
+            one,
+        ):
+            lengths = np.linalg.norm(vectors, axis=1)
+            assert np.allclose(lengths, 1.0, atol=1e-5) == normalised
+
+
+@check_of_encoders
 def a_label_counts_once_it_is_learned(make):
     encoder, other = learned(make, FIRST), learned(make, FIRST)
     asked = {**ASKED, "click": [None] * 100}

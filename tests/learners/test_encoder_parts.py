@@ -74,7 +74,8 @@ def test_histories_are_lists_of_the_newest_events(seed: int, most: int) -> None:
 # --- items --------------------------------------------------------------------------------------------------
 
 
-def test_company_is_the_positive_mutual_information_of_neighbours() -> None:
+@pytest.mark.parametrize("shift", [1.0, 1.3])
+def test_company_is_the_shifted_positive_mutual_information_of_neighbours(shift: float) -> None:
     rng = np.random.default_rng(4)
     entity, item = np.sort(rng.integers(0, 6, 90)), rng.integers(0, 7, 90)
     touched = Log.ordered(6, entity, np.arange(90), item, np.ones(90, int))
@@ -87,9 +88,9 @@ def test_company_is_the_positive_mutual_information_of_neighbours() -> None:
     beside = counts.sum(axis=0) ** 0.75
     with np.errstate(divide="ignore"):
         information = np.log(counts * beside.sum() / np.outer(counts.sum(axis=1), beside))
-    U, s, _ = np.linalg.svd(np.maximum(information, 0.0))
+    U, s, _ = np.linalg.svd(np.maximum(information - np.log(shift), 0.0))
     expected = U[:, :3] * np.sqrt(s[:3])
-    vectors = together(touched, 7, 3)
+    vectors = together(touched, 7, 3, shift)
     signs = np.sign((vectors * expected).sum(axis=0))
     assert_allclose(vectors, expected * signs, atol=1e-5)
 

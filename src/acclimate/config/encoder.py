@@ -24,11 +24,13 @@ class ItemVectors:
         behaviour: without features: items that entities touch one after another by this behaviour (any, without)
             are alike; vectors are the leading singular vectors of their shifted positive mutual information.
         size: length of a vector.
+        shift: without features: how many times more often than by chance items must go together to count at all.
     """
 
     features: Names = ()
     behaviour: str | None = None
     size: Annotated[int, Field(ge=1, le=1024)] = 32
+    shift: Annotated[float, Field(ge=1, le=1e6)] = 1.0
 
     def __post_init__(self) -> None:
         if self.features and self.behaviour is not None:

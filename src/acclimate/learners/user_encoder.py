@@ -20,7 +20,7 @@ from acclimate.config import Schema, UserEncoderParameters
 from acclimate.errors import ConfigError, MismatchError, nearest
 from acclimate.learners.base import Fitted, Packed, declared_by
 from acclimate.learners.encoder.histories import Histories, Log
-from acclimate.learners.encoder.inputs import Plan, fill, in_log
+from acclimate.learners.encoder.inputs import Plan, fill, in_log_after
 from acclimate.learners.encoder.learning import EncoderInfo, fitted, reader_of
 from acclimate.learners.encoder.rows import Numbered, Reader
 from acclimate.learners.encoder.state import EncoderState, LastSeen, learn_histories, learn_items
@@ -123,7 +123,8 @@ class UserEncoder(Fitted[EncoderState]):
             learn_items(state.table, state.contents, piece, items)
             changed += learn_histories(state.histories, piece, users, items)
             state.last_seen.grow(len(state.users))
-            state.last_seen.learn(users, piece.latest, state.columns(piece.columns, len(users)))
+            columns = state.columns(piece.columns, len(piece.last))
+            state.last_seen.learn(users[piece.user[piece.last]], piece.time[piece.last], columns)
             state = replace(state, cut=max(state.cut, int(piece.time[-1])))
         self.state, self.info = state, EncoderInfo(sum(len(piece.time) for piece in pieces), changed)
         return self
@@ -144,6 +145,8 @@ class UserEncoder(Fitted[EncoderState]):
 
     def observe(self, id: Any, item: Any, time: int, shown: Iterable[str] = ()) -> FloatArray:
         """Learn one event and give the vector ``(s,)`` of its entity right after it: the online path.
+
+        What the columns of a row say of an entity, and the features of a new item, come with :meth:`update`.
 
         Args:
             id: of the entity, known or not.
@@ -210,7 +213,8 @@ class UserEncoder(Fitted[EncoderState]):
     def vectors_of(self, ids: IdArray | list[Any], at: int | None = None) -> FloatArray:
         """The vectors of these entities ``(len(ids), s)`` at a time, by default after the last event learned.
 
-        One that is not known has the vector of someone of whom nothing is.
+        One that is not known has the vector of someone of whom nothing is. At an earlier time later events do not
+        count; the columns of rows, such as a profile, are the last ones that the entity had.
 
         Raises:
             NotFittedError: there was no fit.
@@ -297,7 +301,7 @@ class UserEncoder(Fitted[EncoderState]):
         """How far each entity's vector is from one made anew of these events, which are all that were learned.
 
         The largest difference of a component, ``(entities,)``: of those that are known, then of those that only
-        the events know. It checks what is kept as events come.
+        the events know. It checks what is kept as events come: the histories, not the columns of rows.
 
         Raises:
             NotFittedError: there was no fit.
@@ -360,7 +364,8 @@ class UserEncoder(Fitted[EncoderState]):
         for _, at, read in reader.asked(events):
             x = np.tile(state.blank, (len(at), 1))
             x[:, state.plan.from_rows :] = state.columns(read, len(at))
-            fill(state.plan, known.table, in_log(log, code[begin : begin + len(at)], at), x)
+            queries = in_log_after(before, log, code[begin : begin + len(at)], at, self.parameters.most_events)
+            fill(state.plan, known.table, queries, x)
             begin += len(at)
             yield x
 

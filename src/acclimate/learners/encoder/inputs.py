@@ -20,6 +20,7 @@ _PRIOR_EVENTS = 5.0
 """How many events at no rate at all a rate starts with."""
 
 _MOST_NAMES = 4096
+_EARLIEST = np.iinfo(np.int64).min
 _HOUR = 3.6e9
 
 
@@ -163,6 +164,20 @@ class Queries:
 def in_log(log: Log, entity: IntArray, at: IntArray) -> Queries:
     """Queries ``(q,)`` about entities of a log."""
     return Queries((log.time, log.item, log.flags), log.starts[entity], log.starts[entity + 1], at)
+
+
+def in_log_after(before: Log, log: Log, entity: IntArray, at: IntArray, most: int) -> Queries:
+    """The same of a log that goes on from what was kept ``before``, at most ``most`` events of an entity.
+
+    A query that comes late finds less room: what is kept already, and later than it, counts too.
+    """
+    queries = in_log(log, entity, at)
+    for q in np.flatnonzero(at <= before.time.max(initial=_EARLIEST)):
+        kept = before.time[before.starts[entity[q]] : before.starts[entity[q] + 1]]
+        room = most - (len(kept) - np.searchsorted(kept, at[q]))
+        earlier = np.searchsorted(log.time[queries.first[q] : queries.last[q]], at[q])
+        queries.first[q] += max(0, earlier - room)
+    return queries
 
 
 def in_histories(histories: Histories, entities: IntArray, at: IntArray) -> Iterator[tuple[IntArray, Queries]]:

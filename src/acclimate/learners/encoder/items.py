@@ -17,7 +17,7 @@ from acclimate.learners.encoder.histories import Log
 from acclimate.learners.entities import with_room
 
 _REACH = 10
-"""Items of one entity go together when at most so many events lie between them."""
+"""Items of one entity go together when they are at most so many events apart."""
 
 _SMOOTHING = 0.75
 """Power of the counts of company (Levy, Goldberg and Dagan, TACL 2015), lest rare items be too strong in it."""
@@ -85,11 +85,11 @@ def dense_names(rows: FieldRows, layout: Layout, order: IntArray) -> NDArray[np.
     return np.concatenate([matrix[:, :k], matrix[:, k:][:, order]], axis=1).astype(np.float32)
 
 
-def together(log: Log, items: int, size: int) -> NDArray[np.float32]:
+def together(log: Log, items: int, size: int, shift: float = 1.0) -> NDArray[np.float32]:
     """Vectors ``(items, s)`` of items that entities touch one after another; zeros of those without company.
 
-    The leading singular vectors of the positive pointwise mutual information of item and company, with the roots
-    of their values (Levy and Goldberg, NIPS 2014).
+    The leading singular vectors of the shifted positive pointwise mutual information of item and company,
+    ``max(information - log(shift), 0)``, with the roots of their values (Levy and Goldberg, NIPS 2014).
     """
     counts = sparse.csr_array((items, items))
     entity = log.entity
@@ -106,6 +106,7 @@ def together(log: Log, items: int, size: int) -> NDArray[np.float32]:
     information = (
         np.log(counts.data) - np.log(rows[counts.row]) - np.log(beside[counts.col]) + np.log(beside.sum())
     )
+    information -= np.log(shift)
     kept = information > 0.0
     matrix = sparse.csr_array(
         (information[kept], (counts.row[kept], counts.col[kept])), shape=(items, items), dtype=np.float64

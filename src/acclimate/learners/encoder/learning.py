@@ -89,7 +89,7 @@ def fitted(
         users, items = reader.users.admit(piece.users), reader.items.admit(piece.items)
         learn_histories(histories, piece, users, items)
         features.add(piece.contents, items)
-        seen.append(_Seen(users, piece.latest, piece.columns))
+        seen.append(_Seen(users[piece.user[piece.last]], piece.time[piece.last], piece.columns))
         rows, cut = rows + len(piece.time), int(piece.time[-1])
     if not rows:
         raise DataError("there are no events to fit on", hint="look at events.describe()")
@@ -127,7 +127,7 @@ def fitted(
 
 @dataclass(frozen=True)
 class _Seen:
-    """What the last events of some users, in a piece of the log, said."""
+    """What the last events ``(m,)`` of users, in a piece of the log, said."""
 
     users: IntArray
     time: IntArray
@@ -172,7 +172,7 @@ def _item_vectors(
         else:
             bit = None if one.behaviour is None else list(behaviours).index(one.behaviour)
             touched = log if bit is None else log.only((log.flags >> bit & 1).astype(np.bool_))
-            table.put(kind, np.arange(items), together(touched, items, one.size))
+            table.put(kind, np.arange(items), together(touched, items, one.size, one.shift))
     return table, contents
 
 

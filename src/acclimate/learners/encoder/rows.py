@@ -93,8 +93,8 @@ class Piece:
     """Some events of the log, ``n`` of them.
 
     ``users`` and ``items`` are distinct ids, ``user`` and ``item`` ``(n,)`` which of them each event is about.
-    ``columns``: by group what the last event of each of the users says; ``contents``: by kind of item vectors the
-    features of each of the items.
+    ``last`` ``(m,)``: the last event of each of the users, or all that lie on its instant. ``columns``: by group
+    what these say; ``contents``: by kind of item vectors the features of each of the items.
     """
 
     users: IdArray
@@ -103,15 +103,9 @@ class Piece:
     item: IntArray
     time: IntArray
     flags: NDArray[np.uint8]
+    last: IntArray
     columns: Mapping[str, FieldRows]
     contents: Mapping[str, FieldRows]
-
-    @property
-    def latest(self) -> IntArray:
-        """The time of the last event of each of the users."""
-        latest = np.empty(len(self.users), np.int64)
-        latest[self.user] = self.time  # in the order of time: the last one stays
-        return latest
 
 
 @dataclass
@@ -156,18 +150,20 @@ class Reader:
     def _piece(self, table: pa.Table) -> Piece:
         user, users = self.users.distinct(table[self.entity])
         item, items = self.items.distinct(table[self.item])
-        rows = np.arange(table.num_rows)
-        last, first = np.empty(len(users), np.int64), np.empty(len(items), np.int64)
-        last[user], first[item[::-1]] = rows, rows[::-1]
+        time, rows = self._time(table), np.arange(table.num_rows)
+        latest, first = np.empty(len(users), np.int64), np.empty(len(items), np.int64)
+        latest[user], first[item[::-1]] = time, rows[::-1]  # in the order of time: the last one stays
+        last = np.flatnonzero(time == latest[user])
         return Piece(
             users,
             user,
             items,
             item,
-            self._time(table),
+            time,
             flags_of(
                 [None if label is None else _floats(table[label]) for label in self.behaviours.values()], len(rows)
             ),
+            last,
             self._read(table.take(_indices(last)), self.columns, self.layouts),
             self._read(table.take(_indices(first)), self.contents, self.content_layouts),
         )

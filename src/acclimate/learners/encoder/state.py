@@ -33,9 +33,18 @@ class LastSeen:
         self.values[known : self.entities], self.time[known : self.entities] = 0.0, _NEVER
 
     def learn(self, entities: IntArray, time: IntArray, values: NDArray[np.float32]) -> None:
-        """What events of some entities, each there once, had: it counts where they are no older."""
+        """What events ``(m,)`` of some entities had: that of the latest counts, and on one instant the largest.
+
+        So it does not depend on how the events came.
+        """
         newer = time >= self.time[entities]
-        self.values[entities[newer]], self.time[entities[newer]] = values[newer], time[newer]
+        entities, time, values = entities[newer], time[newer], values[newer]
+        again = np.unique(entities[time == self.time[entities]])
+        entities, time = np.concatenate([again, entities]), np.concatenate([self.time[again], time])
+        values = np.concatenate([self.values[again], values])
+        order = np.lexsort((*values.T[::-1], time, entities))
+        last = order[np.append(np.diff(entities[order]) > 0, True)[: len(order)]]
+        self.values[entities[last]], self.time[entities[last]] = values[last], time[last]
 
 
 @dataclass(frozen=True)

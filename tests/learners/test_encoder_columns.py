@@ -1,0 +1,85 @@
+"""The columns that an entity's last event had: whichever way events come, and whatever lies on one instant."""
+
+import copy
+from typing import Any
+
+import numpy as np
+import pytest
+from conformance import both
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose
+from sample_encoders import DAY, HOUR, START, encoder, events, log, rows_of
+from sample_events import in_pieces
+
+from acclimate.learners import batch
+from acclimate.learners.encoder.state import LastSeen
+
+FIRST = log(100, seed=4, days=3)
+FITTED = encoder(columns={"context": ["country", "age"], "length": ["length"]}).fit(events(FIRST))
+
+
+@st.composite
+def visits(draw: st.DrawFn) -> dict[str, Any]:
+    """Events at few instants whose columns vary from one to the next; items are those of the first log."""
+    rows = draw(st.lists(st.tuples(*(st.integers(0, 3) for _ in range(4))), min_size=1, max_size=20))
+    time, user, place, age = (list(column) for column in zip(*rows, strict=True))
+    return {
+        **{name: values * len(rows) for name, values in rows_of(FIRST, [0]).items()},
+        "time": [START + 3 * DAY + HOUR * t for t in time],
+        "user_id": [100 + u for u in user],
+        "country": [("de", "fr", "it", "nowhere")[p] for p in place],
+        "age": [20.0 + a for a in age],
+    }
+
+
+@settings(max_examples=60)
+@given(new=visits(), data=st.data())
+def test_they_do_not_depend_on_how_events_come(new: dict[str, Any], data: Any) -> None:
+    at_once, in_chunks = copy.deepcopy(FITTED).update(events(new)), copy.deepcopy(FITTED)
+    order = data.draw(st.permutations(range(len(new["time"]))))
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(order)), max_size=4)))
+    for chunk in np.split(np.array(order), cuts):
+        if len(chunk):
+            in_chunks.update(events(rows_of(new, chunk)))
+    ids = sorted({*new["user_id"], 0, 1})
+    assert_allclose(in_chunks.vectors_of(ids), at_once.vectors_of(ids), rtol=0, atol=1e-5)
+    for id in set(new["user_id"]):
+        rows = [row for row, user in enumerate(new["user_id"]) if user == id]
+        latest = max(new["time"][row] for row in rows)
+        ages = {new["age"][row] for row in rows if new["time"][row] == latest}
+        names = at_once.input_names
+        (age,) = at_once.inputs_of([id])[:, names.index("context 0")]
+        assert age in ages
+
+
+def test_of_what_lies_on_one_instant_the_largest_counts() -> None:
+    seen = LastSeen(2)
+    seen.grow(3)
+    values = np.array([[1, 5], [2, 0], [1, 9], [7, 7], [3, 3]], np.float32)
+    seen.learn(np.array([0, 0, 0, 2, 2]), np.array([4, 4, 4, 5, 6]), values)
+    assert seen.values.tolist() == [[2, 0], [0, 0], [3, 3]]
+    seen.learn(np.array([0, 2, 1]), np.array([4, 5, 1]), np.array([[1, 9], [8, 8], [0, 1]], np.float32))
+    assert seen.values.tolist() == [[2, 0], [0, 1], [3, 3]]
+    seen.learn(np.array([0]), np.array([4]), np.array([[2, 1]], np.float32))
+    assert seen.values[0].tolist() == [2, 1]
+    assert seen.time.tolist()[:3] == [4, 1, 6]
+
+
+def test_a_log_may_come_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fit, where no columns are named in another order; an update; vectors of rows, and those along them."""
+    new = log(90, seed=6, users=14, days=9)
+    new["time"] = [t + 3 * DAY for t in new["time"]]
+    fitted, bare = copy.deepcopy(FITTED), encoder(columns={}).fit(events(FIRST))
+    along, whole = FITTED.vectors_along(events(new)), copy.deepcopy(FITTED).update(events(new))
+    vectors = whole.vectors(events(new))
+    monkeypatch.setattr(batch, "_PIECE_ROWS", 7)
+    first, second = (in_pieces(events(columns), 7) for columns in (FIRST, new))
+    assert encoder(columns={}).fit(first).space == bare.space
+    assert_allclose(fitted.vectors_along(second), along, rtol=0, atol=1e-5)
+    assert_allclose(fitted.update(second).vectors(second), vectors, rtol=0, atol=1e-5)
+    assert fitted.info.rows == whole.info.rows == 90
+    assert (fitted.ids == whole.ids).all()
+    assert_allclose(fitted.vectors_of(fitted.ids), whole.vectors_of(whole.ids), rtol=0, atol=1e-5)
+    assert fitted.reconciled(second).max() > 1e-3  # those are not all that it knows
+    assert fitted.reconciled(in_pieces(events(both(FIRST, new)), 7)).max() <= 1e-5
