@@ -30,7 +30,7 @@ class CountsColumns(Protocol):
     """A learner that can read and check events as ``fit`` would, and say how wide its parts are."""
 
     def columns(self, events: Events) -> dict[str, int]:
-        """How many coefficients each part has."""
+        """How many columns each part reads."""
         ...
 
 
@@ -236,7 +236,7 @@ def _by_name(value: Any) -> dict[str, Any] | None:
 class Checked(NamedTuple):
     """What is in a project.
 
-    A summary of its events, how many coefficients each ``learner.part`` has, and columns that seem to know labels.
+    A summary of its events, how many columns each ``learner.part`` reads, and columns that seem to know labels.
     """
 
     summary: Summary

@@ -120,6 +120,7 @@ def test_check(project: Path) -> None:
         *("user_id", "item_id", "click", "like", "long_view"),
         *("ranker.fixed", "ranker.user", "ranker.item"),
     }
+    assert all(line.endswith(" columns") for line in rest[-3:])  # whatever the learner
 
 
 def test_check_of_a_rate(project: Path) -> None:

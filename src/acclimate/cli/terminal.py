@@ -128,15 +128,15 @@ def show_reconciled(reconciled: Reconciled) -> None:
 
 
 def show_check(project: Project, checked: Checked) -> None:
-    """What a check found: the events, how many coefficients each effect has, and what looks wrong."""
+    """What a check found: the events, how many columns each part of a learner reads, and what looks wrong."""
     summary = checked.summary
     _say(f"{project.name}: {summary.rows:,} events from {summary.first:%Y-%m-%d} to {summary.last:%Y-%m-%d}")
     for column, count in summary.entities.items():
         _say(f"  {column}: {count:,} distinct")
     for label, rate in summary.rates.items():
         _say(f"  {label}: " + ("never known" if rate is None else f"{rate:.4f}"))
-    for effect, size in checked.widths.items():
-        _say(f"  {effect}: {size:,} coefficients")
+    for part, size in checked.widths.items():
+        _say(f"  {part}: {size:,} columns")
     for leak in checked.leaks:
         note(f"{leak}")
 

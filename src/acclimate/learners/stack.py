@@ -137,7 +137,7 @@ class Stack(Fitted[StackState]):
         return self.top.size
 
     def columns(self, events: Events) -> dict[str, int]:
-        """Read and check these events as :meth:`fit` would, and count the coefficients of all that can count them.
+        """Read and check these events as :meth:`fit` would, and count the columns of all that can count them.
 
         Raises:
             ConfigError: a label, an entity or a feature is not in the schema.
