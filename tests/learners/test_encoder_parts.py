@@ -17,12 +17,13 @@ from numpy.testing import assert_allclose
 from sample_encoders import DAY, START, encoder, events, log, rows_of
 
 import acclimate as ac
-from acclimate.errors import ConfigError, DataError, MismatchError
+from acclimate.errors import ConfigError, DataError, MismatchError, RowError
 from acclimate.learners.encoder.histories import Histories, Log
 from acclimate.learners.encoder.items import together
 from acclimate.learners.user_encoder import UserEncoder
 from acclimate.models.autoencoder import Autoencoder, Columns, Corruption
 from acclimate.models.encoding import EncoderWeights, encode
+from acclimate.storage import read_artifact
 
 FIRST = log(150, seed=1, days=4)
 
@@ -226,6 +227,29 @@ def test_a_prediction_of_a_stack_does_not_look_at_later_events() -> None:
     assert (stack.predict(blind) == p).all()
     first = np.argsort(new["time"], kind="stable")[:10]
     assert_allclose(stack.predict(events(rows_of(new, first))), p[:10], rtol=0, atol=1e-5)
+
+
+def test_a_stack_does_not_copy_its_encoder_to_learn(tmp_path: Path) -> None:
+    """Yet the encoder learns with the others or not at all, whichever of them refuses the rows."""
+    taste = encoder(items={"content": ac.ItemVectors(["tags"], size=3)}, columns={"place": ["country"]})
+    members = {"taste": taste, "net": ac.GLMix(fixed=["length"])}
+    stack = ac.Stack(ac.GLMix(fixed=["taste", "net", "age"]), members, every="1d").fit(events(FIRST))
+    inside: Any = stack.members["taste"]
+    inside.save(tmp_path / "before")
+    new = log(40, seed=8, users=14)
+    for refused in ("length", "age"):  # by a member after the encoder, and by the learner on top
+        with pytest.raises(RowError, match=f"'{refused}' of effect 'fixed'"):
+            stack.update(events({**new, refused: [1e200] * 40}))
+        inside.save(tmp_path / refused)
+        before, after = (read_artifact(tmp_path / place, kind=inside.kind) for place in ("before", refused))
+        assert all((after.arrays[name] == array).all() for name, array in before.arrays.items())
+        assert after.tables == before.tables
+    alone = UserEncoder.load(tmp_path / "before").update(events(new))
+    stack.update(events(new))
+    assert stack.members["taste"] is inside
+    assert stack.cut == inside.cut == alone.cut
+    assert (inside.ids == alone.ids).all()
+    assert (inside.vectors_of(alone.ids) == alone.vectors_of(alone.ids)).all()
 
 
 # --- what is asked in vain ----------------------------------------------------------------------------------

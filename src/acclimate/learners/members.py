@@ -1,7 +1,7 @@
 """The learners below another one: they learn together, and what they say of rows becomes columns of these."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Self
 
@@ -21,12 +21,13 @@ class Members:
     """Learners by name; some of them are ``features``, and one may be the ``offset``.
 
     ``unconverged`` tells how far from their optimum those stopped that did not reach it, in all they have learned
-    since they were made or copied.
+    since they were made or :meth:`updated`.
     """
 
     def __init__(self, learners: Mapping[str, Any], features: Sequence[str], offset: str | None) -> None:
         self.learners, self.features, self.offset = dict(learners), list(features), offset
         self.unconverged: dict[str, str] = {}
+        self._waiting = list[Callable[[], None]]()
 
     @property
     def refusals(self) -> dict[str, str]:
@@ -39,10 +40,6 @@ class Members:
         """What the column of the offset is called."""
         return None if self.offset is None else f"{self.offset} as offset"
 
-    def copied(self) -> "Members":
-        """The same, to learn on without changing these."""
-        return Members(copy.deepcopy(self.learners), self.features, self.offset)
-
     def fit(self, events: Events) -> Self:
         """Let all learn from these events alone."""
         return self._taught("fit", events)
@@ -50,6 +47,24 @@ class Members:
     def update(self, events: Events) -> Self:
         """Let all learn from new events."""
         return self._taught("update", events)
+
+    def updated(self, events: Events) -> "Members":
+        """Members that have learned new events, these being as they were.
+
+        One that can be ``prepared``, so that it needs no copy, is the same in both and learns with :meth:`commit`.
+        """
+        ready = {name: one for name, one in self.learners.items() if hasattr(one, "prepared")}
+        others = {name: one for name, one in self.learners.items() if name not in ready}
+        learned = Members(copy.deepcopy(others), self.features, self.offset).update(events)
+        learned._waiting = [one.prepared(events) for one in ready.values()]
+        learned.learners = {name: ready.get(name) or learned.learners[name] for name in self.learners}
+        return learned
+
+    def commit(self) -> Self:
+        """Let those learn that have waited."""
+        while self._waiting:
+            self._waiting.pop(0)()
+        return self
 
     def emptied(self) -> "Members":
         """The same encoders with no histories."""

@@ -108,7 +108,7 @@ class Stack(Fitted[StackState]):
         """
         self._fitted(events.schema)
         noted = self._below.noted(events)
-        below = self._below.copied().update(events)
+        below = self._below.updated(events)
         refused = "; ".join(f"member '{name}': {why}" for name, why in below.refusals.items())
         if not refused:
             self.top.update(noted)
@@ -116,7 +116,7 @@ class Stack(Fitted[StackState]):
         if refused:
             self.info = StackInfo(0, {}, refused)
             return self
-        return self._now(self.top, below, events)
+        return self._now(self.top, below.commit(), events)
 
     def predict(self, events: Events, **options: Any) -> FloatArray:
         """Probabilities of the label, ``(n,)``, in the order of ``events.table()``; nothing is changed.

@@ -5,7 +5,7 @@ trained rarely; what each entity did lately is kept as it happens.
 """
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -22,7 +22,7 @@ from acclimate.learners.base import Fitted, Packed, declared_by
 from acclimate.learners.encoder.histories import Histories, Log
 from acclimate.learners.encoder.inputs import Plan, fill, in_log_after
 from acclimate.learners.encoder.learning import EncoderInfo, fitted, reader_of
-from acclimate.learners.encoder.rows import Numbered, Reader
+from acclimate.learners.encoder.rows import Numbered, Piece, Reader
 from acclimate.learners.encoder.state import EncoderState, LastSeen, learn_histories, learn_items
 from acclimate.learners.encoder.storing import packed, unpacked
 from acclimate.models.alignment import procrustes
@@ -115,19 +115,20 @@ class UserEncoder(Fitted[EncoderState]):
             NotFittedError: there was no fit.
             MismatchError: the events have another schema, or ids of another type.
         """
-        state = self._fitted(events.schema)
-        pieces = list(self._reader(events.schema).pieces(events))  # all are read before one is learned
-        changed = 0
-        for piece in pieces:
-            users, items = state.users.admit(piece.users), state.items.admit(piece.items)
-            learn_items(state.table, state.contents, piece, items)
-            changed += learn_histories(state.histories, piece, users, items)
-            state.last_seen.grow(len(state.users))
-            columns = state.columns(piece.columns, len(piece.last))
-            state.last_seen.learn(users[piece.user[piece.last]], piece.time[piece.last], columns)
-            state = replace(state, cut=max(state.cut, int(piece.time[-1])))
-        self.state, self.info = state, EncoderInfo(sum(len(piece.time) for piece in pieces), changed)
+        self.prepared(events)()
         return self
+
+    def prepared(self, events: Events) -> Callable[[], None]:
+        """Read and check new events, all of them, and learn nothing yet: that is done by what is returned.
+
+        So who learns together with others, all or none, need not copy what is known of everyone.
+
+        Raises:
+            NotFittedError: there was no fit.
+            MismatchError: the events have another schema, or ids of another type.
+        """
+        pieces = list(self._reader(events.schema).pieces(events))
+        return lambda: self._learn(pieces)
 
     def emptied(self) -> "UserEncoder":
         """An encoder with the same shared model that knows nothing of any entity: of the same space."""
@@ -332,12 +333,24 @@ class UserEncoder(Fitted[EncoderState]):
     # --- how it works -------------------------------------------------------------------------------------------
 
     def _reader(self, schema: Schema) -> Reader:
-        state = self._fitted()
+        state = self._fitted(schema)
         reader = reader_of(self.parameters, schema, state.behaviours)
         reader.users, reader.items = state.users, state.items
         reader.layouts = state.layouts
         reader.content_layouts = {kind: content.layout for kind, content in state.contents.items()}
         return reader
+
+    def _learn(self, pieces: Sequence[Piece]) -> None:
+        state, changed = self._fitted(), 0
+        for piece in pieces:
+            users, items = state.users.admit(piece.users), state.items.admit(piece.items)
+            learn_items(state.table, state.contents, piece, items)
+            changed += learn_histories(state.histories, piece, users, items)
+            state.last_seen.grow(len(state.users))
+            columns = state.columns(piece.columns, len(piece.last))
+            state.last_seen.learn(users[piece.user[piece.last]], piece.time[piece.last], columns)
+            state = replace(state, cut=max(state.cut, int(piece.time[-1])))
+        self.state, self.info = state, EncoderInfo(sum(len(piece.time) for piece in pieces), changed)
 
     def _inputs(self, events: Events) -> Iterator[NDArray[np.float32]]:
         state = self._fitted()
