@@ -12,7 +12,9 @@ from numpy.testing import assert_allclose
 from sample_encoders import DAY, HOUR, START, encoder, events, log, rows_of
 from sample_events import in_pieces
 
+import acclimate as ac
 from acclimate.learners import batch
+from acclimate.learners.encoder import learning
 from acclimate.learners.encoder.state import LastSeen
 
 FIRST = log(100, seed=4, days=3)
@@ -48,9 +50,9 @@ def test_they_do_not_depend_on_how_events_come(new: dict[str, Any], data: Any) -
         rows = [row for row, user in enumerate(new["user_id"]) if user == id]
         latest = max(new["time"][row] for row in rows)
         ages = {new["age"][row] for row in rows if new["time"][row] == latest}
-        names = at_once.input_names
-        (age,) = at_once.inputs_of([id])[:, names.index("context 0")]
-        assert age in ages
+        state: Any = at_once.state
+        (age,) = at_once.inputs_of([id])[:, state.plan.columns["context"]]
+        assert age in {np.float32(age - state.centre[0]) for age in ages}
 
 
 def test_of_what_lies_on_one_instant_the_largest_counts() -> None:
@@ -83,3 +85,45 @@ def test_a_log_may_come_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     assert_allclose(fitted.vectors_of(fitted.ids), whole.vectors_of(whole.ids), rtol=0, atol=1e-5)
     assert fitted.reconciled(second).max() > 1e-3  # those are not all that it knows
     assert fitted.reconciled(in_pieces(events(both(FIRST, new)), 7)).max() <= 1e-5
+
+
+@pytest.mark.parametrize(("unit", "zero"), [(1.0, 1.7e9), (1e-9, 0.0), (1e-3, 1e6), (1e15, -1e18)])
+def test_units_and_zeros_of_numbers_make_no_difference(unit: float, zero: float) -> None:
+    """Such as the seconds since 1970 of what happened on one day; of a column of a row, and of one of an item."""
+    new = log(20, seed=9, users=14, videos=30, days=9)
+    model = encoder().fit(events(FIRST))
+    changed = [
+        {**columns, **{name: [zero + unit * x for x in columns[name]] for name in ("age", "length")}}
+        for columns in (FIRST, new)
+    ]
+    other = encoder().fit(events(changed[0]))
+    assert_allclose(other.vectors_of(model.ids), model.vectors_of(model.ids), rtol=0, atol=1e-5)
+    assert_allclose(other.vectors(events(changed[1])), model.vectors(events(new)), rtol=0, atol=1e-5)
+    both_ = model.update(events(new)), other.update(events(changed[1]))
+    asked, found = (one.vectors_of(model.ids) for one in both_)
+    assert_allclose(found, asked, rtol=0, atol=1e-5)
+    assert_allclose(*(one.item_vectors("content")[1] for one in both_), rtol=0, atol=1e-5)
+
+
+def test_a_fit_holds_little_more_than_the_last_rows_of_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long the log is, and whatever lies on one instant."""
+    held = list[int]()
+    joined = learning.stacked_rows
+
+    def counted(parts: Any) -> Any:
+        held.append(sum(map(len, parts)))
+        return joined(parts)
+
+    many = log(600, seed=6, users=5, days=30)
+    whole = encoder(columns={"profile": ["age", "length"]}).fit(events(many))
+    monkeypatch.setattr(batch, "_PIECE_ROWS", 10)
+    monkeypatch.setattr(learning, "stacked_rows", counted)
+    asked = encoder(columns={"profile": ["age", "length"]}, items={"alike": ac.ItemVectors(size=2)})
+    in_parts = asked.fit(in_pieces(events(many), 10))
+    assert len(held) > 10
+    assert max(held) < 30
+    seen, other = (model.state.last_seen for model in (whole, in_parts))
+    ids = whole.ids.tolist()
+    there = [in_parts.ids.tolist().index(id) for id in ids]
+    assert_allclose(other.values[there], seen.values[: len(ids)], rtol=0, atol=1e-5)
+    assert (other.time[there] == seen.time[: len(ids)]).all()

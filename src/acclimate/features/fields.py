@@ -55,16 +55,21 @@ class Layout:
             settled,
         )
 
-    def read(self, table: pa.Table, schema: Schema, *, grow: bool) -> "tuple[FieldRows, Layout]":
-        """Some rows, and the layout with the names that they bring; without ``grow`` these are unknown."""
+    def read(
+        self, table: pa.Table, schema: Schema, *, grow: bool, dtype: type[np.floating[Any]] = np.float32
+    ) -> "tuple[FieldRows, Layout]":
+        """Some rows, and the layout with the names that they bring; without ``grow`` these are unknown.
+
+        ``dtype`` is that of numbers, for who has to subtract something from large ones first.
+        """
         encoded, settled = encode(self.features, table, schema, self.settled)
         layout = replace(self, settled=settled)
         parts = [encoded[name] for name in self.fields]
         if grow:
             layout = layout._grown(parts)
-        dense = [_dense(encoded[name], table.num_rows) for name in self.numbers]
+        dense = [_dense(encoded[name], table.num_rows, dtype) for name in self.numbers]
         rows = FieldRows(
-            np.hstack([np.zeros((table.num_rows, 0), np.float32), *dense]),
+            np.hstack([np.zeros((table.num_rows, 0), dtype), *dense]),
             *_bags([_numbered(part, layout.index, f) for f, part in enumerate(parts)], table.num_rows),
         )
         return rows, layout
@@ -100,7 +105,7 @@ class FieldRows:
     ``starts`` of ``n F + 1``. The cells of a list share a weight of 1.
     """
 
-    dense: NDArray[np.float32]
+    dense: FloatArray
     cell: NDArray[np.int32]
     value: NDArray[np.float32]
     starts: NDArray[np.int64]
@@ -118,9 +123,9 @@ class FieldRows:
         return FieldRows(self.dense[rows], self.cell[cells], self.value[cells], starts)
 
 
-def _dense(cells: Cells, rows: int) -> NDArray[np.float32]:
+def _dense(cells: Cells, rows: int, dtype: type[np.floating[Any]]) -> FloatArray:
     """A feature of numbers, ``(rows, its columns)``."""
-    dense = np.zeros((rows, len(cells.names)), np.float32)
+    dense = np.zeros((rows, len(cells.names)), dtype)
     with np.errstate(over="ignore"):  # infinite then, and named by who reads them
         dense[cells.row, cells.level] = cells.value
     return dense

@@ -51,13 +51,14 @@ def check_cells(effect: str, names: Sequence[str], X: "sparse.csr_array[Any]", t
     )
 
 
-def check_numbers(names: Sequence[str], dense: NDArray[np.float32], time: IntArray) -> None:
-    """That all features of numbers ``(n, k)``, read for a network, are finite; ``time`` is that of the rows.
+def check_numbers(names: Sequence[str], dense: FloatArray, time: IntArray) -> None:
+    """That all features of numbers ``(n, k)``, read for a network, are finite in float32; ``time`` is of the rows.
 
     Raises:
         RowError: some are not.
     """
     with np.errstate(over="ignore", invalid="ignore"):
+        dense = dense.astype(np.float32, copy=False)
         if np.isfinite(dense.sum()):
             return
     bad = ~np.isfinite(dense)

@@ -224,7 +224,15 @@ class UserEncoder(Fitted[EncoderState]):
         return encode(self._fitted().weights, self.inputs_of(ids, at))
 
     def inputs_of(self, ids: IdArray | list[Any], at: int | None = None) -> NDArray[np.float32]:
-        """The raw grouped inputs ``(len(ids), D)`` that :meth:`vectors_of` encodes; see :attr:`input_names`."""
+        """The grouped inputs ``(len(ids), D)`` that :meth:`vectors_of` encodes; see :attr:`input_names`.
+
+        They are not standardised; of numbers in rows, of which float32 would keep too few digits, the mean of the
+        fit is taken off.
+
+        Raises:
+            NotFittedError: there was no fit.
+            MismatchError: ids are missing, or of another type than those so far.
+        """
         state = self._fitted()
         numbers = state.users.numbers(ids)
         return state.inputs(numbers, np.full(len(numbers), state.cut + 1 if at is None else at))

@@ -23,8 +23,8 @@ _SMOOTHING = 0.75
 """Power of the counts of company (Levy, Goldberg and Dagan, TACL 2015), lest rare items be too strong in it."""
 
 
-_FLAT = 1e-6
-"""What is so small against the mean or the first direction is rounding, and says nothing of new items."""
+_FLAT, _WEAK = 1e-12, 1e-6
+"""A spread that is so small against the mean, and a direction that is against the first, is rounding."""
 
 
 @dataclass(frozen=True)
@@ -43,18 +43,16 @@ class Content:
     @staticmethod
     def fitted(rows: FieldRows, layout: Layout, size: int) -> "Content":
         """From the features of all items: numbers standardised, names by the logarithm of their rarity."""
-        k, n = len(layout.dense), len(rows)
-        numbers = rows.dense.astype(np.float64)
-        centre, spread = numbers.mean(axis=0), numbers.std(axis=0)
+        centre, spread = rows.dense.mean(axis=0), rows.dense.std(axis=0)
         spread = np.where(spread > _FLAT * np.abs(centre), spread, 1.0)
-        X = _sparse(rows, layout)
-        holders = np.maximum(np.bincount(X.indices, minlength=X.shape[1])[k:], 1)
-        rarity = np.log1p(n) - np.log(holders)
+        names = _names(rows, layout)
+        holders = np.maximum(np.bincount(names.indices, minlength=names.shape[1]), 1)
+        rarity = np.log1p(len(rows)) - np.log(holders)
         rarity[: len(layout.fields)] = 0.0  # a name that is not known says nothing
-        centre, scale = np.concatenate([centre, np.zeros(X.shape[1] - k)]), np.concatenate([1.0 / spread, rarity])
-        blank = Content(layout, centre, scale, np.zeros((X.shape[1], size)))
+        centre, scale = np.concatenate([centre, np.zeros(len(rarity))]), np.concatenate([1.0 / spread, rarity])
+        blank = Content(layout, centre, scale, np.zeros((len(scale), size)))
         _, values, right = _leading(blank._standardised(rows), size)
-        there = values > _FLAT * values[0]
+        there = values > _WEAK * values[0]
         projection = right / np.sqrt(np.where(there, values, 1.0))
         return Content(layout, centre, scale, np.where(there, projection, 0.0))
 
@@ -64,25 +62,21 @@ class Content:
 
     def _standardised(self, rows: FieldRows) -> Any:
         k = len(self.layout.dense)
-        X = _sparse(rows, self.layout)
         numbers = (rows.dense - self.centre[:k]) * self.scale[:k]
-        return sparse.csr_array(sparse.hstack([sparse.csr_array(numbers), X[:, k:] * self.scale[k:]]))
+        names = _names(rows, self.layout) * self.scale[k:]
+        return sparse.csr_array(sparse.hstack([sparse.csr_array(numbers), names]))
 
 
-def _sparse(rows: FieldRows, layout: Layout) -> Any:
-    """The rows as a matrix ``(n, k + V)``, numbers as they are, names by their shares."""
+def _names(rows: FieldRows, layout: Layout) -> Any:
+    """The shares of names in rows, as a matrix ``(n, V)``."""
     width = len(layout.fields)
-    n = len(rows)
-    lines = np.repeat(np.arange(n * width) // max(width, 1), np.diff(rows.starts))
-    names = sparse.csr_array((rows.value, (lines, rows.cell)), shape=(n, len(layout.index)))
-    return sparse.csr_array(sparse.hstack([sparse.csr_array(rows.dense.astype(np.float64)), names], format="csr"))
+    lines = np.repeat(np.arange(len(rows) * width) // max(width, 1), np.diff(rows.starts))
+    return sparse.csr_array((rows.value, (lines, rows.cell)), shape=(len(rows), len(layout.index)))
 
 
-def dense_names(rows: FieldRows, layout: Layout, order: IntArray) -> NDArray[np.float32]:
-    """The rows as ``(n, k + V)``, names in the given order of the table."""
-    matrix = _sparse(rows, layout).toarray()
-    k = len(layout.dense)
-    return np.concatenate([matrix[:, :k], matrix[:, k:][:, order]], axis=1).astype(np.float32)
+def dense_rows(rows: FieldRows, layout: Layout, order: IntArray) -> FloatArray:
+    """The rows as ``(n, k + V)``: numbers, then the shares of names in the given order of the table."""
+    return np.concatenate([rows.dense, _names(rows, layout).toarray()[:, order]], axis=1)
 
 
 def together(log: Log, items: int, size: int, shift: float = 1.0) -> NDArray[np.float32]:

@@ -9,18 +9,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from acclimate.arrays import IntArray
+from acclimate.arrays import FloatArray, IntArray
 from acclimate.artifacts import Events
 from acclimate.config import MOST_BEHAVIOURS, Schema, UserEncoderParameters
 from acclimate.errors import ConfigError, DataError, nearest
 from acclimate.extras import import_module
-from acclimate.features import FieldRows
+from acclimate.features import FieldRows, Layout
 from acclimate.learners.encoder.histories import Histories, Log
 from acclimate.learners.encoder.inputs import Plan, fill, in_log
 from acclimate.learners.encoder.items import Content, ItemTable, together
 from acclimate.learners.encoder.rows import Numbered, Reader, stacked_rows
 from acclimate.learners.encoder.state import EncoderState, LastSeen, dense_columns, learn_histories
 from acclimate.models.encoding import EncoderWeights
+
+_AT_A_TIME = 16_384
+"""Rows of names that are made dense together."""
 
 _SCALED_BY = 20_000
 """Snapshots that say what the columns' means and spreads are."""
@@ -83,13 +86,13 @@ def fitted(
     behaviours = parameters.behaviours_of(events.schema.labels)
     reader = reader_of(parameters, events.schema, behaviours)
     reader.grow = True
-    histories, features, seen = Histories(parameters.most_events), _Features(reader), list[_Seen]()
+    histories, features, latest = Histories(parameters.most_events), _Features(reader), _LastRows()
     rows, cut = 0, 0
     for piece in reader.pieces(events):
         users, items = reader.users.admit(piece.users), reader.items.admit(piece.items)
         learn_histories(histories, piece, users, items)
         features.add(piece.contents, items)
-        seen.append(_Seen(users[piece.user[piece.last]], piece.time[piece.last], piece.columns))
+        latest.add(_Rows(users[piece.user[piece.last]], piece.time[piece.last], piece.columns))
         rows, cut = rows + len(piece.time), int(piece.time[-1])
     if not rows:
         raise DataError("there are no events to fit on", hint="look at events.describe()")
@@ -97,10 +100,7 @@ def fitted(
     table, contents = _item_vectors(parameters, behaviours, features, log, len(reader.items))
     sizes = {kind: one.size for kind, one in parameters.items.items()}
     plan = Plan.of_parameters(parameters, behaviours, sizes, reader.layouts)
-    last_seen = LastSeen(plan.width - plan.from_rows)
-    last_seen.grow(len(reader.users))
-    for one in seen:
-        last_seen.learn(one.users, one.time, dense_columns(plan, reader.layouts, one.columns, len(one.users)))
+    last_seen, centre = _last_seen(latest.all(), plan, reader.layouts)
     snapshots = _Snapshots(parameters, plan, table, log, last_seen)
     scale = network.Scale.fitted(plan, snapshots.inputs(snapshots.sample()))
     snapshots.blank = scale.centre
@@ -117,8 +117,9 @@ def fitted(
         reader.layouts,
         plan,
         scale.centre,
+        centre,
         weights,
-        _space(parameters, events.schema, weights, table),
+        _space(parameters, events.schema, weights, table, centre),
         histories,
         last_seen,
     )
@@ -126,12 +127,57 @@ def fitted(
 
 
 @dataclass(frozen=True)
-class _Seen:
-    """What the last events ``(m,)`` of users, in a piece of the log, said."""
+class _Rows:
+    """What events ``(m,)`` of users said, by group of columns."""
 
     users: IntArray
     time: IntArray
     columns: Mapping[str, FieldRows]
+
+    def at(self, rows: IntArray) -> "_Rows":
+        """Some of them."""
+        return _Rows(
+            self.users[rows], self.time[rows], {name: read.at(rows) for name, read in self.columns.items()}
+        )
+
+
+class _LastRows:
+    """What the last events of each user said; while a log is read, no more than about twice that is held."""
+
+    def __init__(self) -> None:
+        self.parts, self.held, self.kept = list[_Rows](), 0, 0
+
+    def add(self, rows: _Rows) -> None:
+        """Those of one more piece."""
+        self.parts.append(rows)
+        self.held += len(rows.users)
+        if self.held > 2 * self.kept:
+            self.parts = [self.all()]
+            self.held = self.kept = len(self.parts[0].users)
+
+    def all(self) -> _Rows:
+        """Of each user the last event, or all that lie on its instant."""
+        users, time = (np.concatenate([getattr(part, name) for part in self.parts]) for name in ("users", "time"))
+        latest = np.full(users.max() + 1, time.min())
+        np.maximum.at(latest, users, time)
+        columns = {
+            name: stacked_rows([part.columns[name] for part in self.parts]) for name in self.parts[0].columns
+        }
+        return _Rows(users, time, columns).at(np.flatnonzero(time == latest[users]))
+
+
+def _last_seen(rows: _Rows, plan: Plan, layouts: Mapping[str, Layout]) -> tuple[LastSeen, FloatArray]:
+    """What all users' last events said, and the centre of it ``(P,)``: the means of the columns of numbers."""
+    last_seen, centre = LastSeen(plan.width - plan.from_rows), np.zeros(plan.width - plan.from_rows)
+    last_seen.grow(int(rows.users.max()) + 1)
+    for name, begin in plan.columns.items():
+        means = rows.columns[name].dense.mean(axis=0)
+        centre[begin - plan.from_rows :][: len(means)] = means
+    for begin in range(0, len(rows.users), _AT_A_TIME):
+        part = rows.at(np.arange(begin, min(begin + _AT_A_TIME, len(rows.users))))
+        values = dense_columns(plan, layouts, part.columns, len(part.users), centre)
+        last_seen.learn(part.users, part.time, values)
+    return last_seen, centre
 
 
 class _Features:
@@ -222,9 +268,9 @@ class _Snapshots:
         return digest.hexdigest()
 
 
-def _space(parameters: Any, schema: Schema, weights: EncoderWeights, table: ItemTable) -> str:
+def _space(parameters: Any, schema: Schema, weights: EncoderWeights, table: ItemTable, centre: FloatArray) -> str:
     """The identity of a shared model: of its weights, of the vectors of items, of what it is made of."""
     digest = hashlib.sha256(repr((parameters, schema.fingerprint())).encode())
-    for array in (*weights.arrays().values(), *(table.vectors(kind) for kind in table.kinds)):
+    for array in (*weights.arrays().values(), *(table.vectors(kind) for kind in table.kinds), centre):
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()[:16]

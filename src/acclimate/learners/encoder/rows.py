@@ -110,7 +110,10 @@ class Piece:
 
 @dataclass
 class Reader:
-    """Reads events; ``layouts`` of groups of columns and of kinds of item vectors grow where ``grow`` is set."""
+    """Reads events; ``layouts`` of groups of columns and of kinds of item vectors grow where ``grow`` is set.
+
+    Numbers stay float64: of large ones that lie close together float32 would keep few digits.
+    """
 
     schema: Schema
     users: Numbered
@@ -175,7 +178,7 @@ class Reader:
         for name, features in groups.items():
             if name not in layouts:
                 layouts[name] = Layout.first(features, table, self.schema)
-            read[name], layout = layouts[name].read(table, self.schema, grow=self.grow)
+            read[name], layout = layouts[name].read(table, self.schema, grow=self.grow, dtype=np.float64)
             check_numbers(layout.dense, read[name].dense, self._time(table))
             if self.grow:
                 layouts[name] = layout

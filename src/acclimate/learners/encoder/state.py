@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from acclimate.arrays import IntArray
+from acclimate.arrays import FloatArray, IntArray
 from acclimate.features import FieldRows, Layout
 from acclimate.learners.encoder.histories import Histories, Log
 from acclimate.learners.encoder.inputs import Plan, Queries, fill, in_histories
-from acclimate.learners.encoder.items import Content, ItemTable, dense_names
+from acclimate.learners.encoder.items import Content, ItemTable, dense_rows
 from acclimate.learners.encoder.rows import Numbered, Piece
 from acclimate.learners.entities import with_room
 from acclimate.models.encoding import EncoderWeights
@@ -52,8 +52,9 @@ class EncoderState:
     """All that is known.
 
     Shared by all: ``behaviours`` by name, each with its label; ``layouts`` of the groups of columns,
-    ``contents`` from which items get vectors, ``plan`` of the
-    inputs, ``blank`` ``(D,)`` what stands in them for the absent, and ``weights``; ``space`` is their identity.
+    ``contents`` from which items get vectors, ``plan`` of the inputs, ``blank`` ``(D,)`` what stands in them for
+    the absent, ``centre`` ``(P,)`` what is taken off the columns of rows, and ``weights``; ``space`` is their
+    identity.
     Of single ones: ``histories`` and ``last_seen`` of entities, the vectors of ``items``; changed in place.
     ``maps``: by an earlier space ``(s, s')``, what turns vectors into that space's.
     """
@@ -68,6 +69,7 @@ class EncoderState:
     layouts: dict[str, Layout]
     plan: Plan
     blank: NDArray[np.float32]
+    centre: FloatArray
     weights: EncoderWeights
     space: str
     histories: Histories
@@ -108,20 +110,20 @@ class EncoderState:
         return x
 
     def columns(self, read: Mapping[str, FieldRows], rows: int) -> NDArray[np.float32]:
-        """The columns of rows ``(n, P)``, each group with its flag of presence."""
-        return dense_columns(self.plan, self.layouts, read, rows)
+        """The columns of rows ``(n, P)``, each group with its flag of presence, less the centre."""
+        return dense_columns(self.plan, self.layouts, read, rows, self.centre)
 
 
 def dense_columns(
-    plan: Plan, layouts: Mapping[str, Layout], read: Mapping[str, FieldRows], rows: int
+    plan: Plan, layouts: Mapping[str, Layout], read: Mapping[str, FieldRows], rows: int, centre: FloatArray
 ) -> NDArray[np.float32]:
-    """The groups of columns of rows side by side ``(n, P)``, each with its flag of presence."""
+    """The groups of columns of rows side by side, less ``centre``; ``(n, P)``, each with its flag of presence."""
     parts = [
         part
         for name in plan.columns
-        for part in (dense_names(read[name], layouts[name], plan.orders[name]), np.ones((rows, 1), np.float32))
+        for part in (dense_rows(read[name], layouts[name], plan.orders[name]), np.ones((rows, 1)))
     ]
-    return np.concatenate([np.zeros((rows, 0), np.float32), *parts], axis=1)
+    return (np.concatenate([np.zeros((rows, 0)), *parts], axis=1) - centre).astype(np.float32)
 
 
 def learn_histories(histories: Histories, piece: Piece, users: IntArray, items: IntArray) -> int:

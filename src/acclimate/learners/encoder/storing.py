@@ -23,6 +23,7 @@ def packed(state: EncoderState) -> Packed:
     log, seen = state.histories.log(np.arange(len(state.users))), state.last_seen
     arrays: dict[str, NDArray[Any]] = {
         "blank": state.blank,
+        "centre": state.centre,
         "items": state.table.table[: state.table.items],
         "items.known": state.table.known[: state.table.items],
         "seen": seen.values[: seen.entities],
@@ -106,6 +107,7 @@ def unpacked(stored: Stored, parameters: UserEncoderParameters, known: dict[str,
         layouts=layouts,
         plan=plan,
         blank=arrays["blank"],
+        centre=arrays["centre"],
         weights=weights,
         histories=histories,
         last_seen=seen,
@@ -134,6 +136,7 @@ def _check(
     columns = plan.width - plan.from_rows
     shapes = {
         "blank": (plan.width,),
+        "centre": (columns,),
         "items": (items, sum(one.size for one in p.items.values())),
         "items.known": (items, len(p.items)),
         "seen": (users, columns),
