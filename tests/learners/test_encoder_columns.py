@@ -52,7 +52,7 @@ def test_they_do_not_depend_on_how_events_come(new: dict[str, Any], data: Any) -
         ages = {new["age"][row] for row in rows if new["time"][row] == latest}
         state: Any = at_once.state
         (age,) = at_once.inputs_of([id])[:, state.plan.columns["context"]]
-        assert age in {np.float32(age - state.centre[0]) for age in ages}
+        assert age in {np.float32((age - state.centre[0]) * state.scale[0]) for age in ages}
 
 
 def test_of_what_lies_on_one_instant_the_largest_counts() -> None:
@@ -103,6 +103,17 @@ def test_units_and_zeros_of_numbers_make_no_difference(unit: float, zero: float)
     asked, found = (one.vectors_of(model.ids) for one in both_)
     assert_allclose(found, asked, rtol=0, atol=1e-5)
     assert_allclose(*(one.item_vectors("content")[1] for one in both_), rtol=0, atol=1e-5)
+
+
+def test_numbers_as_far_as_they_may_be_leave_vectors_finite() -> None:
+    """Where the fit has seen them within billionths of each other."""
+    near = {**FIRST, **{name: [1e-9 * x for x in FIRST[name]] for name in ("age", "length")}}
+    model = encoder().fit(events(near))
+    one = {name: [values[0], values[0]] for name, values in FIRST.items()} | {"video_id": [900, 901]}
+    far = events({**one, "age": [3e38, -3e38], "length": [3e38, -3e38]})
+    assert np.isfinite(model.vectors(far)).all()
+    assert np.isfinite(model.update(far).item_vectors("content")[1]).all()
+    assert np.isfinite(model.vectors_of(model.ids)).all()
 
 
 def test_a_fit_holds_little_more_than_the_last_rows_of_users(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,7 @@ from acclimate.models.encoding import EncoderWeights, encode
 from acclimate.storage import read_artifact
 
 FIRST = log(150, seed=1, days=4)
+FITTED = encoder().fit(events(FIRST))
 
 # --- histories ----------------------------------------------------------------------------------------------
 
@@ -286,6 +287,43 @@ def test_columns_are_counted_by_group() -> None:
     assert sum(counted.values()) == len(model.fit(asked).input_names)
     with pytest.raises(ConfigError, match="no label 'buy'"):
         encoder(behaviours=["buy"]).columns(asked)
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"columns": {"activity": ["age"]}}, "activity"),
+        (
+            {
+                "items": {"a": ac.ItemVectors(size=2), "a b": ac.ItemVectors(size=2)},
+                "behaviours": {"b c": None, "c": "click"},
+            },
+            "a b c",
+        ),
+    ],
+)
+def test_two_groups_of_one_name_are_refused(changes: dict[str, Any], name: str) -> None:
+    for step in (encoder(**changes).fit, encoder(**changes).columns):
+        with pytest.raises(ConfigError, match=f"two groups of inputs are called '{name}'"):
+            step(events(FIRST))
+
+
+@pytest.mark.parametrize("time", [10**30, 2**63 - 1, -(2**63), 1.5, "2022-05-01", None])
+def test_what_is_no_time_is_refused_and_not_learned(time: Any) -> None:
+    model = copy.deepcopy(FITTED)
+    with pytest.raises(ConfigError, match="no time"):
+        model.observe(777, 888, time)
+    assert (777 in model.ids, len(model.ids), model.cut) == (False, len(FITTED.ids), FITTED.cut)
+    if time is not None:
+        with pytest.raises(ConfigError, match="no time"):
+            model.vectors_of([1], time)
+        with pytest.raises(ConfigError, match="no time"):
+            next(model.batches(time))
+
+
+def test_one_behaviour_may_be_named_alone() -> None:
+    one, other = copy.deepcopy(FITTED), copy.deepcopy(FITTED)
+    assert (one.observe(1, 2, one.cut + 1, "click") == other.observe(1, 2, other.cut + 1, ["click"])).all()
 
 
 def test_nothing_is_learned_of_no_events() -> None:

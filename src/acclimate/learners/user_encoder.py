@@ -28,6 +28,7 @@ from acclimate.learners.encoder.storing import packed, unpacked
 from acclimate.models.alignment import procrustes
 from acclimate.models.encoding import encode
 from acclimate.storage import Stored
+from acclimate.times import instant
 
 _AT_A_TIME = 16_384
 """Entities that are encoded together where all are."""
@@ -157,10 +158,10 @@ class UserEncoder(Fitted[EncoderState]):
 
         Raises:
             NotFittedError: there was no fit.
-            ConfigError: there is no such behaviour; nothing was learned.
+            ConfigError: there is no such behaviour, or no such time; nothing was learned.
             MismatchError: an id is of another type than those so far; nothing was learned.
         """
-        state, flags = self._fitted(), self._flags(shown)
+        state, flags, time = self._fitted(), self._flags(shown), _microseconds(time)
         both = state.users.kept(id), state.items.kept(item)  # whatever may be wrong is told before one is learned
         user, number = (ids.admit_one(kept) for ids, kept in zip((state.users, state.items), both, strict=True))
         if number >= state.table.items:
@@ -220,22 +221,23 @@ class UserEncoder(Fitted[EncoderState]):
         Raises:
             NotFittedError: there was no fit.
             MismatchError: ids are missing, or of another type than those so far.
+            ConfigError: there is no such time.
         """
         return encode(self._fitted().weights, self.inputs_of(ids, at))
 
     def inputs_of(self, ids: IdArray | list[Any], at: int | None = None) -> NDArray[np.float32]:
         """The grouped inputs ``(len(ids), D)`` that :meth:`vectors_of` encodes; see :attr:`input_names`.
 
-        They are not standardised; of numbers in rows, of which float32 would keep too few digits, the mean of the
-        fit is taken off.
+        Numbers in rows are standardised, as float32 would keep too few digits of some; all else is as it is.
 
         Raises:
             NotFittedError: there was no fit.
             MismatchError: ids are missing, or of another type than those so far.
+            ConfigError: there is no such time.
         """
         state = self._fitted()
         numbers = state.users.numbers(ids)
-        return state.inputs(numbers, np.full(len(numbers), state.cut + 1 if at is None else at))
+        return state.inputs(numbers, np.full(len(numbers), self._moment(at)))
 
     @property
     def input_names(self) -> list[str]:
@@ -249,10 +251,10 @@ class UserEncoder(Fitted[EncoderState]):
 
     def batches(self, at: int | None = None) -> Iterator[tuple[IdArray, FloatArray]]:
         """Ids and vectors of all that are known, some at a time and never all in memory; told to who watches."""
-        state, ids = self._fitted(), self.ids
+        state, ids, moment = self._fitted(), self.ids, self._moment(at)
         for begin in range(0, len(ids), _AT_A_TIME):
             numbers = np.arange(begin, min(begin + _AT_A_TIME, len(ids)))
-            x = state.inputs(numbers, np.full(len(numbers), state.cut + 1 if at is None else at))
+            x = state.inputs(numbers, np.full(len(numbers), moment))
             progress.tell(int(numbers[-1]) + 1, len(ids))
             yield ids[numbers], encode(state.weights, x)
 
@@ -360,6 +362,10 @@ class UserEncoder(Fitted[EncoderState]):
             state = replace(state, cut=max(state.cut, int(piece.time[-1])))
         self.state, self.info = state, EncoderInfo(sum(len(piece.time) for piece in pieces), changed)
 
+    def _moment(self, at: int | None) -> int:
+        """The time that is asked about: by default right after the last event."""
+        return self._fitted().cut + 1 if at is None else _microseconds(at)
+
     def _inputs(self, events: Events) -> Iterator[NDArray[np.float32]]:
         state = self._fitted()
         for users, time, read in self._reader(events.schema).asked(events):
@@ -394,7 +400,7 @@ class UserEncoder(Fitted[EncoderState]):
         return np.concatenate([np.zeros((0, self.size), np.float32), *parts])
 
     def _flags(self, shown: Iterable[str]) -> int:
-        behaviours, shown = self._fitted().behaviours, set(shown)
+        behaviours, shown = self._fitted().behaviours, {shown} if isinstance(shown, str) else set(shown)
         if unknown := shown - behaviours.keys():
             name = next(iter(unknown))
             raise ConfigError(f"no behaviour '{name}'", hint=nearest(name, behaviours))
@@ -405,3 +411,14 @@ class UserEncoder(Fitted[EncoderState]):
 
     def _unpack(self, stored: Stored, known: dict[str, Any]) -> None:
         self.state = unpacked(stored, self.parameters, known)
+
+
+def _microseconds(time: Any) -> int:
+    """A time in microseconds UTC.
+
+    Raises:
+        ConfigError: it is no whole number, or outside the years 1 to 9999.
+    """
+    if not isinstance(time, int | np.integer):
+        raise ConfigError(f"{time!r} is no time", hint="give microseconds since 1970, a whole number")
+    return instant(int(time), "UTC")

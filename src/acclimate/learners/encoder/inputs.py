@@ -1,5 +1,6 @@
 """What the network reads of an entity at a time: groups of columns, the same in training, in bulk and by event."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -86,7 +87,7 @@ class Plan:
         """The groups that are declared, one after another.
 
         Raises:
-            ConfigError: a group of columns has too many names.
+            ConfigError: a group of columns has too many names, or two groups have the same.
         """
         windows, groups, places = len(parameters.windows), list[Group](), list[list[int]]()
         end = 0
@@ -109,6 +110,8 @@ class Plan:
             group = _columns_group(name, layout, end)
             groups.append(group)
             end = group.end
+        if twice := [name for name, count in Counter(group.name for group in groups).items() if count > 1]:
+            raise ConfigError(f"two groups of inputs are called '{twice[0]}'", hint="give one another name")
         return Plan(
             tuple(groups),
             np.array([duration_us(window) for window in parameters.windows]),

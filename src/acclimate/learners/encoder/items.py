@@ -26,6 +26,9 @@ _SMOOTHING = 0.75
 _FLAT, _WEAK = 1e-12, 1e-6
 """A spread that is so small against the mean, and a direction that is against the first, is rounding."""
 
+_FAR = 1e6
+"""Spreads from the mean that a number is at most taken for: no product of it is beyond float32."""
+
 
 @dataclass(frozen=True)
 class Content:
@@ -43,13 +46,12 @@ class Content:
     @staticmethod
     def fitted(rows: FieldRows, layout: Layout, size: int) -> "Content":
         """From the features of all items: numbers standardised, names by the logarithm of their rarity."""
-        centre, spread = rows.dense.mean(axis=0), rows.dense.std(axis=0)
-        spread = np.where(spread > _FLAT * np.abs(centre), spread, 1.0)
+        centre, scale = standards(rows.dense)
         names = _names(rows, layout)
         holders = np.maximum(np.bincount(names.indices, minlength=names.shape[1]), 1)
         rarity = np.log1p(len(rows)) - np.log(holders)
         rarity[: len(layout.fields)] = 0.0  # a name that is not known says nothing
-        centre, scale = np.concatenate([centre, np.zeros(len(rarity))]), np.concatenate([1.0 / spread, rarity])
+        centre, scale = np.concatenate([centre, np.zeros(len(rarity))]), np.concatenate([scale, rarity])
         blank = Content(layout, centre, scale, np.zeros((len(scale), size)))
         _, values, right = _leading(blank._standardised(rows), size)
         there = values > _WEAK * values[0]
@@ -62,9 +64,20 @@ class Content:
 
     def _standardised(self, rows: FieldRows) -> Any:
         k = len(self.layout.dense)
-        numbers = (rows.dense - self.centre[:k]) * self.scale[:k]
+        numbers = standardised(rows.dense, self.centre[:k], self.scale[:k])
         names = _names(rows, self.layout) * self.scale[k:]
         return sparse.csr_array(sparse.hstack([sparse.csr_array(numbers), names]))
+
+
+def standards(numbers: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """The mean and one over the spread of each column of ``(n, k)``; 1 where all are alike."""
+    centre, spread = numbers.mean(axis=0), numbers.std(axis=0)
+    return centre, 1.0 / np.where(spread > _FLAT * np.abs(centre), spread, 1.0)
+
+
+def standardised(numbers: FloatArray, centre: FloatArray, scale: FloatArray) -> FloatArray:
+    """Numbers ``(n, k)`` in spreads from the mean."""
+    return np.clip((numbers - centre) * scale, -_FAR, _FAR)
 
 
 def _names(rows: FieldRows, layout: Layout) -> Any:

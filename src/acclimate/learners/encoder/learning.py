@@ -1,7 +1,7 @@
 """A fit of an encoder: events become histories, items get vectors, and a network is trained on moments past."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from acclimate.extras import import_module
 from acclimate.features import FieldRows, Layout
 from acclimate.learners.encoder.histories import Histories, Log
 from acclimate.learners.encoder.inputs import Plan, fill, in_log
-from acclimate.learners.encoder.items import Content, ItemTable, together
+from acclimate.learners.encoder.items import Content, ItemTable, standardised, standards, together
 from acclimate.learners.encoder.rows import Numbered, Reader, stacked_rows
 from acclimate.learners.encoder.state import EncoderState, LastSeen, dense_columns, learn_histories
 from acclimate.models.encoding import EncoderWeights
@@ -100,11 +100,11 @@ def fitted(
     table, contents = _item_vectors(parameters, behaviours, features, log, len(reader.items))
     sizes = {kind: one.size for kind, one in parameters.items.items()}
     plan = Plan.of_parameters(parameters, behaviours, sizes, reader.layouts)
-    last_seen, centre = _last_seen(latest.all(), plan, reader.layouts)
+    last_seen, centre, scale = _last_seen(latest.all(), plan, reader.layouts)
     snapshots = _Snapshots(parameters, plan, table, log, last_seen)
-    scale = network.Scale.fitted(plan, snapshots.inputs(snapshots.sample()))
-    snapshots.blank = scale.centre
-    moments = network.Moments(snapshots.inputs, len(snapshots), scale)
+    standard = network.Scale.fitted(plan, snapshots.inputs(snapshots.sample()))
+    snapshots.blank = standard.centre
+    moments = network.Moments(snapshots.inputs, len(snapshots), standard)
     weights, done = network.trained(parameters, plan, moments, checkpoint, snapshots.key(parameters))
     state = EncoderState(
         events.schema.content(),
@@ -116,10 +116,11 @@ def fitted(
         contents,
         reader.layouts,
         plan,
-        scale.centre,
+        standard.centre,
         centre,
+        scale,
         weights,
-        _space(parameters, events.schema, weights, table, centre),
+        _space(parameters, events.schema, weights, table, (centre, scale)),
         histories,
         last_seen,
     )
@@ -166,18 +167,19 @@ class _LastRows:
         return _Rows(users, time, columns).at(np.flatnonzero(time == latest[users]))
 
 
-def _last_seen(rows: _Rows, plan: Plan, layouts: Mapping[str, Layout]) -> tuple[LastSeen, FloatArray]:
-    """What all users' last events said, and the centre of it ``(P,)``: the means of the columns of numbers."""
-    last_seen, centre = LastSeen(plan.width - plan.from_rows), np.zeros(plan.width - plan.from_rows)
+def _last_seen(rows: _Rows, plan: Plan, layouts: Mapping[str, Layout]) -> tuple[LastSeen, FloatArray, FloatArray]:
+    """What all users' last events said, and the centre and scale ``(P,)`` by which it is standardised."""
+    width = plan.width - plan.from_rows
+    last_seen, centre, scale = LastSeen(width), np.zeros(width), np.ones(width)
     last_seen.grow(int(rows.users.max()) + 1)
     for name, begin in plan.columns.items():
-        means = rows.columns[name].dense.mean(axis=0)
-        centre[begin - plan.from_rows :][: len(means)] = means
+        numbers = slice(begin - plan.from_rows, begin - plan.from_rows + len(layouts[name].dense))
+        centre[numbers], scale[numbers] = standards(rows.columns[name].dense)
     for begin in range(0, len(rows.users), _AT_A_TIME):
         part = rows.at(np.arange(begin, min(begin + _AT_A_TIME, len(rows.users))))
-        values = dense_columns(plan, layouts, part.columns, len(part.users), centre)
-        last_seen.learn(part.users, part.time, values)
-    return last_seen, centre
+        dense = dense_columns(plan, layouts, part.columns, len(part.users))
+        last_seen.learn(part.users, part.time, standardised(dense, centre, scale).astype(np.float32))
+    return last_seen, centre, scale
 
 
 class _Features:
@@ -268,9 +270,11 @@ class _Snapshots:
         return digest.hexdigest()
 
 
-def _space(parameters: Any, schema: Schema, weights: EncoderWeights, table: ItemTable, centre: FloatArray) -> str:
+def _space(
+    parameters: Any, schema: Schema, weights: EncoderWeights, table: ItemTable, standard: Sequence[FloatArray]
+) -> str:
     """The identity of a shared model: of its weights, of the vectors of items, of what it is made of."""
     digest = hashlib.sha256(repr((parameters, schema.fingerprint())).encode())
-    for array in (*weights.arrays().values(), *(table.vectors(kind) for kind in table.kinds), centre):
+    for array in (*weights.arrays().values(), *(table.vectors(kind) for kind in table.kinds), *standard):
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()[:16]

@@ -11,7 +11,7 @@ from acclimate.arrays import FloatArray, IntArray
 from acclimate.features import FieldRows, Layout
 from acclimate.learners.encoder.histories import Histories, Log
 from acclimate.learners.encoder.inputs import Plan, Queries, fill, in_histories
-from acclimate.learners.encoder.items import Content, ItemTable, dense_rows
+from acclimate.learners.encoder.items import Content, ItemTable, dense_rows, standardised
 from acclimate.learners.encoder.rows import Numbered, Piece
 from acclimate.learners.entities import with_room
 from acclimate.models.encoding import EncoderWeights
@@ -53,8 +53,8 @@ class EncoderState:
 
     Shared by all: ``behaviours`` by name, each with its label; ``layouts`` of the groups of columns,
     ``contents`` from which items get vectors, ``plan`` of the inputs, ``blank`` ``(D,)`` what stands in them for
-    the absent, ``centre`` ``(P,)`` what is taken off the columns of rows, and ``weights``; ``space`` is their
-    identity.
+    the absent, ``centre`` and ``scale`` ``(P,)`` what standardises the columns of rows, and ``weights``; ``space``
+    is their identity.
     Of single ones: ``histories`` and ``last_seen`` of entities, the vectors of ``items``; changed in place.
     ``maps``: by an earlier space ``(s, s')``, what turns vectors into that space's.
     """
@@ -70,6 +70,7 @@ class EncoderState:
     plan: Plan
     blank: NDArray[np.float32]
     centre: FloatArray
+    scale: FloatArray
     weights: EncoderWeights
     space: str
     histories: Histories
@@ -110,20 +111,21 @@ class EncoderState:
         return x
 
     def columns(self, read: Mapping[str, FieldRows], rows: int) -> NDArray[np.float32]:
-        """The columns of rows ``(n, P)``, each group with its flag of presence, less the centre."""
-        return dense_columns(self.plan, self.layouts, read, rows, self.centre)
+        """The columns of rows ``(n, P)``, standardised, each group with its flag of presence."""
+        dense = dense_columns(self.plan, self.layouts, read, rows)
+        return standardised(dense, self.centre, self.scale).astype(np.float32)
 
 
 def dense_columns(
-    plan: Plan, layouts: Mapping[str, Layout], read: Mapping[str, FieldRows], rows: int, centre: FloatArray
-) -> NDArray[np.float32]:
-    """The groups of columns of rows side by side, less ``centre``; ``(n, P)``, each with its flag of presence."""
+    plan: Plan, layouts: Mapping[str, Layout], read: Mapping[str, FieldRows], rows: int
+) -> FloatArray:
+    """The groups of columns of rows side by side ``(n, P)`` as they are, each with its flag of presence."""
     parts = [
         part
         for name in plan.columns
         for part in (dense_rows(read[name], layouts[name], plan.orders[name]), np.ones((rows, 1)))
     ]
-    return (np.concatenate([np.zeros((rows, 0)), *parts], axis=1) - centre).astype(np.float32)
+    return np.concatenate([np.zeros((rows, 0)), *parts], axis=1)
 
 
 def learn_histories(histories: Histories, piece: Piece, users: IntArray, items: IntArray) -> int:

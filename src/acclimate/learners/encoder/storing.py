@@ -24,6 +24,7 @@ def packed(state: EncoderState) -> Packed:
     arrays: dict[str, NDArray[Any]] = {
         "blank": state.blank,
         "centre": state.centre,
+        "scale": state.scale,
         "items": state.table.table[: state.table.items],
         "items.known": state.table.known[: state.table.items],
         "seen": seen.values[: seen.entities],
@@ -108,6 +109,7 @@ def unpacked(stored: Stored, parameters: UserEncoderParameters, known: dict[str,
         plan=plan,
         blank=arrays["blank"],
         centre=arrays["centre"],
+        scale=arrays["scale"],
         weights=weights,
         histories=histories,
         last_seen=seen,
@@ -137,6 +139,7 @@ def _check(
     shapes = {
         "blank": (plan.width,),
         "centre": (columns,),
+        "scale": (columns,),
         "items": (items, sum(one.size for one in p.items.values())),
         "items.known": (items, len(p.items)),
         "seen": (users, columns),
