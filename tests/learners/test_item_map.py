@@ -130,7 +130,9 @@ def test_another_space_is_an_error():
         ([[1.0]], [0, 0], [1], ConfigError, "do not go together"),
         ([[1.0]], [1], [1], ConfigError, "do not go together"),
         ([[1.0]], [-1], [1], ConfigError, "do not go together"),
-        ([[1.0]], [], [], ConfigError, "do not go together"),
+        ([[1.0]], [], [], ConfigError, "nobody took anything"),
+        ([[1.0]], [0.5], [1], ConfigError, "rows of float64"),
+        ([[1.0]], [0], [1.5], MismatchError, "ids of an ItemMap are double"),
         ([[np.nan]], [0], [1], RowError, "not finite"),
         ([1.0], [0], [1], ConfigError, "shape"),
     ],
@@ -148,3 +150,5 @@ def test_options_and_rows_that_cannot_be():
     for seen in (([1], [5]), ([-1], [5]), ([0, 0], [5])):
         with pytest.raises(ConfigError, match="seen"):
             learned.top([[1.0]], 1, space="a", seen=seen)
+    with pytest.raises(ConfigError, match="rows of float64"):
+        learned.top([[1.0]], 1, space="a", seen=([0.5], [5]))

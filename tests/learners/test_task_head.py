@@ -233,12 +233,27 @@ def test_another_space_or_size_is_an_error():
         ("ridge", [0, 1e300, 1], None, RowError, "beyond"),
         ("ridge", [0, 1, 1], [1, -1, 1], RowError, "negative"),
         ("ridge", [0, 1, 1], [1, 1], ConfigError, "weights of shape"),
+        ("ridge", [0, 1, 1], ["1", "a", "1"], ConfigError, "weights of text"),
         ("ridge", [0, 1, 1], [0, 0, 0], ConfigError, "no row that weighs anything"),
     ],
 )
 def test_what_cannot_be_is_told(kind, target, weight, error, said):
     with pytest.raises(error, match=said):
         ac.TaskHead(kind).fit(np.eye(3), target, space="a", weight=weight)
+
+
+@pytest.mark.parametrize("kind", ["logistic", "mlp"])
+def test_rows_that_weigh_nothing_are_not_there(kind):
+    x, y = np.random.default_rng(5).normal(size=(40, 3)), np.arange(40) % 2
+    weight = (np.arange(40) >= 6) * 1.0
+    odd = np.where(weight > 0, y, 7)  # a class of which there is no other row
+    head = ac.TaskHead(kind).fit(x, odd, space="a", weight=weight)
+    other = ac.TaskHead(kind).fit(x[6:], y[6:], space="a")
+    np.testing.assert_array_equal(head.predict(x, space="a"), other.predict(x, space="a"))
+    if kind == "logistic":
+        head.update(x, odd, space="a", weight=weight)
+        other.update(x[6:], y[6:], space="a")
+        np.testing.assert_array_equal(head.predict(x, space="a"), other.predict(x, space="a"))
 
 
 def test_columns_that_say_nothing_and_large_numbers():

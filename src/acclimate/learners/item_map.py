@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from acclimate.arrays import FloatArray, IdArray, IntArray
 from acclimate.errors import ConfigError, NotFittedError
 from acclimate.learners.base import Packed
-from acclimate.learners.on_vectors import OnVectors, column_of, ids_in, table_of, vectors_as
+from acclimate.learners.on_vectors import OnVectors, column_of, ids_in, row_numbers, table_of, vectors_as
 from acclimate.models.nearest import Seen, top
 from acclimate.storage import Stored
 
@@ -70,10 +70,15 @@ class ItemMap(OnVectors):
             MismatchError: ids are of several types.
             RowError: a number is not finite.
         """
-        U, who = vectors_as(vectors).astype(np.float64), np.asarray(users, np.int64)
+        U, who = vectors_as(vectors).astype(np.float64), row_numbers(users)
         taken, kind = column_of(items, "an ItemMap")
-        if who.shape != taken.shape or not len(who) or who.min() < 0 or who.max() >= len(U):
-            raise ConfigError(f"vectors {U.shape}, users {who.shape} and items {taken.shape} do not go together")
+        if who.shape != taken.shape or who.min(initial=0) < 0 or who.max(initial=-1) >= len(U):
+            raise ConfigError(
+                f"vectors {U.shape}, users {who.shape} and items {taken.shape} do not go together",
+                hint="give for each item that somebody took whose it is, by row of the vectors",
+            )
+        if not len(who):
+            raise ConfigError("nobody took anything: there is nothing to learn from")
         ids, item = np.unique(taken, return_inverse=True)
         pairs = np.unique(np.stack([item, who], axis=1), axis=0)
         starts = np.searchsorted(pairs[:, 0], np.arange(len(ids) + 1))
@@ -122,10 +127,13 @@ class ItemMap(OnVectors):
 
     def _places(self, rows: int, row: ArrayLike, items: ArrayLike) -> Seen:
         """Positions of items by row; those that are not known are no answer anyway."""
-        asked = np.asarray(row, np.int64)
+        asked = row_numbers(row)
         wanted, _ = column_of(items, "an ItemMap", self._id_type)
         if asked.shape != wanted.shape or asked.min(initial=0) < 0 or asked.max(initial=-1) >= rows:
-            raise ConfigError(f"seen: rows {asked.shape} and items {wanted.shape} do not go with {rows:,} vectors")
+            raise ConfigError(
+                f"seen: rows {asked.shape} and items {wanted.shape} do not go with {rows:,} vectors",
+                hint="give for each item that somebody has seen who that is, by row of the vectors",
+            )
         position = np.minimum(np.searchsorted(self.ids, wanted), len(self.ids) - 1)
         known = self.ids[position] == wanted
         order = np.argsort(asked[known], kind="stable")

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 
-from acclimate.arrays import IdArray
+from acclimate.arrays import IdArray, IntArray
 from acclimate.errors import ConfigError, MismatchError, RowError
 from acclimate.features import id_type, ids_as, ids_as_arrow
 from acclimate.learners.base import Packed
@@ -120,15 +120,31 @@ def column_of(ids: ArrayLike, what: str, kind: str | None = None) -> tuple[IdArr
     """Ids ``(n,)`` as they are kept, in the type asked for or their own, ``int64`` or ``string``, and that type.
 
     Raises:
-        MismatchError: they are of several types, of another one, or missing.
+        MismatchError: they are of several types, of another one, neither whole numbers nor text, or missing.
     """
     given: Sequence[Any] = list(ids) if isinstance(ids, list | tuple) else np.asarray(ids).tolist()
     try:
         column: Any = pa.array(given)
+    except OverflowError as error:
+        raise MismatchError(f"ids of {what} are neither whole numbers of 64 bits nor text") from error
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise MismatchError(f"ids of {what} are of several types", hint="bring them to one type") from error
+    if not any(is_such(column.type) for is_such in (pa.types.is_integer, pa.types.is_string, pa.types.is_null)):
+        raise MismatchError(f"ids of {what} are {column.type}", hint="give whole numbers or text")
     kind = kind or id_type(column.type)
     return ids_as(column, kind, what), kind
+
+
+def row_numbers(rows: ArrayLike) -> IntArray:
+    """Which rows are meant, ``(n,)``.
+
+    Raises:
+        ConfigError: they are no whole numbers.
+    """
+    taken = np.asarray(rows)
+    if taken.size and taken.dtype.kind not in "iu":
+        raise ConfigError(f"rows of {taken.dtype}", hint="give whole numbers, from 0 on")
+    return taken.astype(np.int64)
 
 
 def table_of(ids: IdArray, kind: str) -> pa.Table:

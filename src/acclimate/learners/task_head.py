@@ -81,7 +81,7 @@ class TaskHead(OnVectors):
             vectors: ``(n, s)``.
             target: what they should tell.
             space: of the vectors.
-            weight: of the rows ``(n,)``; a row of weight 2 counts as the row twice.
+            weight: of the rows ``(n,)``; a row of weight 2 counts as the row twice, one of 0 not at all.
 
         Raises:
             ConfigError: shapes do not go together, there is one class alone, or no row that weighs anything.
@@ -89,12 +89,11 @@ class TaskHead(OnVectors):
             ModelError: the training of ``mlp`` ran away.
             MissingExtraError: ``mlp`` needs torch, which is not installed.
         """
-        x = vectors_as(vectors).astype(np.float64)
-        y, w = _numbers_of(target, len(x)), _weights(weight, len(x))
-        if not w.any():
+        x, y, w = _rows(vectors_as(vectors), target, weight)
+        if not len(w):
             raise ConfigError("there is no row that weighs anything to learn from")
         several = self.parameters.kind == "logistic" and y.ndim == 2
-        classes = None if several or self.parameters.kind == "ridge" else _classes(y[w > 0.0])
+        classes = None if several or self.parameters.kind == "ridge" else _classes(y)
         state = HeadState(space, *_standard(x, w), {}, classes)
         coded = self._coded(y, classes)
         if self.parameters.kind == "mlp":
@@ -120,11 +119,13 @@ class TaskHead(OnVectors):
         state = self._fitted()
         if self.parameters.kind == "mlp":
             raise ConfigError("an 'mlp' keeps no posterior to update", hint="fit it anew, or use 'logistic'")
-        x = self._taken(vectors, len(state.centre)).astype(np.float64)
-        y, w = _numbers_of(target, len(x)), _weights(weight, len(x))
+        x, y, w = _rows(self._taken(vectors, len(state.centre)), target, weight)
         coded = self._coded(y, state.classes)
         if coded.shape[1] != len(state.weights["mean"]):
-            raise ConfigError(f"a target of {coded.shape[1]} outputs for a head of {len(state.weights['mean'])}")
+            raise ConfigError(
+                f"a target of {coded.shape[1]} outputs for a head of {len(state.weights['mean'])}",
+                hint="give the outputs that it was fitted on",
+            )
         self.state = replace(state, weights=self._learned(state.weights, state.design(x), coded, w))
         return self
 
@@ -217,6 +218,14 @@ class TaskHead(OnVectors):
         return head
 
 
+def _rows(
+    vectors: NDArray[Any], target: ArrayLike, weight: ArrayLike | None
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Vectors, target and weights of the rows that weigh something; raises as the three do."""
+    y, w = _numbers_of(target, len(vectors)), _weights(weight, len(vectors))
+    return vectors[w > 0.0].astype(np.float64), y[w > 0.0], w[w > 0.0]
+
+
 def _numbers_of(target: ArrayLike, rows: int) -> FloatArray:
     """A target ``(n,)`` or ``(n, outputs)`` as numbers; raises where it is none, or has other rows."""
     try:
@@ -230,7 +239,10 @@ def _numbers_of(target: ArrayLike, rows: int) -> FloatArray:
 
 
 def _weights(weight: ArrayLike | None, rows: int) -> FloatArray:
-    w = np.ones(rows) if weight is None else np.asarray(weight, np.float64)
+    try:
+        w = np.ones(rows) if weight is None else np.asarray(weight).astype(np.float64)
+    except ValueError as error:
+        raise ConfigError("weights of text", hint="give a number a row, (n,)") from error
     if w.shape != (rows,):
         raise ConfigError(f"weights of shape {w.shape} do not go with {rows:,} vectors")
     _check((w >= 0.0) & (w <= _LARGEST), f"a weight is negative, not finite, or beyond {_LARGEST:g}")
