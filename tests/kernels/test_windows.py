@@ -79,3 +79,19 @@ def test_an_average_of_what_has_long_faded_is_still_one() -> None:
     window_inputs(time, item, flags, *bounds, 9, SPANS, True, table, known, EDGES, PLACES, x, counts, age)
     assert (x[0, :6] == 3.0).all()  # a million spans later
     assert counts.max() < 1e-300
+
+
+def test_an_average_does_not_fade_with_what_is_not_in_it() -> None:
+    """The newest event shows another behaviour, and its item has no vector of the first kind."""
+    time, item, flags = np.array([0, 5, 10**7]), np.array([0, 1, 2], np.int32), np.array([3, 3, 1], np.uint8)
+    table = np.array([[1.0] * 5, [4.0] * 5, [9.0] * 5], np.float32)
+    known = np.array([[True, True], [True, True], [False, True]])
+    x, counts, age = np.zeros((1, WIDTH), np.float32), np.empty((1, BEHAVIOURS, 3)), np.empty(1, np.int64)
+    bounds = np.array([0]), np.array([3]), np.array([10**7 + 1])
+    window_inputs(time, item, flags, *bounds, 9, SPANS, True, table, known, EDGES, PLACES, x, counts, age)
+    faded = 2.0 ** (-5 / SPANS)
+    average = (faded + 4.0) / (faded + 1.0)  # of the two that are long ago
+    for place, size in ((PLACES[0, 0], 2), (PLACES[0, 1], 2), (PLACES[1, 1], 3)):
+        assert_allclose(x[0, place : place + 3 * size], np.repeat(average, size), rtol=1e-6)
+        assert (x[0, place + 3 * size : place + 3 * size + 3] == 1.0).all()
+    assert_allclose(x[0, PLACES[1, 0] : PLACES[1, 0] + 9], 9.0, rtol=1e-6)

@@ -88,3 +88,6 @@ def test_what_does_not_fit_is_told():
         neighbourhood_overlap(np.ones((3, 2)), np.ones((3, 2)), 3)
     with pytest.raises(ConfigError, match="among 3 and 4"):
         neighbourhood_overlap(np.ones((3, 2)), np.ones((4, 2)), 1)
+    for rows in ([], [3], [-1]):
+        with pytest.raises(ConfigError, match=f"{len(rows)} rows of 3 vectors"):
+            neighbourhood_overlap(np.ones((3, 2)), np.ones((3, 2)), 1, rows=np.array(rows, np.int64))

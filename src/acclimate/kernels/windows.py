@@ -36,8 +36,8 @@ def window_inputs(  # noqa: PLR0917 - a compiled loop takes arrays
         counts[b, w]                         = sum_i u_iw                    over all items
 
     Exact windows weigh ``u = 1`` while an event is no older than the span. Those that decay weigh it
-    ``2^(-age / span)``; averages take the age from the newest event seen, which leaves the quotient as it is and
-    never lets it underflow.
+    ``2^(-age / span)``; each average takes the age from the newest event that is in it, which leaves the quotient
+    as it is and never lets it underflow.
 
     Args:
         time: ``(N,)`` microseconds.
@@ -60,6 +60,7 @@ def window_inputs(  # noqa: PLR0917 - a compiled loop takes arrays
     kinds, behaviours, windows, width = known.shape[1], places.shape[1], len(spans), table.shape[1]
     sums = np.zeros((behaviours, windows, width), np.float32)
     weights = np.zeros((kinds, behaviours, windows))
+    latest = np.zeros((kinds, behaviours), np.int64)
     for q in range(len(first)):
         sums[:] = 0.0
         weights[:] = 0.0
@@ -68,22 +69,27 @@ def window_inputs(  # noqa: PLR0917 - a compiled loop takes arrays
         start = max(first[q], end - most)
         newest = time[end - 1] if end > start else at[q] + 1
         age[q] = at[q] - newest
-        for i in range(start, end):
+        for i in range(end - 1, start - 1, -1):
             row, begin = table[item[i]], 0
             while begin < windows and not decays and at[q] - time[i] > spans[begin]:
                 begin += 1
             # An exact window holds all narrower ones: an event is added to the narrowest, sums run up later.
             for w in range(begin, windows if decays else min(begin + 1, windows)):
                 u = 2.0 ** (-(newest - time[i]) / spans[w]) if decays else 1.0
-                u32 = np.float32(u)
                 for b in range(behaviours):
                     if flags[i] >> b & 1:
                         counts[q, b, w] += u
                         for k in range(kinds):
                             if known[item[i], k]:
-                                weights[k, b, w] += u
+                                if weights[k, b, w] == 0.0:
+                                    latest[k, b] = time[i]
+                                v = u
+                                if decays and latest[k, b] < newest:
+                                    v = 2.0 ** (-(latest[k, b] - time[i]) / spans[w])
+                                weights[k, b, w] += v
+                                v32 = np.float32(v)
                                 for j in range(edges[k], edges[k + 1]):
-                                    sums[b, w, j] += u32 * row[j]
+                                    sums[b, w, j] += v32 * row[j]
         for b in range(behaviours):
             for w in range(windows):
                 if decays:

@@ -23,8 +23,8 @@ Inputs = Callable[[IntArray], NDArray[np.float32]]
 
 _JUDGED_AT_A_TIME = 4096
 
-_FLAT, _SMALLEST = 1e-6, 1e-30
-"""A spread that is so small against the mean is the rounding of float32; no spread is smaller than the other."""
+_FLAT = 1e-6
+"""A spread that is so small is rounding, or of counts that have all faded: one that is fresh would be beyond all."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,9 @@ class Scale:
             for block in group.blocks:
                 there = x[x[:, block.presence] == 1.0, block.begin : block.end].astype(np.float64)
                 if not block.names and len(there):
-                    mean, deviation = there.mean(axis=0), there.std(axis=0)
-                    flat = deviation <= np.maximum(_FLAT * np.abs(mean), _SMALLEST)
-                    centre[block.begin : block.end] = mean
-                    spread[block.begin : block.end] = np.where(flat, 1.0, deviation)
+                    centre[block.begin : block.end] = there.mean(axis=0)
+                    deviation = there.std(axis=0)
+                    spread[block.begin : block.end] = np.where(deviation > _FLAT, deviation, 1.0)
         return Scale(centre.astype(np.float32), spread.astype(np.float32))
 
 
