@@ -132,8 +132,8 @@ class TaskHead(OnVectors):
     def predict(self, vectors: ArrayLike, *, space: str) -> FloatArray:
         """Probabilities of the larger of two classes ``(n,)``, or of each of more ``(n, classes)``, ascending.
 
-        Of several labels: that of each, ``(n, outputs)``. Of a ridge: numbers, ``(n,)`` or ``(n, outputs)`` as its
-        target was.
+        Of several labels: that of each, ``(n, outputs)``. Of a ridge: numbers, ``(n,)`` of one output,
+        ``(n, outputs)`` of more.
 
         Raises:
             NotFittedError: there was no fit.

@@ -208,6 +208,10 @@ class UserEncoder(Fitted[EncoderState]):
         """The same ``(n, s)`` for a service that learns each event as it comes: rows see all that is earlier.
 
         What is at the same instant is not earlier. Nothing is changed.
+
+        Raises:
+            NotFittedError: there was no fit.
+            MismatchError: the events have another schema, or ids of another type.
         """
         state = self._fitted(events.schema)
         return self._stacked(encode(state.weights, x) for x in self._inputs_along(events))
@@ -250,7 +254,12 @@ class UserEncoder(Fitted[EncoderState]):
         return self._fitted().users.index.ids()
 
     def batches(self, at: int | None = None) -> Iterator[tuple[IdArray, FloatArray]]:
-        """Ids and vectors of all that are known, some at a time and never all in memory; told to who watches."""
+        """Ids ``(n,)`` and vectors ``(n, s)`` of all that are known, some at a time; told to who watches.
+
+        Raises:
+            NotFittedError: there was no fit.
+            ConfigError: there is no such time.
+        """
         state, ids, moment = self._fitted(), self.ids, self._moment(at)
         for begin in range(0, len(ids), _AT_A_TIME):
             numbers = np.arange(begin, min(begin + _AT_A_TIME, len(ids)))
@@ -262,6 +271,7 @@ class UserEncoder(Fitted[EncoderState]):
         """Ids, vectors ``(I, s)`` and the space of one kind of item vectors; zeros of items that have none.
 
         Raises:
+            NotFittedError: there was no fit.
             ConfigError: there is no such kind.
         """
         state = self._fitted()

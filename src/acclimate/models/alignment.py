@@ -41,7 +41,7 @@ def neighbourhood_overlap(
         ConfigError: shapes do not fit, there are not so many neighbours, or no such rows.
         RowError: a number is not finite.
     """
-    if rows is not None and not (len(rows) and 0 <= rows.min() and rows.max() < len(first)):
+    if rows is not None and not (len(rows) and rows.min() >= 0 and rows.max() < len(first)):
         raise ConfigError(f"{len(rows):,} rows of {len(first):,} vectors", hint="give one or more, from 0 on")
     if len(first) != len(second) or not 1 <= k < len(first):
         raise ConfigError(

@@ -24,7 +24,7 @@ Inputs = Callable[[IntArray], NDArray[np.float32]]
 _JUDGED_AT_A_TIME = 4096
 
 _FLAT = 1e-6
-"""A spread that is so small is rounding, or of counts that have all faded: one that is fresh would be beyond all."""
+"""A spread that is so small is rounding, or of counts that have faded: in such a unit a fresh one is huge."""
 
 
 @dataclass(frozen=True)
