@@ -14,14 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from acclimate import progress
-from acclimate.arrays import FloatArray, IdArray, IntArray
+from acclimate.arrays import FloatArray, IdArray
 from acclimate.artifacts import Events
 from acclimate.config import Schema, UserEncoderParameters
 from acclimate.errors import ConfigError, MismatchError, nearest
 from acclimate.learners.base import Fitted, Packed, declared_by
-from acclimate.learners.encoder.histories import Histories, Log
-from acclimate.learners.encoder.inputs import Plan, fill, in_log_after
+from acclimate.learners.encoder.histories import Histories
+from acclimate.learners.encoder.inputs import Plan
 from acclimate.learners.encoder.learning import EncoderInfo, fitted, reader_of
+from acclimate.learners.encoder.logs import differences, inputs_along
 from acclimate.learners.encoder.rows import Numbered, Piece, Reader
 from acclimate.learners.encoder.state import EncoderState, LastSeen, learn_histories, learn_items
 from acclimate.learners.encoder.storing import packed, unpacked
@@ -213,8 +214,8 @@ class UserEncoder(Fitted[EncoderState]):
             NotFittedError: there was no fit.
             MismatchError: the events have another schema, or ids of another type.
         """
-        state = self._fitted(events.schema)
-        return self._stacked(encode(state.weights, x) for x in self._inputs_along(events))
+        state, reader = self._fitted(events.schema), self._reader(events.schema)
+        return self._stacked(encode(state.weights, x) for x in inputs_along(state, reader, events))
 
     def vectors_of(self, ids: IdArray | list[Any], at: int | None = None) -> FloatArray:
         """The vectors of these entities ``(len(ids), s)`` at a time, by default after the last event learned.
@@ -329,26 +330,8 @@ class UserEncoder(Fitted[EncoderState]):
             MismatchError: the events have another schema.
         """
         state = self._fitted(events.schema)
-        users, items = state.users.copied(), state.items.copied()
-        parts = [(np.zeros(0, np.int64),) * 4]
-        for piece in self._reader(events.schema).pieces(events.before(state.cut + 1)):
-            user, item = users.admit(piece.users)[piece.user], items.admit(piece.items)[piece.item]
-            parts.append((user, piece.time, item, piece.flags.astype(np.int64)))
-        known, most = len(state.users), self.parameters.most_events
-        whole = Log.ordered(len(users), *map(np.concatenate, zip(*parts, strict=True))).newest(most)
-        anew = replace(state, table=state.table.copied(), histories=Histories(most))
-        anew.table.grow(len(items))  # an item that only the events know has no vector, but counts
-        anew.histories.grow(len(users))
-        anew.histories.put(np.arange(len(users)), whole)
-        differences = np.zeros(len(users))
-        for begin in range(0, len(users), _AT_A_TIME):
-            numbers = np.arange(begin, min(begin + _AT_A_TIME, len(users)))
-            at = np.full(len(numbers), state.cut + 1)
-            x = state.inputs(np.where(numbers < known, numbers, -1), at)
-            other = anew.inputs(numbers, at, x[:, state.plan.from_rows :])
-            difference = encode(state.weights, x) - encode(state.weights, other)
-            differences[numbers] = np.abs(difference).max(axis=1)
-        return differences
+        pieces = self._reader(events.schema).pieces(events.before(state.cut + 1))
+        return differences(state, pieces, _AT_A_TIME)
 
     # --- how it works -------------------------------------------------------------------------------------------
 
@@ -380,31 +363,6 @@ class UserEncoder(Fitted[EncoderState]):
         state = self._fitted()
         for users, time, read in self._reader(events.schema).asked(events):
             yield state.inputs(users, time, state.columns(read, len(time)))
-
-    def _inputs_along(self, events: Events) -> Iterator[NDArray[np.float32]]:
-        state, reader = self._fitted(), self._reader(events.schema)
-        pieces = list(reader.pieces(events))
-        if not pieces:
-            return
-        known = replace(state, users=state.users.copied(), items=state.items.copied(), table=state.table.copied())
-        entity, item = list[IntArray](), list[IntArray]()
-        for piece in pieces:
-            items = known.items.admit(piece.items)
-            learn_items(known.table, known.contents, piece, items)
-            entity.append(known.users.admit(piece.users)[piece.user])
-            item.append(items[piece.item])
-        time, flags = (np.concatenate([getattr(piece, name) for piece in pieces]) for name in ("time", "flags"))
-        numbers, code = np.unique(np.concatenate(entity), return_inverse=True)
-        rows = Log.ordered(len(numbers), code, time, np.concatenate(item), flags)
-        before = state.histories.log(numbers[numbers < len(state.users)]).padded(len(numbers))
-        log, begin = before.joined(rows), 0
-        for _, at, read in reader.asked(events):
-            x = np.tile(state.blank, (len(at), 1))
-            x[:, state.plan.from_rows :] = state.columns(read, len(at))
-            queries = in_log_after(before, log, code[begin : begin + len(at)], at, self.parameters.most_events)
-            fill(state.plan, known.table, queries, x)
-            begin += len(at)
-            yield x
 
     def _stacked(self, parts: Iterable[FloatArray]) -> FloatArray:
         return np.concatenate([np.zeros((0, self.size), np.float32), *parts])
