@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         Feature,
         FixedEffect,
         ItemVectors,
+        MetaBlock,
         RandomEffect,
         Schema,
         TimeColumn,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from acclimate.events import read_events, simulate
     from acclimate.learners.glmix import GLMix
     from acclimate.learners.item_map import ItemMap
+    from acclimate.learners.meta_ranker import MetaRanker
     from acclimate.learners.rates import GlobalRate, Rate
     from acclimate.learners.sequential_laplace import SequentialLaplace
     from acclimate.learners.stack import Stack
@@ -43,6 +45,7 @@ _HOMES = {
         "RandomEffect",
         "Training",
         "ItemVectors",
+        "MetaBlock",
     ),
     "acclimate.arrays": ("Posterior", "EntityStates"),
     "acclimate.artifacts": ("Events", "Report"),
@@ -51,6 +54,7 @@ _HOMES = {
     "acclimate.learners.rates": ("GlobalRate", "Rate"),
     "acclimate.learners.sequential_laplace": ("SequentialLaplace",),
     "acclimate.learners.user_encoder": ("UserEncoder",),
+    "acclimate.learners.meta_ranker": ("MetaRanker",),
     "acclimate.learners.task_head": ("TaskHead",),
     "acclimate.learners.vector_index": ("VectorIndex",),
     "acclimate.learners.item_map": ("ItemMap",),
@@ -76,9 +80,11 @@ __all__ = [
     "RandomEffect",
     "Training",
     "ItemVectors",
+    "MetaBlock",
     "GLMix",
     "SequentialLaplace",
     "UserEncoder",
+    "MetaRanker",
     "TaskHead",
     "VectorIndex",
     "ItemMap",

@@ -17,6 +17,7 @@ from acclimate.config.learners import (
     RateParameters,
     SequentialLaplaceParameters,
 )
+from acclimate.config.meta import MetaBlock, MetaRankerParameters
 from acclimate.config.records import Duration, Name, Names, NdcgAt, Resamples, Seed, Size, checked, size_bytes
 from acclimate.config.schema import EntityTable, Feature, Kind, Schema, TimeColumn, TimeUnit
 from acclimate.config.stacks import (
@@ -48,6 +49,8 @@ __all__ = [
     "ItemVectors",
     "Kind",
     "LearnerParameters",
+    "MetaBlock",
+    "MetaRankerParameters",
     "Name",
     "Names",
     "NdcgAt",

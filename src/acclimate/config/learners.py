@@ -202,6 +202,11 @@ def _as_widths(value: Any) -> Any:
     return value
 
 
+Widths = Annotated[
+    Sequence[Annotated[int, Field(ge=1, le=65_536)]], BeforeValidator(_as_widths), AfterValidator(tuple)
+]
+
+
 @in_our_words
 @dataclass(frozen=True, config=STRICT, kw_only=True)
 class SequentialLaplaceParameters:
@@ -237,9 +242,7 @@ class SequentialLaplaceParameters:
     features: Annotated[Names, Field(min_length=1)]
     ranker: str = "wide-and-deep"
     embedding: Annotated[int, Field(ge=1, le=4096)] = 16
-    hidden: Annotated[
-        Sequence[Annotated[int, Field(ge=1, le=65_536)]], BeforeValidator(_as_widths), AfterValidator(tuple)
-    ] = (128, 64)
+    hidden: Widths = (128, 64)
     crosses: Annotated[int, Field(ge=0, le=100)] = 2
     dropout: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = 0.0
     label: str | None = None

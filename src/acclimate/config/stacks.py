@@ -10,6 +10,7 @@ from pydantic_core import PydanticCustomError
 
 from acclimate.config.encoder import ENCODERS
 from acclimate.config.learners import ALONE, LearnerParameters
+from acclimate.config.meta import MetaRankerParameters
 from acclimate.config.records import STRICT, Duration, Name, in_our_words
 from acclimate.errors import ConfigError, nearest
 from acclimate.extras import import_module
@@ -124,7 +125,12 @@ def stacked(record: Any, others: Mapping[str, Any]) -> Any:
     return StackParameters(record, used) if used else record
 
 
-LEARNERS: dict[type[Any], str] = {**ALONE, **ENCODERS, StackParameters: "acclimate.learners.stack:Stack"}
+LEARNERS: dict[type[Any], str] = {
+    **ALONE,
+    MetaRankerParameters: "acclimate.learners.meta_ranker:MetaRanker",
+    **ENCODERS,
+    StackParameters: "acclimate.learners.stack:Stack",
+}
 """Every learner: the record that declares it, and the class that learns by it, imported when it is asked for."""
 
 

@@ -205,6 +205,11 @@ def _embedding(name: str, column: ArrowArray, column_name: str, settled: dict[st
     )
 
 
+def columns_of_numbers(name: str, size: int | None) -> list[str]:
+    """What the columns of a numeric feature are called, or of an embedding of a size."""
+    return [*([name] if size is None else columns_of_vector(name, size)), _missing(name)]
+
+
 def columns_of_vector(name: str, size: int) -> list[str]:
     """What the columns of an embedding are called, by position."""
     return [f"{name}[{position}]" for position in range(size)]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from acclimate.arrays import FloatArray, IntArray
 from acclimate.config import Schema
-from acclimate.features.cells import Cells
+from acclimate.features.cells import Cells, columns_of_numbers
 from acclimate.features.encode import encode, names_of
 from acclimate.features.index import FeatureIndex, Settled
 
@@ -73,6 +73,14 @@ class Layout:
             *_bags([_numbered(part, layout.index, f) for f, part in enumerate(parts)], table.num_rows),
         )
         return rows, layout
+
+    def places(self, features: Sequence[str]) -> tuple[IntArray, IntArray]:
+        """Where some of the features are: which of the ``k`` columns of numbers, which of the ``F`` fields."""
+        names = [name for name in features if name in self.numbers]
+        columns = [column for name in names for column in columns_of_numbers(name, self.settled.sizes.get(name))]
+        dense = [self.dense.index(column) for column in columns]
+        fields = [self.fields.index(name) for name in features if name in self.fields]
+        return np.array(dense, np.int64), np.array(fields, np.int64)
 
     def described(self) -> tuple[dict[str, Any], pa.Table]:
         """What JSON can hold of it, and its names as a table; :meth:`restored` takes them back."""

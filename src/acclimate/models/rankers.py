@@ -99,7 +99,7 @@ class MLP(Ranker):
 
     def hidden(self, inputs: Inputs) -> Tensor:
         """The last layer."""
-        return self.layers(_side_by_side(inputs))
+        return self.layers(side_by_side(inputs))
 
     def shallow(self, inputs: Inputs) -> Tensor:
         """Nothing."""
@@ -144,13 +144,14 @@ class DCN(Ranker):
 
     def hidden(self, inputs: Inputs) -> Tensor:
         """The last cross and the last layer."""
-        first = x = _side_by_side(inputs)
+        first = x = side_by_side(inputs)
         for cross in self.crosses:
             x = first * cross(x) + x  # equation 1
         return x if self.layers is None else torch.cat([x, self.layers(first)], 1)
 
 
-def _side_by_side(inputs: Inputs) -> Tensor:
+def side_by_side(inputs: Inputs) -> Tensor:
+    """All that layers read of rows, ``(n, flat)``: embeddings, then numbers."""
     return torch.cat([inputs.embedded.flatten(1), inputs.dense], 1)
 
 

@@ -167,7 +167,7 @@ class Histories:
             np.empty(starts[-1], np.int64), np.empty(starts[-1], np.int32), np.empty(starts[-1], np.uint8), starts
         )
         for part in self.stretches(entities):
-            here, there = (_ranges(begin, lengths[part.which]) for begin in (starts[part.which], part.first))
+            here, there = (ranges(begin, lengths[part.which]) for begin in (starts[part.which], part.first))
             for into, flat in zip((log.time, log.item, log.flags), part.flat, strict=True):
                 into[here] = flat[there]
         return log
@@ -194,7 +194,7 @@ class Histories:
             self._row[entities[moved]] = self._shelves[number].rows(len(moved))
         self._shelf[entities], self._length[entities] = shelf, lengths
         for part in self.stretches(entities):
-            here, there = (_ranges(b, lengths[part.which]) for b in (log.starts[part.which], part.first))
+            here, there = (ranges(b, lengths[part.which]) for b in (log.starts[part.which], part.first))
             for flat, new in zip(part.flat, (log.time, log.item, log.flags), strict=True):
                 flat[there] = new[here]
 
@@ -221,7 +221,7 @@ class Histories:
                 self._shelves[number].free.extend(self._row[gone].tolist())
 
 
-def _ranges(begin: IntArray, lengths: IntArray) -> IntArray:
+def ranges(begin: IntArray, lengths: IntArray) -> IntArray:
     """The numbers ``begin[j], ..., begin[j] + lengths[j] - 1`` of each ``j``, one after another."""
     ends = np.cumsum(lengths)
     return np.repeat(begin - ends + lengths, lengths) + np.arange(ends[-1] if len(ends) else 0)
@@ -232,7 +232,7 @@ def _differ(one: Log, other: Log) -> Any:
     sizes = np.diff(one.starts)
     differ = sizes != np.diff(other.starts)
     same = np.flatnonzero(~differ)
-    here, there = (_ranges(log.starts[same], sizes[same]) for log in (one, other))
+    here, there = (ranges(log.starts[same], sizes[same]) for log in (one, other))
     unlike = (
         (one.time[here] != other.time[there])
         | (one.item[here] != other.item[there])

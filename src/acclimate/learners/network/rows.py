@@ -44,7 +44,7 @@ def read_rows(
         ColumnError: a column's type does not go with a feature's kind.
         RowError: a weight, an offset or a feature is beyond what can be computed with.
     """
-    store = _Store(events.memory_limit)
+    store = RowStore(events.memory_limit)
     for piece, grown in _pieces(events, layout, features, label):
         store.add(piece)
         layout = grown
@@ -63,31 +63,37 @@ def _pieces(
     events: Events, layout: Layout | None, features: tuple[str, ...], label: str
 ) -> Iterator[tuple[NetworkRows, Layout]]:
     """The rows whose label is known piece by piece, and the layout with the names up to then."""
-    for table in read_tables(events, _columns(events, features, label), label):
+    for table in read_tables(events, columns_read(events, features, label), label):
         layout = layout or Layout.first(features, table, events.schema)
         read, layout = layout.read(table, events.schema, grow=True)
         piece = NetworkRows(read, *columns_of(table, events.schema, label))
-        _check(piece, layout)
+        check_rows(piece, layout)
         yield piece, layout
 
 
 def rows_by_piece(events: Events, layout: Layout) -> Iterator[NetworkRows]:
     """The rows piece by piece, their labels unread; names that are not known stay so."""
-    for table in read_tables(events, _columns(events, layout.features, None), None):
+    for table in read_tables(events, columns_read(events, layout.features, None), None):
         read, _ = layout.read(table, events.schema, grow=False)
         rows = NetworkRows(read, *columns_of(table, events.schema, None))
-        _check(rows, layout)
+        check_rows(rows, layout)
         yield rows
 
 
-def _columns(events: Events, features: tuple[str, ...], label: str | None) -> list[str]:
+def columns_read(events: Events, features: tuple[str, ...], label: str | None) -> list[str]:
+    """The columns of the events that a network reads."""
     schema = events.schema
     named = [schema.time.column, label, schema.weight, schema.offset]
     wanted = [*named, *(column for name in features for column in schema.feature_columns(name))]
     return list(dict.fromkeys(column for column in wanted if column is not None))
 
 
-def _check(rows: NetworkRows, layout: Layout) -> None:
+def check_rows(rows: NetworkRows, layout: Layout) -> None:
+    """Ask that nothing in rows is beyond what can be computed with.
+
+    Raises:
+        RowError: a weight, an offset or a feature is.
+    """
     check_size("weight", rows.weight, rows.time)
     check_size("offset", rows.offset, rows.time)
     check_numbers(layout.dense, rows.read.dense, rows.time)
@@ -130,19 +136,20 @@ class _Column:
             return np.memmap(self.file, self.dtype, "r", shape=self.shape)
 
 
-class _Store:
-    """Rows that are read piece by piece; beyond half of the limit they go to files."""
+class RowStore:
+    """Rows that are read piece by piece; beyond half of the limit, in bytes, they go to files."""
 
     def __init__(self, limit: int | None) -> None:
         self.limit, self.bytes, self.cells = limit, 0, 0
-        self.columns = {name: _Column() for name in ("dense", "cell", "value", "starts", *_OF_ROWS)}
+        self.columns = {name: _Column() for name in ("dense", "cell", "value", "starts", *OF_ROWS)}
 
     def add(self, piece: NetworkRows) -> None:
+        """Rows that come after those so far."""
         read = piece.read
         starts = read.starts[:-1] + self.cells
         self.cells += len(read.cell)
         parts = {"dense": read.dense, "cell": read.cell, "value": read.value, "starts": starts}
-        for name, part in {**parts, **{name: getattr(piece, name) for name in _OF_ROWS}}.items():
+        for name, part in {**parts, **{name: getattr(piece, name) for name in OF_ROWS}}.items():
             self.columns[name].add(part)
             self.bytes += part.nbytes
         if self.limit is not None and self.bytes > self.limit // 2:
@@ -150,10 +157,11 @@ class _Store:
                 column.spill()
 
     def rows(self) -> NetworkRows:
+        """All of them; nothing is added any more."""
         self.columns["starts"].add(np.array([self.cells]))
         arrays = {name: column.array() for name, column in self.columns.items()}
         read = FieldRows(*(arrays[name] for name in ("dense", "cell", "value", "starts")))
-        return NetworkRows(read, *(arrays[name] for name in _OF_ROWS))
+        return NetworkRows(read, *(arrays[name] for name in OF_ROWS))
 
 
-_OF_ROWS = ("label", "weight", "offset", "time")
+OF_ROWS = ("label", "weight", "offset", "time")

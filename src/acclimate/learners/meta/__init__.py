@@ -1,0 +1,1 @@
+"""What a meta ranker is made of."""

@@ -1,0 +1,125 @@
+"""A fit of a meta ranker, and the meta embeddings of rows that see all that is earlier."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from acclimate.arrays import IntArray
+from acclimate.artifacts import Events
+from acclimate.config import MetaRankerParameters
+from acclimate.extras import import_module
+from acclimate.learners.encoder.rows import Numbered
+from acclimate.learners.meta.buffer import Supports
+from acclimate.learners.meta.rows import MetaReader
+from acclimate.learners.meta.state import Embeddings, MetaState, space_of
+from acclimate.learners.meta.tasks import Timeline, newest
+from acclimate.learners.network.rows import OF_ROWS, NetworkRows, RowStore
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """Rows, and the meta embeddings of their entities ``(n, s)``, a block each."""
+
+    rows: NetworkRows
+    vectors: list[NDArray[np.float32]]
+
+
+def fitted(
+    parameters: MetaRankerParameters, events: Events, checkpoint: Path | None
+) -> tuple[MetaState, Any, int]:
+    """A meta ranker of these events alone, its entities not adapted yet; how the training went, and the rows.
+
+    Raises:
+        DataError: no row has a label.
+        ConfigError: the schema lacks what is declared, or there is no such ranker.
+        ModelError: the training ran away.
+        MissingExtraError: torch is not installed.
+    """
+    network = import_module("acclimate.learners.meta.network")
+    label, blocks = events.schema.label(parameters.label), parameters.blocks
+    ids = tuple(Numbered(name) for name in blocks)
+    reader = MetaReader.declared(parameters.feature_names(), blocks, events.schema, ids)
+    rows, codes, layout = reader.everything(events, label)
+    scale = _scale(rows)
+    kept = None
+    if checkpoint is not None:
+        kept = network.Checkpoint(checkpoint, _key(parameters, events, rows, codes))
+    weights, done = network.trained(parameters, layout, rows, codes, scale=scale, checkpoint=kept)
+    if kept is not None:
+        kept.clear()
+    supports = Supports(len(layout.fields), [block.support for block in blocks.values()])
+    masks = [newest(code, block.support) for code, block in zip(codes, blocks.values(), strict=True)]
+    needed = np.flatnonzero(np.any(masks, axis=0))
+    supports.learn(rows.at(needed), [code[needed] for code in codes])
+    state = MetaState(
+        label=label,
+        contract=events.schema.content(),
+        cut=int(rows.time[-1]),
+        space=space_of(parameters, events.schema, weights),
+        layout=layout,
+        scale=scale,
+        weights=weights,
+        ids=ids,
+        embeddings=tuple(Embeddings(block.size) for block in blocks.values()),
+        supports=supports,
+    )
+    return state, done, len(rows)
+
+
+def refresher_of(parameters: MetaRankerParameters, state: MetaState) -> Any:
+    """What adapts entities and scores rows by these weights."""
+    network = import_module("acclimate.learners.meta.network")
+    return network.Refresher(parameters, state.layout, state.scale, state.weights)
+
+
+def embedded_along(
+    parameters: MetaRankerParameters, state: MetaState, reader: MetaReader, events: Events
+) -> Iterator[Embedded]:
+    """All rows, each with meta embeddings that are adapted on all that is strictly earlier."""
+    pieces = [piece for piece, _ in reader.pieces(events, state.layout, state.label)]
+    if not pieces:
+        return
+    store, supports, refresher = RowStore(events.memory_limit), state.supports, refresher_of(parameters, state)
+    for one in (supports.buffer.rows(), *(piece.rows for piece in pieces)):
+        store.add(one)
+    rows = store.rows()
+    kept, new = supports.buffer.count, np.arange(supports.buffer.count, len(rows))
+    vectors = refresher.plain(rows.at(new))
+    for number, block in enumerate(parameters.blocks.values()):
+        code, before = _codes(reader, number, pieces), supports.histories[number]
+        log = before.log(np.arange(before.entities))
+        numbers = np.concatenate([log.item.astype(np.int64), new])
+        timeline = Timeline(np.concatenate([log.entity, code]), rows.time[numbers])
+        asked = np.flatnonzero(numbers >= kept)
+        tasks = timeline.each(asked, block.support).renumbered(numbers)
+        vectors[number] = refresher.embeddings(number, tasks, rows.at)
+    yield Embedded(rows.at(new), vectors)
+
+
+def _codes(reader: MetaReader, block: int, pieces: list[Any]) -> IntArray:
+    """Whose each row is; those that are not known get numbers beyond."""
+    known = reader.known[block].copied()
+    return np.concatenate([known.admit(piece.keys[block].ids)[piece.keys[block].code] for piece in pieces])
+
+
+def _scale(rows: NetworkRows) -> NDArray[np.float32]:
+    """Mean and spread of each dense column ``(2, k)``, by weight; a constant one has the spread 1."""
+    share = rows.weight / max(rows.weight.sum(), 1e-300)
+    centre = share @ rows.read.dense
+    spread = np.sqrt(share @ (rows.read.dense - centre) ** 2)
+    spread[~(spread > 1e-6 * np.abs(centre))] = 1.0
+    return np.stack([centre, spread]).astype(np.float32)
+
+
+def _key(parameters: MetaRankerParameters, events: Events, rows: NetworkRows, codes: list[IntArray]) -> str:
+    """What a checkpoint belongs to: these parameters, these rows."""
+    digest = hashlib.sha256(repr((parameters, events.schema.content())).encode())
+    read = rows.read
+    for column in (read.dense, read.cell, read.value, read.starts, *(getattr(rows, n) for n in OF_ROWS), *codes):
+        digest.update(np.ascontiguousarray(column).data)
+    return digest.hexdigest()

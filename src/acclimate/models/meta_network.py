@@ -1,0 +1,233 @@
+"""A ranker whose vectors of entities come from small networks, each adapted by gradient steps (LiMAML).
+
+Wang et al., arXiv 2403.00803. A **meta block** reads the features ``u`` of an entity and gives its meta embedding
+``e``; the **global block** reads the meta embeddings and everything else of a row. The inner loop moves the meta
+block alone, on the entity's own rows; the outer loop moves both.
+
+No entity ever gets weights of its own. A block reads one vector of an entity, so the gradient of a layer
+``z = W a + b`` is of rank one, ``delta a'``, and the layer after ``K`` steps of rates ``R`` (of each weight) is ::
+
+    (W - sum_k R * delta_k a_k') a = W a - sum_k delta_k * (R (a_k * a))
+    (W - sum_k R * delta_k a_k')' d = W'd - sum_k a_k * (R' (delta_k * d))
+
+with ``*`` by element: products with matrices that all entities share. So a thousand tasks cost a few matrix
+products, and memory is that of their activations.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from acclimate.models.rankers import Inputs
+
+Gradient = Callable[[Tensor], Tensor]
+"""From the meta embeddings ``(T, s)`` of tasks to the gradients of their support losses."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """An inner step of ``T`` tasks: of each layer the gradient ``(T, out)``, and what it read ``(T, in)``."""
+
+    deltas: Sequence[Tensor]
+    read: Sequence[Tensor]
+
+
+@dataclass(frozen=True)
+class Support:
+    """Support rows of tasks: ``inputs`` of ``n`` rows, the vectors of the other blocks, whose ``task`` each is.
+
+    ``label``, ``weight`` and ``offset`` are ``(n,)``. ``vectors`` has one ``(n, s)`` for each block; that of the
+    block which is adapted is not read.
+    """
+
+    inputs: Inputs
+    vectors: Sequence[Tensor]
+    task: Tensor
+    label: Tensor
+    weight: Tensor
+    offset: Tensor
+
+
+class MetaBlock(nn.Module):
+    """Layers from the features of an entity to its meta embedding, and how fast each moves in an inner step."""
+
+    def __init__(self, read: int, hidden: Sequence[int], size: int, rate: float, rates: str) -> None:
+        super().__init__()
+        widths = [read, *hidden, size]
+        pairs = list(pairwise(widths))
+        self.layers = nn.ModuleList(nn.Linear(before, after) for before, after in pairs)
+        shapes = [((after, before), (after,)) if rates == "per-parameter" else ((), ()) for before, after in pairs]
+        self.rates = nn.ParameterList(torch.full(shape, rate) for both in shapes for shape in both)
+        self.rates.requires_grad_(rates != "fixed")
+
+    def forward(self, u: Tensor, steps: Sequence[Step] = ()) -> list[Tensor]:
+        """What each layer reads of features ``(T, read)`` after some steps, then the embeddings ``(T, s)``."""
+        read = [u]
+        for number, layer in enumerate(self.layers):
+            rate, bias_rate = self.rates[2 * number], self.rates[2 * number + 1]
+            z = layer(read[-1])
+            for step in steps:
+                z = z - step.deltas[number] * (_products(rate, step.read[number] * read[-1]) + bias_rate)
+            read.append(z if number == len(self.layers) - 1 else torch.relu(z))
+        return read
+
+    def backward(self, gradient: Tensor, read: Sequence[Tensor], steps: Sequence[Step]) -> Step:
+        """The next step: gradients of the layers as they are after ``steps``, from that of the embeddings."""
+        deltas = [gradient]
+        for number in range(len(self.layers) - 1, 0, -1):
+            rate = self.rates[2 * number]
+            back = deltas[-1] @ self._weight(number)
+            for step in steps:
+                back = back - step.read[number] * _back(rate, step.deltas[number] * deltas[-1])
+            deltas.append(back * (read[number] > 0))
+        return Step(deltas[::-1], list(read[:-1]))
+
+    def _weight(self, number: int) -> Tensor:
+        layer: Any = self.layers[number]
+        return layer.weight
+
+    def adapted(self, u: Tensor, gradient: Gradient, steps: int, *, second_order: bool) -> Tensor:
+        """The meta embeddings ``(T, s)`` after inner steps down the ``gradient``.
+
+        In the first order the steps are constants: the outer gradient passes them by.
+        """
+        taken = list[Step]()
+        read = self(u)
+        for _ in range(steps):
+            step = self.backward(gradient(read[-1]), read, taken)
+            if not second_order:
+                step = Step([d.detach() for d in step.deltas], [a.detach() for a in step.read])
+            taken.append(step)
+            read = self(u, taken)
+        return read[-1]
+
+
+def _products(rate: Tensor, x: Tensor) -> Tensor:
+    """``x R'`` ``(T, out)``, of a rate that all weights share ``(T, 1)``."""
+    return rate * x.sum(1, keepdim=True) if rate.ndim == 0 else x @ rate.T
+
+
+def _back(rate: Tensor, x: Tensor) -> Tensor:
+    """``x R`` ``(T, in)``, of a rate that all weights share ``(T, 1)``."""
+    return rate * x.sum(1, keepdim=True) if rate.ndim == 0 else x @ rate
+
+
+class Amortised(nn.Module):
+    """A block that reads its support rows by a network in place of inner steps (as TaNP, Lin et al. 2021).
+
+    The sum over rows of what they say, divided by their number and ``prior_rows`` more, is read with the features.
+    """
+
+    def __init__(self, read: int, of_row: int, hidden: Sequence[int], size: int) -> None:
+        super().__init__()
+        width = hidden[0] if hidden else size
+        self.of_row = nn.Sequential(nn.Linear(of_row + 1, width), nn.ReLU(), nn.Linear(width, width))
+        widths = [read + width + 1, *hidden, size]
+        layers = list[nn.Module]()
+        for before, after in pairwise(widths):
+            layers += [nn.Linear(before, after), nn.ReLU()]
+        self.layers = nn.Sequential(*layers[:-1])
+        self.width = width
+
+    def forward(self, u: Tensor) -> list[Tensor]:
+        """The embeddings of tasks without support rows."""
+        return [self.layers(torch.cat([u, u.new_zeros(len(u), self.width + 1)], 1))]
+
+    def adapted(self, u: Tensor, rows: Tensor, support: Support, prior_rows: float) -> Tensor:
+        """The meta embeddings ``(T, s)``, by what support rows are ``(n, of_row)``."""
+        said = self.of_row(torch.cat([rows, support.label[:, None] - 0.5], 1)) * support.weight[:, None]
+        share = 1.0 / (_per_task(support.weight, support.task, len(u)) + prior_rows).clamp_min(1e-9)
+        total = u.new_zeros(len(u), self.width).index_add(0, support.task, said) * share[:, None]
+        rest = 1.0 - prior_rows * share  # 0 without rows, 1 with many
+        return self.layers(torch.cat([u, total, rest[:, None]], 1))
+
+
+@dataclass(frozen=True)
+class Places:
+    """Which columns of numbers and which fields a block reads, and how its entities adapt, in how many steps."""
+
+    dense: Tensor
+    fields: Tensor
+    adaptation: str = "none"
+    steps: int = 0
+
+
+class MetaNetwork(nn.Module):
+    """Meta blocks and a global block, a ranker that reads meta embeddings as more numbers."""
+
+    def __init__(
+        self,
+        ranker: nn.Module,
+        reads: Places,
+        blocks: Sequence[nn.Module],
+        places: Sequence[Places],
+        prior_rows: float,
+    ) -> None:
+        super().__init__()
+        self.ranker, self.blocks = ranker, nn.ModuleList(blocks)
+        self.reads, self.places, self.prior_rows = reads, places, prior_rows
+
+    def features(self, block: int, inputs: Inputs) -> Tensor:
+        """What a block reads of rows ``(n, read)``."""
+        return _flat(inputs, self.places[block])
+
+    def plain(self, inputs: Inputs) -> list[Tensor]:
+        """The meta embeddings of each row's entities ``(n, s)``, a block each, as they are before any step."""
+        return [block(self.features(number, inputs))[-1] for number, block in enumerate(self.blocks)]
+
+    def forward(self, inputs: Inputs, vectors: Sequence[Tensor]) -> Tensor:
+        """Logits ``(n,)`` of rows with meta embeddings ``(n, s)``, a block each."""
+        return self.ranker(self.read_by_ranker(inputs, vectors))
+
+    def read_by_ranker(self, inputs: Inputs, vectors: Sequence[Tensor]) -> Inputs:
+        """What the global block reads of rows: meta embeddings are its last numbers."""
+        reads = self.reads
+        dense = torch.cat([inputs.dense[:, reads.dense], *vectors], 1)
+        return Inputs(dense, inputs.wide[:, reads.fields], inputs.embedded[:, reads.fields])
+
+    def rows_of(self, support: Support, tasks: int) -> Tensor:
+        """What the sum over a task's rows is divided by ``(T,)``: their weight, and the prior's rows."""
+        return (_per_task(support.weight, support.task, tasks) + self.prior_rows).clamp_min(1e-9)
+
+    def adapted(self, block: int, u: Tensor, support: Support, *, second_order: bool) -> Tensor:
+        """The meta embeddings of a block ``(T, s)``, for tasks of features ``u``, adapted on their support."""
+        how, module = self.places[block], self._block(block)
+        if how.adaptation == "none" or not len(support.task):
+            return module(u)[-1]
+        if how.adaptation == "amortised":
+            others = [v for number, v in enumerate(support.vectors) if number != block]
+            rows = torch.cat([_flat(support.inputs, self.reads), *others], 1)
+            return module.adapted(u, rows, support, self.prior_rows)
+
+        def gradient(e: Tensor) -> Tensor:
+            return self.support_gradient(block, e, support, create_graph=second_order)
+
+        return module.adapted(u, gradient, how.steps, second_order=second_order)
+
+    def _block(self, block: int) -> Any:
+        return self.blocks[block]
+
+    def support_gradient(self, block: int, e: Tensor, support: Support, *, create_graph: bool) -> Tensor:
+        """The gradient ``(T, s)`` of the support losses at the embeddings of tasks; the global block is frozen."""
+        with torch.enable_grad():
+            at = e if create_graph and e.requires_grad else e.detach().requires_grad_()
+            vectors = [*support.vectors]
+            vectors[block] = at[support.task]
+            logits = self(support.inputs, vectors) + support.offset
+            losses = functional.binary_cross_entropy_with_logits(logits, support.label, reduction="none")
+            loss = (losses * support.weight / self.rows_of(support, len(e))[support.task]).sum()
+            return torch.autograd.grad(loss, at, create_graph=create_graph)[0]
+
+
+def _flat(inputs: Inputs, places: Places) -> Tensor:
+    return torch.cat([inputs.dense[:, places.dense], inputs.embedded[:, places.fields].flatten(1)], 1)
+
+
+def _per_task(values: Tensor, task: Tensor, tasks: int) -> Tensor:
+    """The sum of values of rows ``(n,)`` by their tasks, ``(T,)``."""
+    return values.new_zeros(tasks).index_add(0, task, values)
