@@ -19,6 +19,8 @@ from acclimate.config import (
     GLMixParameters,
     GlobalRateParameters,
     ItemVectors,
+    MetaBlock,
+    MetaRankerParameters,
     RandomEffect,
     RateParameters,
     Regime,
@@ -236,6 +238,7 @@ def test_two_effects_of_one_entity_by_role_and_by_column() -> None:
 ARGUMENTS: dict[type[Any], Mapping[str, Any]] = {
     RateParameters: {"entity": "user"},
     SequentialLaplaceParameters: {"features": ("user",)},
+    MetaRankerParameters: {"features": ("price",), "blocks": {"user": MetaBlock(entity="user")}},
     UserEncoderParameters: {"entity": "user", "item": "video", "items": {"content": ItemVectors(("tags",))}},
     StackParameters: {"learner": GLMixParameters(fixed=["likes"]), "members": {"likes": RateParameters("user")}},
 }
@@ -276,6 +279,7 @@ def test_kinds_are_distinct_and_others_are_refused() -> None:
         "global-rate",
         "rate",
         "sequential-laplace",
+        "meta-ranker",
         "user-encoder",
         "stack",
     ]

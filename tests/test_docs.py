@@ -138,12 +138,21 @@ def tables_of_learners() -> dict[str, dict[str, str]]:
     """By heading, "learners" among them: the keys in the tables below it, and their defaults as written."""
     text = (GUIDE / "project-file.md").read_text(encoding="utf-8")
     section = text.partition("\n## learners\n")[2].partition("\n## ")[0]
-    parts = re.split(r"^### (.+)$", section, flags=re.MULTILINE)
+    parts = re.split(r"^####? (.+)$", section, flags=re.MULTILINE)
     tables = dict(zip(["learners", *parts[1::2]], parts[::2], strict=True))
     return {
         heading: {key: default for key, default, _ in re.findall(r"^\| `(\w+)` \| (.+?) \| (.+) \|$", part, re.M)}
         for heading, part in tables.items()
     }
+
+
+def test_a_meta_block_has_a_part_of_the_guide() -> None:
+    described = tables_of_learners()["A meta block"]
+    for field in fields(ac.MetaBlock):
+        default = list(field.default) if isinstance(field.default, tuple) else field.default
+        written = "required" if default is MISSING else default or "none"
+        assert described.pop(field.name).strip("`") == str(written)
+    assert not described
 
 
 @pytest.mark.parametrize("record", LEARNERS)
@@ -173,19 +182,20 @@ def test_every_kind_of_learner_has_a_part_of_the_guide(record: Any) -> None:
 def test_the_kinds_of_learners_are_listed() -> None:
     text = (GUIDE / "project-file.md").read_text(encoding="utf-8")
     kinds = [class_of(record).kind for record in LEARNERS]
-    assert list(tables_of_learners()) == [
+    assert [heading for heading in tables_of_learners() if " " not in heading] == [
         "learners",
         "glmix",
         "rate",
         "global-rate",
         "sequential-laplace",
+        "meta-ranker",
         "user-encoder",
         "stack",
     ]
     assert sorted(re.findall(r"^\| `([\w-]+)` \| [^|]+ \|$", text, re.MULTILINE)) == sorted(kinds)
     (row,) = re.findall(r"^\| `kind` \| required \| (.*) \|$", text, re.MULTILINE)
     assert re.findall(r"`([\w-]+)`", row) == [
-        *("glmix", "rate", "global-rate", "sequential-laplace", "user-encoder", "stack")
+        *("glmix", "rate", "global-rate", "sequential-laplace", "meta-ranker", "user-encoder", "stack")
     ]
 
 

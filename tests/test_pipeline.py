@@ -35,6 +35,7 @@ from acclimate.evaluate import Arm
 from acclimate.events.kuairand import kuairand
 from acclimate.events.movielens import movielens
 from acclimate.learners.glmix import GLMix
+from acclimate.learners.meta_ranker import MetaRanker
 from acclimate.learners.rates import GlobalRate, Rate
 from acclimate.learners.sequential_laplace import SequentialLaplace
 from acclimate.learners.stack import Stack
@@ -105,6 +106,11 @@ KINDS: dict[str, tuple[str, type[Any]]] = {
     "sequential-laplace": (
         "learners={net: {kind: sequential-laplace, features: [surface, topics, duration], hidden: [8]}}",
         SequentialLaplace,
+    ),
+    "meta-ranker": (
+        "learners={meta: {kind: meta-ranker, features: [surface, topics, duration], hidden: [8], embedding: 4, "
+        "blocks: {user: {entity: user, size: 3, hidden: [4]}}, training: {epochs: 1, batch: 512}}}",
+        MetaRanker,
     ),
     "user-encoder": (
         "learners={vector: {kind: user-encoder, entity: user, item: item, items: {alike: {size: 3}}, size: 4, "

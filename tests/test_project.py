@@ -18,6 +18,8 @@ from acclimate.config import (
     GLMixParameters,
     GlobalRateParameters,
     ItemVectors,
+    MetaBlock,
+    MetaRankerParameters,
     RandomEffect,
     RateParameters,
     Schema,
@@ -94,11 +96,25 @@ learners:
     training:
       {epochs: 4, update_epochs: 3, batch: 64, rate: 0.01, update_rate: 0.02, holdout: 0.2, patience: 2, seed: 5,
        device: cpu, mixed_precision: true}
+  meta:
+    kind: meta-ranker
+    label: like
+    features: [tags, length]
+    blocks:
+      user: {entity: user, features: [length], hidden: [8], size: 4, adaptation: amortised, steps: 2, support: 9}
+    ranker: mlp
+    order: first
+    rates: fixed
+    rate: 0.2
+    prior_rows: 3
+    thinned: 0.4
+    weighting: entities
+    training: {epochs: 2}
   vector:
     kind: user-encoder
     entity: user
     item: item
-    items: {content: {features: [tags, length], size: 16}, together: {behaviour: liked}}
+    items: {content: {features: [tags, length], size: 16}, together: {behaviour: liked, shift: 2}}
     behaviours: {seen: null, liked: like}
     windows: [1d, 7d]
     decay: exponential
@@ -232,12 +248,35 @@ def test_every_key_arrives(tmp_path: Path) -> None:
                     mixed_precision=True,
                 ),
             ),
+            "meta": MetaRankerParameters(
+                label="like",
+                features=("tags", "length"),
+                blocks={
+                    "user": MetaBlock(
+                        entity="user",
+                        features=("length",),
+                        hidden=(8,),
+                        size=4,
+                        adaptation="amortised",
+                        steps=2,
+                        support=9,
+                    )
+                },
+                ranker="mlp",
+                order="first",
+                rates="fixed",
+                rate=0.2,
+                prior_rows=3.0,
+                thinned=0.4,
+                weighting="entities",
+                training=Training(epochs=2),
+            ),
             "vector": UserEncoderParameters(
                 entity="user",
                 item="item",
                 items={
                     "content": ItemVectors(("tags", "length"), size=16),
-                    "together": ItemVectors(behaviour="liked"),
+                    "together": ItemVectors(behaviour="liked", shift=2.0),
                 },
                 behaviours={"seen": None, "liked": "like"},
                 windows=("1d", "7d"),
@@ -294,6 +333,7 @@ def test_the_full_file_sets_every_key_that_there_is() -> None:
         RandomEffect,
         Training,
         ItemVectors,
+        MetaBlock,
     )
     known = {f.name for record in (*records, ReplaySection, ArmSection, EventsSection) for f in fields(record)}
     assert known - {"schema"} - written == set()
@@ -385,6 +425,16 @@ KINDS = {
     "global-rate": ("", GlobalRateParameters()),
     "rate": ("entity: item_id", RateParameters("item_id")),
     "sequential-laplace": ("features: a", SequentialLaplaceParameters(features="a")),
+    "meta-ranker": (
+        "features: a, blocks: {user: {entity: user_id, steps: 2}, both: {entity: [user_id, item_id]}}",
+        MetaRankerParameters(
+            features="a",
+            blocks={
+                "user": MetaBlock(entity="user_id", steps=2),
+                "both": MetaBlock(entity=("user_id", "item_id")),
+            },
+        ),
+    ),
     "user-encoder": (
         "entity: user_id, item: item_id, items: {like: {behaviour: y}}, behaviours: [y]",
         UserEncoderParameters(
@@ -569,6 +619,8 @@ SECTIONS: dict[str, tuple[type, set[str]]] = {
     "learners.items": (RateParameters, set()),
     "learners.net": (SequentialLaplaceParameters, set()),
     "learners.net.training": (Training, set()),
+    "learners.meta": (MetaRankerParameters, set()),
+    "learners.meta.blocks.user": (MetaBlock, set()),
     "learners.vector": (UserEncoderParameters, set()),
     "learners.vector.items.like": (ItemVectors, set()),
     "learners.vector.training": (Training, set()),
@@ -592,6 +644,7 @@ def test_the_names_there_are_are_told_for_every_section(file: Path, section: str
         "learners.all.kind=global-rate",
         "learners.items={kind: rate, entity: item_id}",
         "learners.net={kind: sequential-laplace, features: a, training: {seed: 1}}",
+        "learners.meta={kind: meta-ranker, features: a, blocks: {user: {entity: user_id}}}",
         "learners.vector={kind: user-encoder, entity: user_id, item: item_id, training: {seed: 1}}",
         "learners.vector.items={like: {size: 4}}",
         "learners.both={kind: stack, learner: {kind: glmix, fixed: a}}",
@@ -612,7 +665,7 @@ def test_the_names_there_are_are_told_for_an_arm(file: Path) -> None:
 def test_all_records_that_a_file_holds_were_tried() -> None:
     tried = {record for record, _ in SECTIONS.values()} | {ArmSection}
     assert set(LEARNERS) <= tried
-    assert len(tried) == 17
+    assert len(tried) == 19
 
 
 @pytest.mark.parametrize(
@@ -649,8 +702,8 @@ def test_all_records_that_a_file_holds_were_tried() -> None:
         ),
         (
             "learners.ranker.kind=tree",
-            "learners.ranker.kind: no kind 'tree' of learner (there are: glmix, global-rate, rate, "
-            "sequential-laplace, stack, user-encoder)",
+            "learners.ranker.kind: no kind 'tree' of learner (there are: glmix, global-rate, "
+            "meta-ranker, rate, sequential-laplace, stack, user-encoder)",
         ),
         ("learners.ranker.kind={a}", "learners.ranker.kind: no kind '{'a': None}' of learner"),
         ("learners.second.fixed=[a]", "learners.second.kind: is missing"),

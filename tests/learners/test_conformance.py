@@ -13,6 +13,11 @@ NAMES_MATTER = {
     "the_names_of_entities_do_not_matter": "an id is a name here, and a name's vector starts at noise of its own",
     "ids_may_be_text": "the same entities under other names start at other vectors",
 }
+SUPPORTS = {
+    "the_names_of_entities_do_not_matter": "how much of its support a task sees is drawn in the order of ids",
+    "ids_may_be_text": "the order of ids is another one as text",
+    "a_row_of_weight_two_is_the_row_twice": "a support is of so many rows, whatever they weigh",
+}
 ON_BOTH_SIDES = {
     "one_row_is_enough": "members need a row before the end of the warm-up, the one on top one after it"
 }
@@ -67,6 +72,43 @@ EXAMPLES = (
         ),
         tolerance=1e-4,
         exceptions=NAMES_MATTER,
+    ),
+    Example(
+        "meta",
+        lambda: ac.MetaRanker(
+            features=["genre", "tags", "price"],
+            blocks={
+                "user": ac.MetaBlock(entity="user", hidden=[4], size=3, steps=2, support=500),
+                "video": ac.MetaBlock(entity="video", features=["genre", "tags"], hidden=[], size=2, support=500),
+            },
+            embedding=3,
+            hidden=[6],
+            ridge=0.01,
+            embedding_ridge=0.1,
+            training=ac.Training(epochs=15, batch=32, rate=0.02, update_rate=0.02, patience=15),
+        ),
+        tolerance=1e-4,
+        exceptions={name: SUPPORTS[name] for name in (*list(SUPPORTS)[:1], *list(SUPPORTS)[2:])},
+    ),
+    Example(
+        "meta-of-combinations",
+        lambda: ac.MetaRanker(
+            features=["genre", "price"],
+            blocks={
+                "user": ac.MetaBlock(entity="user", adaptation="amortised", size=2, support=500),
+                "both": ac.MetaBlock(entity=["user", "video"], size=2, support=500),
+            },
+            ranker="deepfm",
+            embedding=2,
+            hidden=[4],
+            weighting="entities",
+            ridge=0.05,
+            embedding_ridge=0.5,
+            training=ac.Training(epochs=8, batch=32, rate=0.02, update_rate=0.02, patience=8),
+        ),
+        tolerance=1e-4,
+        exceptions=SUPPORTS
+        | {"the_order_of_rows_does_not_matter": "of one instant, rows that come last are newest"},
     ),
     Example("global", ac.GlobalRate),
     Example("by-user", lambda: ac.Rate("user", prior_rows=5.0)),

@@ -50,8 +50,8 @@ def network(
     with torch.no_grad():  # layers that start at nothing would hide what goes through them
         for weight in made.ranker.parameters():
             weight += 0.1 * torch.randn(weight.shape, dtype=torch.float64)
-        for rate in first.rates if adaptation == "gradient" else ():
-            rate *= 1.0 + 0.5 * torch.rand(rate.shape, dtype=torch.float64)
+        for rate in first.log_rates if adaptation == "gradient" else ():
+            rate += torch.rand(rate.shape, dtype=torch.float64)
     return made
 
 
@@ -82,11 +82,10 @@ def one_by_one(made: Any, *, steps: int, second_order: bool) -> Tensor:
     """The field's own loop: copies of the block's weights, moved by what autograd says of each task's rows."""
     block, (features, rows, task, columns) = made.blocks[0], tasks()
     u = made.features(0, features)
-    layers = {name: w for name, w in block.named_parameters() if not name.startswith("rates")}
+    layers = {name: w for name, w in block.named_parameters() if not name.startswith("log_rates")}
     rates = {}
     for number in range(len(block.layers)):
-        rates[f"layers.{number}.weight"] = block.rates[2 * number]
-        rates[f"layers.{number}.bias"] = block.rates[2 * number + 1]
+        rates[f"layers.{number}.weight"], rates[f"layers.{number}.bias"] = block.rates(number)
     embeddings = []
     for t in range(TASKS):
         own = torch.nonzero(task == t)[:, 0]
@@ -135,13 +134,13 @@ def test_embeddings_and_outer_gradients_are_those_of_a_loop(
     assert_allclose(fast.detach(), slow.detach(), atol=1e-12)
     expected = gradients_of(made, outer(made, slow))
     actual = gradients_of(made, outer(made, fast))
-    assert any(name.startswith("blocks.0.rates") for name in actual) == (rates != "fixed")
+    assert any(name.startswith("blocks.0.log_rates") for name in actual) == (rates != "fixed")
     for name, gradient in expected.items():
         assert_allclose(actual[name], gradient, atol=1e-12, err_msg=name)
     assert float(actual["blocks.0.layers.0.weight"].abs().max()) > 1e-6
 
 
-@pytest.mark.parametrize("name", ["blocks.0.layers.0.weight", "blocks.0.rates.0", "ranker.head.weight"])
+@pytest.mark.parametrize("name", ["blocks.0.layers.0.weight", "blocks.0.log_rates.0", "ranker.head.weight"])
 def test_second_order_gradients_are_finite_differences(name: str) -> None:
     made = network(ranker="mlp", steps=2)
     gradient = gradients_of(made, outer(made, batched(made, second_order=True)))[name]

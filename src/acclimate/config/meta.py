@@ -77,7 +77,7 @@ class MetaRankerParameters:
     label: str | None = None
     order: Literal["first", "second"] = "second"
     rates: Literal["fixed", "learned", "per-parameter"] = "learned"
-    rate: Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)] = 0.1
+    rate: Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)] = 1.0
     prior_rows: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)] = 5.0
     thinned: Annotated[float, Field(ge=0, le=1)] = 0.5
     weighting: Literal["rows", "entities"] = "rows"

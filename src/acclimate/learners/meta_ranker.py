@@ -17,11 +17,14 @@ from acclimate.config import MetaRankerParameters
 from acclimate.errors import ConfigError, nearest
 from acclimate.learners.base import Fitted, Packed, declared_by
 from acclimate.learners.encoder.rows import Numbered
-from acclimate.learners.meta.learning import Embedded, embedded_along, fitted, refresher_of
+from acclimate.learners.meta.learning import Embedded, check_parity, embedded_along, fitted, refresher_of
 from acclimate.learners.meta.rows import MetaReader
 from acclimate.learners.meta.state import MetaState, packed, unpacked
 from acclimate.models.scoring import sigmoid
 from acclimate.storage import Stored
+
+_LARGEST = 36.0
+"""A logit is at most this far from 0: beyond, no double would tell its probability from 0 or 1."""
 
 
 @dataclass(frozen=True)
@@ -207,10 +210,12 @@ class MetaRanker(Fitted[MetaState]):
 
     def _probabilities(self, embedded: Iterable[Embedded]) -> FloatArray:
         refresher = refresher_of(self.parameters, self._fitted())
-        parts = [sigmoid(refresher.logits(one.rows, one.vectors)) for one in embedded]
+        logits = (refresher.logits(one.rows, one.vectors) for one in embedded)
+        parts = [sigmoid(np.clip(z, -_LARGEST, _LARGEST)) for z in logits]
         return np.concatenate([np.zeros(0), *parts])
 
     def _packed(self, state: MetaState) -> Packed:
+        check_parity(self.parameters, state)
         return packed(state)
 
     def _unpack(self, stored: Stored, known: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ with ``*`` by element: products with matrices that all entities share. So a thou
 products, and memory is that of their activations.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -61,15 +62,19 @@ class MetaBlock(nn.Module):
         widths = [read, *hidden, size]
         pairs = list(pairwise(widths))
         self.layers = nn.ModuleList(nn.Linear(before, after) for before, after in pairs)
-        shapes = [((after, before), (after,)) if rates == "per-parameter" else ((), ()) for before, after in pairs]
-        self.rates = nn.ParameterList(torch.full(shape, rate) for both in shapes for shape in both)
-        self.rates.requires_grad_(rates != "fixed")
+        shapes = [
+            ((after, before), (after,)) if rates == "per-parameter" else ((1, 1), (1,)) for before, after in pairs
+        ]
+        self.has_many_rates = rates == "per-parameter"
+        start = math.log(rate)  # a rate is e to the power of what is learned: a step is never uphill
+        self.log_rates = nn.ParameterList(torch.full(shape, start) for both in shapes for shape in both)
+        self.log_rates.requires_grad_(rates != "fixed")
 
     def forward(self, u: Tensor, steps: Sequence[Step] = ()) -> list[Tensor]:
         """What each layer reads of features ``(T, read)`` after some steps, then the embeddings ``(T, s)``."""
         read = [u]
         for number, layer in enumerate(self.layers):
-            rate, bias_rate = self.rates[2 * number], self.rates[2 * number + 1]
+            rate, bias_rate = self.rates(number)
             z = layer(read[-1])
             for step in steps:
                 z = z - step.deltas[number] * (_products(rate, step.read[number] * read[-1]) + bias_rate)
@@ -80,12 +85,17 @@ class MetaBlock(nn.Module):
         """The next step: gradients of the layers as they are after ``steps``, from that of the embeddings."""
         deltas = [gradient]
         for number in range(len(self.layers) - 1, 0, -1):
-            rate = self.rates[2 * number]
+            rate, _ = self.rates(number)
             back = deltas[-1] @ self._weight(number)
             for step in steps:
                 back = back - step.read[number] * _back(rate, step.deltas[number] * deltas[-1])
             deltas.append(back * (read[number] > 0))
         return Step(deltas[::-1], list(read[:-1]))
+
+    def rates(self, number: int) -> tuple[Tensor, Tensor]:
+        """The inner rates of a layer's weights and biases: one, or one each."""
+        rates: Any = self.log_rates
+        return rates[2 * number].exp(), rates[2 * number + 1].exp()
 
     def _weight(self, number: int) -> Tensor:
         layer: Any = self.layers[number]
@@ -109,12 +119,12 @@ class MetaBlock(nn.Module):
 
 def _products(rate: Tensor, x: Tensor) -> Tensor:
     """``x R'`` ``(T, out)``, of a rate that all weights share ``(T, 1)``."""
-    return rate * x.sum(1, keepdim=True) if rate.ndim == 0 else x @ rate.T
+    return rate * x.sum(1, keepdim=True) if rate.numel() == 1 else x @ rate.T
 
 
 def _back(rate: Tensor, x: Tensor) -> Tensor:
     """``x R`` ``(T, in)``, of a rate that all weights share ``(T, 1)``."""
-    return rate * x.sum(1, keepdim=True) if rate.ndim == 0 else x @ rate
+    return rate * x.sum(1, keepdim=True) if rate.numel() == 1 else x @ rate
 
 
 class Amortised(nn.Module):

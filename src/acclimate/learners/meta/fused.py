@@ -35,7 +35,8 @@ class Fused:
         first, *rest = _linear(ranker.layers) or [None]
         if first is None:
             return None
-        layers, rates = _linear(blocks[number].layers), list(blocks[number].rates)
+        layers = _linear(blocks[number].layers)
+        rates = [blocks[number].rates(layer) for layer in range(len(layers))]
         sizes = [_linear(block.layers)[-1].out_features for block in blocks]
         # What the ranker reads ends with the embeddings, so that those of a block have a place from the end.
         begin, end = -sum(sizes[number:]), -sum(sizes[number + 1 :]) or None
@@ -45,7 +46,13 @@ class Fused:
         return Fused(
             network,
             number,
-            Block(*_dense(layers), _flat(rates[::2]), _flat(rates[1::2]), rates[0].ndim > 0, _widths(layers)),
+            Block(
+                *_dense(layers),
+                _flat([rate for rate, _ in rates]),
+                _flat([rate for _, rate in rates]),
+                blocks[number].has_many_rates,
+                _widths(layers),
+            ),
             Above(
                 first.weight[:, begin:end].contiguous().numpy(),
                 straight,

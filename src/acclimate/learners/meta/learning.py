@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from acclimate.arrays import IntArray
 from acclimate.artifacts import Events
 from acclimate.config import MetaRankerParameters
+from acclimate.errors import ModelError
 from acclimate.extras import import_module
 from acclimate.learners.encoder.rows import Numbered
 from acclimate.learners.meta.buffer import Supports
@@ -19,6 +20,12 @@ from acclimate.learners.meta.rows import MetaReader
 from acclimate.learners.meta.state import Embeddings, MetaState, space_of
 from acclimate.learners.meta.tasks import Timeline, newest
 from acclimate.learners.network.rows import OF_ROWS, NetworkRows, RowStore
+
+_SAMPLED = 64
+"""Entities of a block whose meta embeddings are made again before a save."""
+
+_PARITY = 1e-4
+"""What they may be away, and of their largest number: single precision, summed in another order."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +52,13 @@ def fitted(
     ids = tuple(Numbered(name) for name in blocks)
     reader = MetaReader.declared(parameters.feature_names(), blocks, events.schema, ids)
     rows, codes, layout = reader.everything(events, label)
+    # Tasks draw their chance in the order of ids: that in which rows of one instant come says nothing.
+    by_id = [np.argsort(np.argsort(known.index.ids()))[code] for known, code in zip(ids, codes, strict=True)]
     scale = _scale(rows)
     kept = None
     if checkpoint is not None:
         kept = network.Checkpoint(checkpoint, _key(parameters, events, rows, codes))
-    weights, done = network.trained(parameters, layout, rows, codes, scale=scale, checkpoint=kept)
+    weights, done = network.trained(parameters, layout, rows, by_id, scale=scale, checkpoint=kept)
     if kept is not None:
         kept.clear()
     supports = Supports(len(layout.fields), [block.support for block in blocks.values()])
@@ -75,6 +84,28 @@ def refresher_of(parameters: MetaRankerParameters, state: MetaState) -> Any:
     """What adapts entities and scores rows by these weights."""
     network = import_module("acclimate.learners.meta.network")
     return network.Refresher(parameters, state.layout, state.scale, state.weights)
+
+
+def check_parity(parameters: MetaRankerParameters, state: MetaState) -> None:
+    """Ask that stored meta embeddings are what the training's own path makes of the entities' supports.
+
+    Raises:
+        ModelError: of a sample of the entities of a block some are not.
+    """
+    refresher = refresher_of(parameters, state)
+    for number, (name, stored) in enumerate(zip(parameters.blocks, state.embeddings, strict=True)):
+        sample = np.unique(np.linspace(0, stored.entities - 1, _SAMPLED).astype(np.int64))
+        tasks = state.supports.tasks(number, sample)
+        anew = refresher.embeddings(number, tasks, state.supports.rows_at, by_torch=True)
+        away = np.abs(anew - stored.values[sample]).max(axis=1)
+        differ = np.flatnonzero(away > _PARITY * (1.0 + np.abs(anew).max(axis=1)))
+        if len(differ):
+            worst = sample[differ[np.argmax(away[differ])]]
+            raise ModelError(
+                f"meta embeddings of '{name}' are not those of their supports: {len(differ)} of {len(sample)} looked "
+                f"at, {state.ids[number].index.ids()[worst]} by {away.max():.2g}",
+                hint="adapt them anew with these weights: fit, or load what was saved before",
+            )
 
 
 def embedded_along(

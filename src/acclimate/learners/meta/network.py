@@ -1,5 +1,6 @@
 """The torch half of a meta ranker: its network, how it is trained on tasks, and how entities are adapted."""
 
+import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +24,7 @@ from acclimate.learners.network.rows import NetworkRows
 from acclimate.learners.network.training import Trained, device_of, train
 from acclimate.models.meta_network import Amortised, MetaBlock, MetaNetwork, Places, Support
 from acclimate.models.rankers import Inputs, Sizes, make_ranker
+from acclimate.models.scoring import noise
 from acclimate.together import processes
 
 TABLE = "table"
@@ -179,13 +181,13 @@ class _Outer:
         return losses, weight
 
     def _penalty(self) -> Tensor:
-        """``1/2 w'P w`` of all weights, of which inner rates are none."""
-        p, table = self.parameters, self.weights[TABLE]
-        squares = sum(
-            w.square().sum() for name, w in self.weights.items() if ".rates." not in name and name != TABLE
-        )
-        names = p.ridge * table[:, 0].square().sum() + p.embedding_ridge * table[:, 1:].square().sum()
-        return 0.5 * (p.ridge * squares + names)
+        """``1/2 w'P w`` of all weights; inner rates are held to where they started, by their logarithm."""
+        p, start = self.parameters, math.log(self.parameters.rate)
+        total = p.embedding_ridge * self.weights[TABLE][:, 1:].square().sum()
+        for name, weight in self.weights.items():
+            free = weight[:, 0] if name == TABLE else weight - start if "log_rates" in name else weight
+            total = total + p.ridge * free.square().sum()
+        return 0.5 * total
 
 
 def trained(
@@ -225,10 +227,16 @@ def trained(
 
 
 def _first_table(parameters: MetaRankerParameters, layout: Layout) -> Tensor:
-    chance = torch.Generator().manual_seed(parameters.training.seed)
-    table = _SPREAD * torch.randn(len(layout.index), 1 + parameters.embedding, generator=chance)
-    table[:, 0] = 0.0
-    return table
+    """Weights of names at nothing, and vectors at noise that is each name's own."""
+    names = np.array(layout.index.names, np.dtypes.StringDType())
+    vectors = _SPREAD * noise(names, [parameters.training.seed], parameters.embedding)
+    return torch.from_numpy(np.hstack([np.zeros((len(names), 1)), vectors])).float()
+
+
+def shapes_of(parameters: MetaRankerParameters, layout: Layout) -> dict[str, tuple[int, ...]]:
+    """The shapes of all weights by name."""
+    shapes = {name: tuple(weight.shape) for name, weight in network_of(parameters, layout).named_parameters()}
+    return shapes | {TABLE: (len(layout.index), 1 + parameters.embedding)}
 
 
 def _reading(scale: NDArray[np.float32], layout: Layout, device: torch.device) -> Reading:

@@ -1,6 +1,7 @@
 """What a meta ranker knows: shared weights, of each entity its newest rows and meta embedding; on disk too."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 
 from acclimate.arrays import IntArray
 from acclimate.config import MetaRankerParameters, Schema
+from acclimate.extras import import_module
 from acclimate.features import FieldRows, Layout, ids_as
 from acclimate.learners.base import Packed
 from acclimate.learners.encoder.histories import Log
@@ -100,8 +102,7 @@ def unpacked(stored: Stored, parameters: MetaRankerParameters, known: dict[str, 
     arrays, blocks = stored.arrays, parameters.blocks
     layout = Layout.restored(stored.manifest["layout"], stored.tables["names"])
     supports = Supports(len(layout.fields), [block.support for block in blocks.values()])
-    read = FieldRows(*(arrays[f"rows.{name}"] for name in ("dense", "cell", "value", "starts")))
-    rows = NetworkRows(read, *(arrays[f"rows.{name}"] for name in OF_ROWS))
+    rows = _rows(arrays, layout)
     supports.buffer.add(rows)
     ids, embeddings = list[Numbered](), list[Embeddings]()
     for number, ((name, block), kind) in enumerate(zip(blocks.items(), stored.manifest["kinds"], strict=True)):
@@ -111,13 +112,14 @@ def unpacked(stored: Stored, parameters: MetaRankerParameters, known: dict[str, 
         embeddings.append(Embeddings(block.size))
         embeddings[-1].put(entities, _of_shape(arrays[f"embeddings.{number}"], (len(entities), block.size)))
         time, item, starts = (arrays[f"support.{number}.{part}"] for part in _OF_SUPPORT)
-        if len(starts) != len(entities) + 1 or (len(item) and item.max() >= len(rows)):
-            raise ValueError(f"the supports of '{name}' are none of its {len(entities):,} entities")
+        _check_cuts(starts, len(entities), len(item))
+        _of_shape(time, item.shape)
+        if len(item) and item.max() >= len(rows):
+            raise ValueError(f"supports of '{name}' are of rows beyond {len(rows):,}")
         supports.histories[number].grow(len(entities))
         supports.histories[number].put(entities, Log(time, item, np.zeros(len(item), np.uint8), starts))
-    weights = {
-        name.removeprefix("weights."): array for name, array in arrays.items() if name.startswith("weights.")
-    }
+    shapes = import_module("acclimate.learners.meta.network").shapes_of(parameters, layout)
+    weights = {name: _of_shape(arrays[f"weights.{name}"], shape) for name, shape in shapes.items()}
     scale = _of_shape(arrays["scale"], (2, len(layout.dense)))
     return MetaState(
         **known,
@@ -128,6 +130,26 @@ def unpacked(stored: Stored, parameters: MetaRankerParameters, known: dict[str, 
         embeddings=tuple(embeddings),
         supports=supports,
     )
+
+
+def _rows(arrays: Mapping[str, NDArray[Any]], layout: Layout) -> NetworkRows:
+    """The rows of the buffer; starts say how many."""
+    dense, cell, value, starts = (arrays[f"rows.{name}"] for name in ("dense", "cell", "value", "starts"))
+    count = len(arrays["rows.time"])
+    _of_shape(dense, (count, len(layout.dense)))
+    _check_cuts(starts, count * len(layout.fields), len(cell))
+    _of_shape(value, cell.shape)
+    if len(cell) and cell.max() >= len(layout.index):
+        raise ValueError(f"rows have names beyond the {len(layout.index):,} there are")
+    columns = (_of_shape(arrays[f"rows.{name}"], (count,)) for name in OF_ROWS)
+    return NetworkRows(FieldRows(dense, cell, value, starts), *columns)
+
+
+def _check_cuts(starts: NDArray[Any], parts: int, total: int) -> None:
+    """Ask that so many parts begin where the ones before end, the first at 0 and the last ending at the total."""
+    _of_shape(starts, (parts + 1,))
+    if starts[0] != 0 or starts[-1] != total or (np.diff(starts) < 0).any():
+        raise ValueError(f"{parts:,} parts are none of {total:,}")
 
 
 def _of_shape(array: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
