@@ -123,7 +123,13 @@ class MetaRanker(Fitted[MetaState]):
     def predict_along(self, events: Events) -> FloatArray:
         """The same ``(n,)`` for a service that learns each event as it comes: rows see all that is earlier.
 
-        What is at the same instant is not earlier. Nothing is changed.
+        What is at the same instant is not earlier, and rows of unknown label, which get a probability too, are
+        learned by none. A row before the last event learned sees of what is kept that which is earlier than it.
+        Nothing is changed.
+
+        Raises:
+            NotFittedError: there was no fit.
+            MismatchError: the events have another schema, or ids of another type.
         """
         state = self._fitted(events.schema)
         return self._probabilities(embedded_along(self.parameters, state, self._reader(events), events))

@@ -102,8 +102,8 @@ def check_parity(parameters: MetaRankerParameters, state: MetaState) -> None:
         if len(differ):
             worst = sample[differ[np.argmax(away[differ])]]
             raise ModelError(
-                f"meta embeddings of '{name}' are not those of their supports: {len(differ)} of {len(sample)} looked "
-                f"at, {state.ids[number].index.ids()[worst]} by {away.max():.2g}",
+                f"meta embeddings of '{name}' are not those of their supports: {len(differ)} of {len(sample)} "
+                f"looked at, {state.ids[number].index.ids()[worst]} by {away.max():.2g}",
                 hint="adapt them anew with these weights: fit, or load what was saved before",
             )
 
@@ -111,10 +111,8 @@ def check_parity(parameters: MetaRankerParameters, state: MetaState) -> None:
 def embedded_along(
     parameters: MetaRankerParameters, state: MetaState, reader: MetaReader, events: Events
 ) -> Iterator[Embedded]:
-    """All rows, each with meta embeddings that are adapted on all that is strictly earlier."""
-    pieces = [piece for piece, _ in reader.pieces(events, state.layout, state.label)]
-    if not pieces:
-        return
+    """All rows, each with meta embeddings that are adapted on all that is strictly earlier, of a known label."""
+    pieces = [piece for piece, _ in reader.pieces(events, state.layout, state.label, unknown=True)]
     store, supports, refresher = RowStore(events.memory_limit), state.supports, refresher_of(parameters, state)
     for one in (supports.buffer.rows(), *(piece.rows for piece in pieces)):
         store.add(one)
@@ -125,7 +123,8 @@ def embedded_along(
         code, before = _codes(reader, number, pieces), supports.histories[number]
         log = before.log(np.arange(before.entities))
         numbers = np.concatenate([log.item.astype(np.int64), new])
-        timeline = Timeline(np.concatenate([log.entity, code]), rows.time[numbers])
+        known = ~np.isnan(rows.label[numbers])
+        timeline = Timeline(np.concatenate([log.entity, code]), rows.time[numbers], known)
         asked = np.flatnonzero(numbers >= kept)
         tasks = timeline.each(asked, block.support).renumbered(numbers)
         vectors[number] = refresher.embeddings(number, tasks, rows.at)

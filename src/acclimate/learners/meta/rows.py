@@ -58,9 +58,17 @@ class MetaReader:
         return MetaReader(features, entities, known)
 
     def pieces(
-        self, events: Events, layout: Layout | None, label: str | None, *, grow: bool = False
+        self,
+        events: Events,
+        layout: Layout | None,
+        label: str | None,
+        *,
+        grow: bool = False,
+        unknown: bool = False,
     ) -> Iterator[tuple[MetaPiece, Layout]]:
-        """Rows in the order of time, with a ``label`` those whose label is known; the layout grows if asked.
+        """Rows in the order of time; the layout grows if asked.
+
+        With a ``label`` those whose label is known, or all of them, NaN where it is ``unknown``.
 
         Raises:
             ColumnError: a column's type does not go with a feature's kind.
@@ -68,7 +76,7 @@ class MetaReader:
             RowError: a weight, an offset or a feature is beyond what can be computed with.
         """
         columns = [*columns_read(events, self.features, label), *(c for key in self.entities for c in key)]
-        for table in read_tables(events, list(dict.fromkeys(columns)), label):
+        for table in read_tables(events, list(dict.fromkeys(columns)), None if unknown else label):
             layout = layout or Layout.first(self.features, table, events.schema)
             read, layout = layout.read(table, events.schema, grow=grow)
             rows = NetworkRows(read, *columns_of(table, events.schema, label))

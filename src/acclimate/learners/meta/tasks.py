@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from acclimate.arrays import IntArray
+from acclimate.arrays import BoolArray, IntArray
 from acclimate.learners.encoder.histories import ranges
 
 
@@ -34,19 +34,24 @@ class Tasks:
 
 
 class Timeline:
-    """Rows by entity and time: ``code`` ``(n,)`` says whose each is, ``time`` when it was."""
+    """Rows by entity and time: ``code`` ``(n,)`` says whose each is, ``time`` when it was.
 
-    def __init__(self, code: IntArray, time: IntArray) -> None:
+    Rows that are not ``known`` ``(n,)`` have tasks, and are in nobody's support: ``order`` has the others.
+    """
+
+    def __init__(self, code: IntArray, time: IntArray, known: BoolArray | None = None) -> None:
         self.code = code
-        self.order = np.lexsort((time, code))
-        self.starts = np.concatenate([[0], np.cumsum(np.bincount(code))])
+        order = np.lexsort((time, code))
+        keep = np.ones(len(code), np.bool_) if known is None else known[order]
+        self.order, count = order[keep], np.concatenate([[0], np.cumsum(keep)])
+        self.starts = count[np.concatenate([[0], np.cumsum(np.bincount(code))])]
         # How many rows of the same entity, strictly older, come before each: rows of one instant see none of it.
         first = np.ones(len(code), np.bool_)
-        sorted_code, sorted_time = code[self.order], time[self.order]
+        sorted_code, sorted_time = code[order], time[order]
         first[1:] = (sorted_code[1:] != sorted_code[:-1]) | (sorted_time[1:] != sorted_time[:-1])
         instant = np.maximum.accumulate(np.where(first, np.arange(len(code)), 0))
         self.before = np.empty(len(code), np.int64)
-        self.before[self.order] = instant - self.starts[sorted_code]
+        self.before[order] = count[instant] - self.starts[sorted_code]
 
     def at_once(self, rows: range, most: int) -> tuple[IntArray, IntArray, IntArray, IntArray]:
         """The tasks of consecutive rows of a log in the order of time, at the moment of the first of these.
