@@ -18,7 +18,7 @@ from acclimate.errors import ConfigError, nearest
 from acclimate.learners.base import Fitted, Packed, declared_by
 from acclimate.learners.encoder.rows import Numbered
 from acclimate.learners.meta.learning import Embedded, check_parity, embedded_along, fitted, refresher_of
-from acclimate.learners.meta.rows import MetaReader
+from acclimate.learners.meta.rows import MetaReader, combined
 from acclimate.learners.meta.state import MetaState, packed, unpacked
 from acclimate.models.scoring import sigmoid
 from acclimate.storage import Stored
@@ -142,6 +142,8 @@ class MetaRanker(Fitted[MetaState]):
     def vectors_of(self, block: str, ids: IdArray | list[Any]) -> FloatArray:
         """The meta embeddings of entities of a block ``(len(ids), s)``; ids that are unknown have none: NaN.
 
+        An id of a block of several entities is a tuple, one id of each, in their order.
+
         Raises:
             ConfigError: there is no such block.
             MismatchError: ids are missing, or of another type than those so far.
@@ -150,7 +152,7 @@ class MetaRanker(Fitted[MetaState]):
         if block not in self.parameters.blocks:
             raise ConfigError(f"no meta block '{block}'", hint=nearest(block, self.parameters.blocks))
         number = list(self.parameters.blocks).index(block)
-        places = state.ids[number].numbers(ids)
+        places = state.ids[number].numbers(combined(block, self.parameters.blocks[block].entity, ids))
         return np.where((places >= 0)[:, None], state.embeddings[number].values[places], np.nan)
 
     @property

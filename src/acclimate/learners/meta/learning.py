@@ -16,7 +16,7 @@ from acclimate.errors import ModelError
 from acclimate.extras import import_module
 from acclimate.learners.encoder.rows import Numbered
 from acclimate.learners.meta.buffer import Supports
-from acclimate.learners.meta.rows import MetaReader
+from acclimate.learners.meta.rows import MetaReader, shown
 from acclimate.learners.meta.state import Embeddings, MetaState, space_of
 from acclimate.learners.meta.tasks import Timeline, newest
 from acclimate.learners.network.rows import OF_ROWS, NetworkRows, RowStore
@@ -103,7 +103,7 @@ def check_parity(parameters: MetaRankerParameters, state: MetaState) -> None:
             worst = sample[differ[np.argmax(away[differ])]]
             raise ModelError(
                 f"meta embeddings of '{name}' are not those of their supports: {len(differ)} of {len(sample)} "
-                f"looked at, {state.ids[number].index.ids()[worst]} by {away.max():.2g}",
+                f"looked at, {shown(state.ids[number].index.ids()[worst])} by {away.max():.2g}",
                 hint="adapt them anew with these weights: fit, or load what was saved before",
             )
 

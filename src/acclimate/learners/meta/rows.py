@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from acclimate.arrays import ArrowArray, IdArray, IntArray
 from acclimate.artifacts import Events
 from acclimate.config import MetaBlock, Schema
-from acclimate.errors import DataError
+from acclimate.errors import DataError, MismatchError
 from acclimate.features import Layout
 from acclimate.learners.batch import columns_of, read_tables
 from acclimate.learners.encoder.rows import Numbered
@@ -109,6 +109,28 @@ class MetaReader:
     def numbers(self, piece: MetaPiece) -> list[IntArray]:
         """The same, -1 where an entity is not known."""
         return [known.index.numbers(key.ids)[key.code] for known, key in zip(self.known, piece.keys, strict=True)]
+
+
+def combined(name: str, parts: Sequence[str], ids: IdArray | Sequence[Any]) -> IdArray | Sequence[Any]:
+    """Ids of a block as they are kept: those of a combination of entities, one of each of its ``parts``, as text.
+
+    Raises:
+        MismatchError: an id of a combination has not as many parts.
+    """
+    if len(parts) == 1:
+        return ids
+    for id in ids:
+        if not isinstance(id, Sequence | np.ndarray) or isinstance(id, str) or len(id) != len(parts):
+            raise MismatchError(
+                f"an id of '{name}' is of {len(parts)} parts: {', '.join(parts)}; got {id!r}",
+                hint=f"give tuples ({', '.join(parts)})",
+            )
+    return [_BETWEEN.join(map(str, id)) for id in ids]
+
+
+def shown(id: Any) -> str:
+    """An id as it is told; of a combination its parts."""
+    return ", ".join(str(id).split(_BETWEEN))
 
 
 def _key(table: pa.Table, columns: Sequence[str]) -> ArrowArray:
