@@ -151,10 +151,11 @@ class Amortised(nn.Module):
     def adapted(self, u: Tensor, rows: Tensor, support: Support, prior_rows: float) -> Tensor:
         """The meta embeddings ``(T, s)``, by what support rows are ``(n, of_row)``."""
         said = self.of_row(torch.cat([rows, support.label[:, None] - 0.5], 1)) * support.weight[:, None]
-        share = 1.0 / (_per_task(support.weight, support.task, len(u)) + prior_rows).clamp_min(1e-9)
+        weight = _per_task(support.weight, support.task, len(u))
+        share = 1.0 / (weight + prior_rows).clamp_min(1e-9)
         total = u.new_zeros(len(u), self.width).index_add(0, support.task, said) * share[:, None]
-        rest = 1.0 - prior_rows * share  # 0 without rows, 1 with many
-        return self.layers(torch.cat([u, total, rest[:, None]], 1))
+        known = weight * share  # 0 without rows, 1 with many
+        return self.layers(torch.cat([u, total, known[:, None]], 1))
 
 
 @dataclass(frozen=True)
