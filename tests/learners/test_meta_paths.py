@@ -144,28 +144,3 @@ def test_a_combination_is_asked_for_by_its_ids() -> None:
 def test_a_block_that_there_is_not_is_told() -> None:
     with pytest.raises(ac.errors.ConfigError, match=r"no meta block 'usr' .*user"):
         FITTED["capped"].vectors_of("usr", [1])
-
-
-# --- below another learner --------------------------------------------------------------------------------------
-
-
-def test_side_by_side_its_meta_embeddings_are_features_of_another() -> None:
-    stack = ac.Stack(ac.GLMix(fixed=["price", "meta"]), {"meta": ranker()}, warm_up=0.5, every="1d")
-    stack.fit(events(FIRST))
-    names = [name for name, *_ in stack.weights()]
-    assert len([name for name in names if name.startswith("meta")]) == 3 + 2 + 2
-    new = events(log(40, seed=3, users=9))
-    member = stack.members["meta"]
-    assert member.vectors(new).shape == (40, member.size)
-    noted = stack._below.noted(new).table(["meta"])["meta"].to_pylist()
-    assert_allclose(np.array(noted), member.vectors(new), rtol=0, atol=1e-6)
-    space, before = member.space, stack.predict(new)
-    stack.update(new)
-    assert stack.members["meta"].space == space
-    assert np.abs(stack.predict(new) - before).max() > 0
-
-
-def test_as_an_offset_it_is_a_known_part_of_the_logit() -> None:
-    stack = ac.Stack(ac.GLMix(fixed=["price"], offset="meta"), {"meta": ranker()}, warm_up=0.5, every="1d")
-    p = stack.fit(events(FIRST)).predict(events(log(40, seed=3)))
-    assert ((p > 0) & (p < 1)).all()

@@ -23,6 +23,7 @@ from sample_meta import (
 )
 
 import acclimate as ac
+from acclimate.learners import batch
 
 FIRST = log(150, seed=1)
 FITTED = {"capped": ranker().fit(events(FIRST)), "all": ranker(blocks=LARGE).fit(events(FIRST))}
@@ -35,6 +36,13 @@ def times(asked: ac.Events) -> Any:
 
 def shifted(columns: dict[str, Any], by: int) -> dict[str, Any]:
     return {**columns, "time": [time + by for time in columns["time"]]}
+
+
+def in_parts_of(rows: int, method: Any, asked: ac.Events) -> Any:
+    """What a method says of events that are read so many rows at a time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batch, "_PIECE_ROWS", rows)
+        return method(in_pieces(asked, rows))
 
 
 def assert_same(actual: ac.MetaRanker, expected: ac.MetaRanker, *, atol: float = 1e-5) -> None:
@@ -56,8 +64,8 @@ def test_along_events_each_row_gets_what_an_update_with_all_earlier_ones_would_g
     case: str, seed: int, pieces: int
 ) -> None:
     """Users, items and countries that nobody knew are among them, and rows of unknown label."""
-    asked = in_pieces(events(shifted(log(30, seed=seed, users=8, items=7, days=1), 4 * DAY)), pieces)
-    time, along = times(asked), FITTED[case].predict_along(asked)
+    asked = events(shifted(log(30, seed=seed, users=8, items=7, days=1), 4 * DAY))
+    time, along = times(asked), in_parts_of(pieces, FITTED[case].predict_along, asked)
     assert along.shape == time.shape
     for moment in np.unique(time).tolist():
         learned = copy.deepcopy(FITTED[case]).update(asked.before(moment))
@@ -115,7 +123,7 @@ def test_along_events_changes_nothing(case: str) -> None:
 def test_in_pieces_late_or_all_at_once(case: str, data: st.DataObject) -> None:
     new = distinct_times(log(data.draw(st.integers(1, 40)), seed=data.draw(st.integers(0, 999)), users=9, items=8))
     at_once, in_parts = copy.deepcopy(FITTED[case]), copy.deepcopy(FITTED[case])
-    at_once.update(in_pieces(events(new), data.draw(st.integers(1, 40))))
+    in_parts_of(data.draw(st.integers(1, 40)), at_once.update, events(new))
     order = np.random.default_rng(data.draw(st.integers(0, 999))).permutation(len(new["time"]))
     for part in np.array_split(order, data.draw(st.integers(1, 5))):
         if len(part):
@@ -127,6 +135,12 @@ def test_in_pieces_late_or_all_at_once(case: str, data: st.DataObject) -> None:
 def test_a_fit_keeps_what_updates_with_the_same_events_would() -> None:
     model = FITTED["capped"]
     assert_same(emptied(model).update(events(FIRST)), model)
+    asked = events(log(40, seed=3, users=9))
+    for rows in (1, 7, 39):
+        assert_allclose(in_parts_of(rows, model.predict, asked), model.predict(asked), rtol=0, atol=1e-6)
+    in_parts = in_parts_of(7, ranker().fit, events(FIRST))  # sums are rounded otherwise
+    assert_same(in_parts, model, atol=1e-5)
+    assert_allclose(in_parts.predict(asked), model.predict(asked), rtol=0, atol=1e-5)
 
 
 def test_entities_with_new_events_alone_change() -> None:

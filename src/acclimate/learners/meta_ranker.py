@@ -118,7 +118,8 @@ class MetaRanker(Fitted[MetaState]):
             NotFittedError: there was no fit.
             MismatchError: the events have another schema, or ids of another type.
         """
-        return self._probabilities(self._embedded(events))
+        refresher = refresher_of(self.parameters, self._fitted(events.schema))
+        return _probabilities(refresher, self._embedded(events, refresher))
 
     def predict_along(self, events: Events) -> FloatArray:
         """The same ``(n,)`` for a service that learns each event as it comes: rows see all that is earlier.
@@ -132,11 +133,13 @@ class MetaRanker(Fitted[MetaState]):
             MismatchError: the events have another schema, or ids of another type.
         """
         state = self._fitted(events.schema)
-        return self._probabilities(embedded_along(self.parameters, state, self._reader(events), events))
+        refresher = refresher_of(self.parameters, state)
+        return _probabilities(refresher, embedded_along(refresher, state, self._reader(events), events))
 
     def vectors(self, events: Events) -> FloatArray:
         """The meta embeddings of each row's entities, side by side, as known before these events ``(n, size)``."""
-        parts = [np.hstack(one.vectors) for one in self._embedded(events)]
+        refresher = refresher_of(self.parameters, self._fitted(events.schema))
+        parts = [np.hstack(one.vectors) for one in self._embedded(events, refresher)]
         return np.concatenate([np.zeros((0, self.size)), *parts])
 
     def vectors_of(self, block: str, ids: IdArray | list[Any]) -> FloatArray:
@@ -206,21 +209,14 @@ class MetaRanker(Fitted[MetaState]):
         known = self.state.ids if self.state else [Numbered(name) for name in blocks]
         return MetaReader.declared(self.parameters.feature_names(), blocks, events.schema, known)
 
-    def _embedded(self, events: Events) -> Iterator[Embedded]:
+    def _embedded(self, events: Events, refresher: Any) -> Iterator[Embedded]:
         """Rows piece by piece with the meta embeddings that their entities have."""
         state, reader = self._fitted(events.schema), self._reader(events)
-        refresher = refresher_of(self.parameters, state)
         for piece, _ in reader.pieces(events, state.layout, None):
             vectors = refresher.plain(piece.rows)
             for plain, stored, numbers in zip(vectors, state.embeddings, reader.numbers(piece), strict=True):
                 plain[numbers >= 0] = stored.values[numbers[numbers >= 0]]
             yield Embedded(piece.rows, vectors)
-
-    def _probabilities(self, embedded: Iterable[Embedded]) -> FloatArray:
-        refresher = refresher_of(self.parameters, self._fitted())
-        logits = (refresher.logits(one.rows, one.vectors) for one in embedded)
-        parts = [sigmoid(np.clip(z, -_LARGEST, _LARGEST)) for z in logits]
-        return np.concatenate([np.zeros(0), *parts])
 
     def _packed(self, state: MetaState) -> Packed:
         check_parity(self.parameters, state)
@@ -228,3 +224,10 @@ class MetaRanker(Fitted[MetaState]):
 
     def _unpack(self, stored: Stored, known: dict[str, Any]) -> None:
         self.state = unpacked(stored, self.parameters, known)
+
+
+def _probabilities(refresher: Any, embedded: Iterable[Embedded]) -> FloatArray:
+    """Of all rows, ``(n,)``."""
+    logits = (refresher.logits(one.rows, one.vectors) for one in embedded)
+    parts = [sigmoid(np.clip(z, -_LARGEST, _LARGEST)) for z in logits]
+    return np.concatenate([np.zeros(0), *parts])

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -108,27 +109,27 @@ def check_parity(parameters: MetaRankerParameters, state: MetaState) -> None:
             )
 
 
-def embedded_along(
-    parameters: MetaRankerParameters, state: MetaState, reader: MetaReader, events: Events
-) -> Iterator[Embedded]:
+def embedded_along(refresher: Any, state: MetaState, reader: MetaReader, events: Events) -> Iterator[Embedded]:
     """All rows, each with meta embeddings that are adapted on all that is strictly earlier, of a known label."""
     pieces = [piece for piece, _ in reader.pieces(events, state.layout, state.label, unknown=True)]
-    store, supports, refresher = RowStore(events.memory_limit), state.supports, refresher_of(parameters, state)
+    store, supports = RowStore(events.memory_limit), state.supports
     for one in (supports.buffer.rows(), *(piece.rows for piece in pieces)):
         store.add(one)
     rows = store.rows()
     kept, new = supports.buffer.count, np.arange(supports.buffer.count, len(rows))
-    vectors = refresher.plain(rows.at(new))
-    for number, block in enumerate(parameters.blocks.values()):
-        code, before = _codes(reader, number, pieces), supports.histories[number]
+    vectors = list[NDArray[np.float32]]()
+    for number, before in enumerate(supports.histories):
+        code = _codes(reader, number, pieces)
         log = before.log(np.arange(before.entities))
         numbers = np.concatenate([log.item.astype(np.int64), new])
         known = ~np.isnan(rows.label[numbers])
         timeline = Timeline(np.concatenate([log.entity, code]), rows.time[numbers], known)
         asked = np.flatnonzero(numbers >= kept)
-        tasks = timeline.each(asked, block.support).renumbered(numbers)
-        vectors[number] = refresher.embeddings(number, tasks, rows.at)
-    yield Embedded(rows.at(new), vectors)
+        tasks = timeline.each(asked, before.most).renumbered(numbers)
+        vectors.append(refresher.embeddings(number, tasks, rows.at))
+    ends = np.cumsum([0, *(len(piece.rows) for piece in pieces)])
+    for piece, (begin, end) in zip(pieces, pairwise(ends.tolist()), strict=True):
+        yield Embedded(piece.rows, [part[begin:end] for part in vectors])
 
 
 def _codes(reader: MetaReader, block: int, pieces: list[Any]) -> IntArray:
