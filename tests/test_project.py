@@ -100,6 +100,7 @@ learners:
     kind: meta-ranker
     label: like
     features: [tags, length]
+    offset:
     blocks:
       user: {entity: user, features: [length], hidden: [8], size: 4, adaptation: amortised, steps: 2, support: 9}
     ranker: mlp

@@ -54,6 +54,7 @@ class MetaRankerParameters:
         crosses: cross layers of ``dcn-v2``.
         dropout: share of hidden units that are left out of each step.
         label: the label to predict; the schema's first without.
+        offset: name of a learner whose logit is a known part of this one's, as in :class:`acclimate.GLMix`.
         order: gradients of the outer step: ``second`` sees through the inner steps, ``first`` takes them as given.
         rates: inner rates: ``fixed``, ``learned`` for each layer, or ``per-parameter`` (Meta-SGD).
         rate: the inner rate, where it is learned at first.
@@ -75,6 +76,7 @@ class MetaRankerParameters:
     crosses: Annotated[int, Field(ge=0, le=100)] = 2
     dropout: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = 0.0
     label: str | None = None
+    offset: str | None = None
     order: Literal["first", "second"] = "second"
     rates: Literal["fixed", "learned", "per-parameter"] = "learned"
     rate: Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)] = 1.0
