@@ -61,7 +61,8 @@ class MetaRankerParameters:
         prior_rows: an inner gradient is the sum over support rows, divided by their number and so many more.
         thinned: share of the tasks of a training that see only the newest of their support rows; how many, and
             that may be none, is drawn so that its logarithm is uniform: one model serves any number of events.
-        weighting: whether all ``rows`` count the same in a training, or all ``entities``, in each batch.
+        weighting: whether all ``rows`` count the same in a batch of the training, or all ``entities`` of the
+            first block in it.
         ridge: prior precision of weights.
         embedding_ridge: prior precision of the vectors of names.
         training: how the network is trained; a batch is of consecutive rows.
