@@ -175,7 +175,7 @@ def _numeric(name: str, values: FloatArray, feature: Feature, fill: dict[str, fl
         np.concatenate([rows, gaps]),
         np.concatenate([np.zeros(len(values), np.int64), np.ones(len(gaps), np.int64)]),
         np.concatenate([np.where(missing, fill.get(name, 0.0), values), np.ones(len(gaps))]),
-        [name, _missing(name)],
+        columns_of_numbers(name, None),
     )
 
 
@@ -201,7 +201,7 @@ def _embedding(name: str, column: ArrowArray, column_name: str, settled: dict[st
         np.concatenate([np.repeat(present, size), gaps]),
         np.concatenate([np.tile(np.arange(size), len(present)), np.full(len(gaps), size)]),
         np.concatenate([values, np.ones(len(gaps))]),
-        [*columns_of_vector(name, size), _missing(name)],
+        columns_of_numbers(name, size),
     )
 
 

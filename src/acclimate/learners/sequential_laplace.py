@@ -184,17 +184,7 @@ class SequentialLaplace(Fitted[NetworkState]):
     def _key(self, rows: NetworkRows, contract: Any, names: tuple[str, ...]) -> str:
         """What a checkpoint belongs to: these parameters, these rows."""
         digest = hashlib.sha256(repr((self.parameters, contract, names)).encode())
-        read = rows.read
-        for column in (
-            read.dense,
-            read.cell,
-            read.value,
-            read.starts,
-            rows.label,
-            rows.weight,
-            rows.offset,
-            rows.time,
-        ):
+        for column in rows.columns:
             digest.update(np.ascontiguousarray(column).data)
         return digest.hexdigest()
 

@@ -20,7 +20,7 @@ from acclimate.learners.meta.buffer import Supports
 from acclimate.learners.meta.rows import MetaReader, shown
 from acclimate.learners.meta.state import Embeddings, MetaState, space_of
 from acclimate.learners.meta.tasks import Timeline, newest
-from acclimate.learners.network.rows import OF_ROWS, NetworkRows, RowStore
+from acclimate.learners.network.rows import NetworkRows, RowStore
 
 _SAMPLED = 64
 """Entities of a block whose meta embeddings are made again before a save."""
@@ -55,7 +55,7 @@ def fitted(
     rows, codes, layout = reader.everything(events, label)
     # Tasks draw their chance in the order of ids: that in which rows of one instant come says nothing.
     by_id = [np.argsort(np.argsort(known.index.ids()))[code] for known, code in zip(ids, codes, strict=True)]
-    scale = _scale(rows)
+    scale = np.stack(rows.scale())
     kept = None
     if checkpoint is not None:
         kept = network.Checkpoint(checkpoint, _key(parameters, events, rows, codes))
@@ -138,19 +138,9 @@ def _codes(reader: MetaReader, block: int, pieces: list[Any]) -> IntArray:
     return np.concatenate([known.admit(piece.keys[block].ids)[piece.keys[block].code] for piece in pieces])
 
 
-def _scale(rows: NetworkRows) -> NDArray[np.float32]:
-    """Mean and spread of each dense column ``(2, k)``, by weight; a constant one has the spread 1."""
-    share = rows.weight / max(rows.weight.sum(), 1e-300)
-    centre = share @ rows.read.dense
-    spread = np.sqrt(share @ (rows.read.dense - centre) ** 2)
-    spread[~(spread > 1e-6 * np.abs(centre))] = 1.0
-    return np.stack([centre, spread]).astype(np.float32)
-
-
 def _key(parameters: MetaRankerParameters, events: Events, rows: NetworkRows, codes: list[IntArray]) -> str:
     """What a checkpoint belongs to: these parameters, these rows."""
     digest = hashlib.sha256(repr((parameters, events.schema.content())).encode())
-    read = rows.read
-    for column in (read.dense, read.cell, read.value, read.starts, *(getattr(rows, n) for n in OF_ROWS), *codes):
+    for column in (*rows.columns, *codes):
         digest.update(np.ascontiguousarray(column).data)
     return digest.hexdigest()

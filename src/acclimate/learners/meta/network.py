@@ -3,7 +3,7 @@
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -18,7 +18,7 @@ from acclimate.features import Layout
 from acclimate.learners.meta.fused import Fused
 from acclimate.learners.meta.tasks import Tasks, Timeline, chunks, thinned
 from acclimate.learners.network.checkpoints import Checkpoint
-from acclimate.learners.network.laplace import bags, floats
+from acclimate.learners.network.laplace import Reading, floats
 from acclimate.learners.network.learning import first_held_out
 from acclimate.learners.network.rows import NetworkRows
 from acclimate.learners.network.training import Trained, device_of, train
@@ -74,24 +74,6 @@ def _places(layout: Layout, features: Sequence[str]) -> Places:
     return Places(dense, fields)
 
 
-@dataclass(frozen=True)
-class Reading:
-    """How rows become tensors: ``centre`` and ``spread`` ``(k,)`` of dense columns, how many fields there are."""
-
-    centre: Tensor
-    spread: Tensor
-    fields: int
-
-    def inputs(self, rows: NetworkRows, table: Tensor) -> Inputs:
-        """What the blocks read of some rows; ``table`` ``(V, 1 + d)`` has the weights of all names."""
-        read, device = rows.read, table.device
-        dense = (torch.from_numpy(np.ascontiguousarray(read.dense)).to(device) - self.centre) / self.spread
-        cells = torch.from_numpy(np.ascontiguousarray(read.cell)).long().to(device)
-        vectors = bags(read, cells, torch.from_numpy(np.ascontiguousarray(read.value)).to(device), table)
-        vectors = vectors.reshape(len(rows), self.fields, table.shape[1])
-        return Inputs(dense, vectors[..., 0], vectors[..., 1:])
-
-
 class Adapting:
     """A network that adapts entities and scores rows; ``rows`` says what rows of some numbers are."""
 
@@ -106,9 +88,9 @@ class Adapting:
     def read(self, block: int, tasks: Tasks, table: Tensor, *, second_order: bool) -> tuple[Tensor, Support]:
         """The features of the tasks' entities ``(T, read)``, and their support; in the first order a constant."""
         rows = self.rows(tasks.rows)
-        u = self.network.features(block, self.reading.inputs(self.rows(tasks.features), table))
+        u = self.network.features(block, _inputs(self.reading, self.rows(tasks.features), table))
         with torch.set_grad_enabled(second_order and torch.is_grad_enabled()):
-            inputs = self.reading.inputs(rows, table)
+            inputs = _inputs(self.reading, rows, table)
             vectors = self.network.plain(inputs)
         columns = (floats(column, table) for column in (rows.label, rows.weight, rows.offset))
         return u, Support(inputs, vectors, torch.from_numpy(tasks.task).to(table.device), *columns)
@@ -176,7 +158,7 @@ class _Outer:
             vectors.append(adapting.adapted(number, tasks, table, second_order=second)[place])
             if number == 0 and self.parameters.weighting == "entities":
                 weight = weight / weight.new_zeros(len(tasks)).index_add(0, place, weight)[place].clamp_min(1e-9)
-        logits = adapting.network(adapting.reading.inputs(rows, table), vectors) + floats(rows.offset, table)
+        logits = adapting.network(_inputs(adapting.reading, rows, table), vectors) + floats(rows.offset, table)
         losses = functional.binary_cross_entropy_with_logits(logits, floats(rows.label, table), reduction="none")
         return losses, weight
 
@@ -251,10 +233,10 @@ class Refresher:
         self, parameters: MetaRankerParameters, layout: Layout, scale: NDArray[np.float32], weights: Weights
     ) -> None:
         self.network = network_of(parameters, layout).eval()
-        own = {name: torch.from_numpy(w.copy()) for name, w in weights.items() if name != TABLE}
+        own = {name: torch.from_numpy(w) for name, w in weights.items() if name != TABLE}
         self.network.load_state_dict(own)
         self.network.requires_grad_(False)
-        self.table = torch.from_numpy(weights[TABLE].copy())
+        self.table = torch.from_numpy(weights[TABLE])
         self.reading = _reading(scale, layout, torch.device("cpu"))
         self.sizes = [block.size for block in parameters.blocks.values()]
         self.fused = [Fused.of_network(self.network, number) for number in range(len(self.sizes))]
@@ -278,13 +260,18 @@ class Refresher:
     def plain(self, rows: NetworkRows) -> list[NDArray[np.float32]]:
         """The meta embeddings of each row's entities as they are before any step ``(n, s)``, a block each."""
         with torch.no_grad():
-            return [vectors.numpy() for vectors in self.network.plain(self.reading.inputs(rows, self.table))]
+            return [vectors.numpy() for vectors in self.network.plain(_inputs(self.reading, rows, self.table))]
 
     def logits(self, rows: NetworkRows, vectors: Sequence[NDArray[np.float32]]) -> FloatArray:
         """Of rows with meta embeddings ``(n, s)``, a block each; with offsets, ``(n,)``."""
         with torch.no_grad():
-            inputs = self.reading.inputs(rows, self.table)
+            inputs = _inputs(self.reading, rows, self.table)
             return self.network(inputs, list(map(torch.from_numpy, vectors))).double().numpy() + rows.offset
+
+
+def _inputs(reading: Reading, rows: NetworkRows, table: Tensor) -> Inputs:
+    """What the blocks read of some rows; ``table`` ``(V, 1 + d)`` has the weights of all names."""
+    return reading.inputs(rows.read, rows.read.cell, table)
 
 
 def _parts(tasks: Tasks) -> list[Tasks]:

@@ -119,7 +119,8 @@ def unpacked(stored: Stored, parameters: MetaRankerParameters, known: dict[str, 
         supports.histories[number].grow(len(entities))
         supports.histories[number].put(entities, Log(time, item, np.zeros(len(item), np.uint8), starts))
     shapes = import_module("acclimate.learners.meta.network").shapes_of(parameters, layout)
-    weights = {name: _of_shape(arrays[f"weights.{name}"], shape) for name, shape in shapes.items()}
+    # What is read is of the file, and not to be written to.
+    weights = {name: _of_shape(arrays[f"weights.{name}"], shape).copy() for name, shape in shapes.items()}
     scale = _of_shape(arrays["scale"], (2, len(layout.dense)))
     return MetaState(
         **known,

@@ -138,6 +138,24 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class Reading:
+    """How rows become tensors: ``centre`` and ``spread`` ``(k,)`` of dense columns, how many fields there are."""
+
+    centre: Tensor
+    spread: Tensor
+    fields: int
+
+    def inputs(self, read: FieldRows, cells: NDArray[Any], table: Tensor) -> Inputs:
+        """What a network reads of some rows; ``cells`` are rows of the ``table`` ``(t, 1 + d)``."""
+        device = table.device
+        dense = (torch.from_numpy(np.ascontiguousarray(read.dense)).to(device) - self.centre) / self.spread
+        value = torch.from_numpy(np.ascontiguousarray(read.value)).to(device)
+        vectors = bags(read, torch.from_numpy(cells.astype(np.int64)).to(device), value, table)
+        vectors = vectors.reshape(len(read), self.fields, table.shape[1])
+        return Inputs(dense, vectors[..., 0], vectors[..., 1:])
+
+
+@dataclass(frozen=True)
 class Network:
     """A module and how it reads rows: ``centre`` and ``spread`` ``(k,)`` of dense columns, how many fields."""
 
@@ -148,12 +166,8 @@ class Network:
 
     def inputs(self, batch: Batch, rows: NetworkRows, table: Tensor) -> Inputs:
         """What it reads of some of the batch's rows; ``table`` ``(t, 1 + d)`` is what they touch."""
-        read, device = rows.read, table.device
-        dense = (torch.from_numpy(np.ascontiguousarray(read.dense)).to(device) - self.centre) / self.spread
-        cells = torch.from_numpy(batch.place[read.cell]).to(device)
-        vectors = bags(read, cells, torch.from_numpy(read.value).to(device), table)
-        vectors = vectors.reshape(len(rows), self.fields, table.shape[1])
-        return Inputs(dense, vectors[..., 0], vectors[..., 1:])
+        reading = Reading(self.centre, self.spread, self.fields)
+        return reading.inputs(rows.read, batch.place[rows.read.cell], table)
 
     def logits(self, batch: Batch, rows: NetworkRows, table: Tensor) -> Tensor:
         """With their offsets, ``(n,)``."""

@@ -29,6 +29,20 @@ class NetworkRows:
     def __len__(self) -> int:
         return len(self.time)
 
+    @property
+    def columns(self) -> tuple[NDArray[Any], ...]:
+        """All arrays: what a training on these rows is known by."""
+        read = self.read
+        return (*(read.dense, read.cell, read.value, read.starts), *(getattr(self, name) for name in OF_ROWS))
+
+    def scale(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Mean and spread of each dense column ``(k,)``, by weight; a constant one has the spread 1."""
+        share = self.weight / max(self.weight.sum(), 1e-300)
+        centre = share @ self.read.dense
+        spread = np.sqrt(share @ (self.read.dense - centre) ** 2)
+        spread[~(spread > 1e-6 * np.abs(centre))] = 1.0
+        return centre.astype(np.float32), spread.astype(np.float32)
+
     def at(self, rows: IntArray) -> "NetworkRows":
         """Only these rows, in this order."""
         columns = (self.label[rows], self.weight[rows], self.offset[rows], self.time[rows])

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from acclimate.arrays import FloatArray, IntArray
+from acclimate.arrays import IntArray
 from acclimate.config import Schema, SequentialLaplaceParameters
 from acclimate.features import Layout
 from acclimate.learners.base import Packed
@@ -91,7 +91,7 @@ def unlearned(
     parameters: SequentialLaplaceParameters, schema: Schema, rows: NetworkRows, layout: Layout
 ) -> NetworkState:
     """At the prior: the ridge around 0, and the bias around the log-odds of the rows."""
-    centre, spread = _standard(rows.read.dense, rows.weight)
+    centre, spread = rows.scale()
     positive, negative = (rows.weight @ share + 0.5 for share in (rows.label, 1.0 - rows.label))
     log_odds = float(np.log(positive) - np.log(negative))
     width = 1 + parameters.embedding
@@ -108,15 +108,6 @@ def unlearned(
         belief=prior(parameters, layout, log_odds),
         table=Table(np.zeros_like(precision), precision),
     )
-
-
-def _standard(dense: NDArray[Any], weight: FloatArray) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Mean and spread of each column ``(k,)``, by weight; a constant one has the spread 1."""
-    share = weight / max(weight.sum(), 1e-300)
-    centre = share @ dense
-    spread = np.sqrt(share @ (dense - centre) ** 2)
-    spread[~(spread > 1e-6 * np.abs(centre))] = 1.0
-    return centre.astype(np.float32), spread.astype(np.float32)
 
 
 def prior(parameters: SequentialLaplaceParameters, layout: Layout, log_odds: float) -> Belief:
