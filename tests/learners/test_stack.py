@@ -274,15 +274,14 @@ def test_it_is_what_a_loop_over_windows_and_joined_columns_make():
 
     rate, fame, net = ac.Rate("video"), Fame("video"), ac.GLMix(fixed=["genre"])
     embedding = {"fame": ac.Feature(kind="embedding")}
-    schema = replace(SCHEMA, offset="all_before", features=embedding)
+    schema = replace(SCHEMA, offset="net", features=embedding)
 
     def said(rows: ac.Events) -> pa.Table:
         table = rows.table()
         for name, p in (("popular", rate.predict(rows)), ("net", net.predict(rows))):
             table = table.append_column(name, pa.array(np.log(p) - np.log1p(-p)))
-        offset = table["before"].to_numpy() + table["net"].to_numpy()
         vectors = pa.array(fame.vectors(rows).tolist())
-        return table.append_column("all_before", pa.array(offset)).append_column("fame", vectors)
+        return table.append_column("fame", vectors)
 
     times = first.table()["time"].cast(pa.int64()).to_numpy()
     edge = int(times[0]) + int(0.4 * int(times[-1] - times[0]))

@@ -133,7 +133,7 @@ class Members:
             for name in self.features
         }
         if self.offset and self.offset_column:
-            said[self.offset_column] = _offset_of(events) + logits[self.offset]
+            said[self.offset_column] = logits[self.offset]  # which has the schema's offset in it already
         return said
 
     def _joined(self, events: Events, times: IntArray, said: Mapping[str, FloatArray]) -> Events:
@@ -159,12 +159,6 @@ def _size(learner: Any) -> int:
         return learner.size
     except NotFittedError:
         return 1
-
-
-def _offset_of(events: Events) -> Any:
-    """The schema's own offset of each row ``(n,)``, or 0."""
-    column = events.schema.offset
-    return 0.0 if column is None else events.table([column])[column].to_numpy()
 
 
 def _logit(p: FloatArray) -> FloatArray:

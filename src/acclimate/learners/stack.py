@@ -42,8 +42,8 @@ class Stack(Fitted[StackState]):
 
     A member with a method ``vectors(events)``, which gives ``(n, s)`` as known before each row, and an attribute
     ``size`` is a feature of kind ``embedding``; any other, or one that says that it ``has_vectors`` not, is a
-    numeric feature, its logit. The logit of the member that is the ``offset`` of the learner on top is added to
-    the schema's own offset.
+    numeric feature, its logit. The logit of the member that is the ``offset`` of the learner on top takes the
+    place of the schema's own offset, which that member has learned with.
 
     What a row gets is what the members knew before it. A fit lets them learn the first part of its events
     (``warm_up``) and rolls them forward over the rest, a window (``every``) at a time: what they say of it is
