@@ -243,7 +243,7 @@ class Objective:
                 self.network.module(self.network.inputs(self.batch, part, table)) for part in self.chunks(rows)
             ]
         self.network.module.train()
-        return torch.cat([torch.zeros(0), *parts]).double().cpu().numpy()
+        return torch.cat([table.new_zeros(0), *parts]).double().cpu().numpy()
 
     def _losses(self, rows: NetworkRows) -> Tensor:
         """The loss of each row, times its weight."""
