@@ -11,7 +11,7 @@ import importlib
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -26,7 +26,6 @@ from torch.nn import functional
 import acclimate as ac
 from acclimate.config import MetaRankerParameters
 from acclimate.features import Layout
-from acclimate.learners.meta.fused import Fused
 from acclimate.learners.meta.network import network_of
 from acclimate.models.meta_network import MetaNetwork, Support
 from acclimate.models.rankers import Inputs

@@ -110,6 +110,49 @@ def test_loaded_and_continued(case: str, tmp_path: Path) -> None:
     assert np.array_equal(loaded.predict_along(asked), uninterrupted.predict_along(asked))
 
 
+# --- what adapts and scores, made once ----------------------------------------------------------------------
+
+
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The networks that are made from here on."""
+    made, original = list[Any](), network.network_of
+    monkeypatch.setattr(network, "network_of", lambda *values: made.append(values) or original(*values))
+    return made
+
+
+def test_predictions_share_one_network_which_others_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, made = events(log(30, seed=5)), counted(monkeypatch)
+    model = copy.deepcopy(FITTED["capped"])
+    first = model.predict(asked)
+    assert np.array_equal(model.predict(asked), first)
+    model.predict_along(asked)
+    assert len(made) == 1
+    other = copy.deepcopy(model)
+    assert np.array_equal(other.predict(asked), first)
+    assert len(made) == 2
+    model.update(events(shifted(log(40, seed=6), DAY)))
+    model.predict(asked)
+    assert len(made) == 3
+
+
+@pytest.mark.parametrize("change", ["fitted anew", "other weights", "in place"])
+def test_predictions_are_by_the_weights_that_there_are(change: str) -> None:
+    asked = events(log(30, seed=5))
+    model = copy.deepcopy(FITTED["capped"])
+    before = model.predict(asked)
+    if change == "fitted anew":
+        model.fit(events(log(150, seed=3)))
+    elif change == "in place":
+        for weight in model.state.weights.values():
+            weight += np.float32(0.1)
+    else:
+        weights = {name: w + np.float32(0.1) for name, w in model.state.weights.items()}
+        model.state = replace(model.state, weights=weights)
+    after = model.predict(asked)
+    assert np.abs(after - before).max() > 1e-3
+    assert np.array_equal(copy.deepcopy(model).predict(asked), after)
+
+
 # --- a training that was killed ---------------------------------------------------------------------------------
 
 

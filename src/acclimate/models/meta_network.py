@@ -17,6 +17,7 @@ products, and memory is that of their activations.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -25,9 +26,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from acclimate.models.rankers import Inputs
+from acclimate.models.support_loss import DenseLayers, SupportLoss
 
 Gradient = Callable[[Tensor], Tensor]
 """From the meta embeddings ``(T, s)`` of tasks to the gradients of their support losses."""
+
+GradientBelow = Callable[[SupportLoss, int], Gradient]
+"""What makes it of support losses and the number of tasks."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,7 @@ class MetaBlock(nn.Module):
         super().__init__()
         widths = [read, *hidden, size]
         pairs = list(pairwise(widths))
+        self.size = size
         self.layers = nn.ModuleList(nn.Linear(before, after) for before, after in pairs)
         shapes = [
             ((after, before), (after,)) if rates == "per-parameter" else ((1, 1), (1,)) for before, after in pairs
@@ -107,14 +113,11 @@ class MetaBlock(nn.Module):
         In the first order the steps are constants: the outer gradient passes them by.
         """
         taken = list[Step]()
-        read = self(u)
-        for _ in range(steps):
-            step = self.backward(gradient(read[-1]), read, taken)
-            if not second_order:
-                step = Step([d.detach() for d in step.deltas], [a.detach() for a in step.read])
-            taken.append(step)
-            read = self(u, taken)
-        return read[-1]
+        with torch.set_grad_enabled(second_order and torch.is_grad_enabled()):
+            for _ in range(steps):
+                read = self(u, taken)
+                taken.append(self.backward(gradient(read[-1]), read, taken))
+        return self(u, taken)[-1]
 
 
 def _products(rate: Tensor, x: Tensor) -> Tensor:
@@ -168,6 +171,25 @@ class Places:
     steps: int = 0
 
 
+class _Columns(nn.Module):
+    """The columns and fields of some places, on the device of the network."""
+
+    def __init__(self, places: Places) -> None:
+        super().__init__()
+        self.register_buffer("dense", places.dense, persistent=False)
+        self.register_buffer("fields", places.fields, persistent=False)
+
+    def forward(self, inputs: Inputs) -> Inputs:
+        """These of rows."""
+        dense: Any = self.dense
+        fields: Any = self.fields
+        return Inputs(
+            inputs.dense.index_select(1, dense),
+            inputs.wide.index_select(1, fields),
+            inputs.embedded.index_select(1, fields),
+        )
+
+
 class MetaNetwork(nn.Module):
     """Meta blocks and a global block, a ranker that reads meta embeddings as more numbers."""
 
@@ -181,15 +203,23 @@ class MetaNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.ranker, self.blocks = ranker, nn.ModuleList(blocks)
-        self.reads, self.places, self.prior_rows = reads, places, prior_rows
+        self.reads, self.read = _Columns(reads), nn.ModuleList(map(_Columns, places))
+        self.places, self.prior_rows = places, prior_rows
 
     def features(self, block: int, inputs: Inputs) -> Tensor:
         """What a block reads of rows ``(n, read)``."""
-        return _flat(inputs, self.places[block])
+        return _flat(self.read[block](inputs))
 
-    def plain(self, inputs: Inputs) -> list[Tensor]:
-        """The meta embeddings of each row's entities ``(n, s)``, a block each, as they are before any step."""
-        return [block(self.features(number, inputs))[-1] for number, block in enumerate(self.blocks)]
+    def plain(self, inputs: Inputs, *, but: int | None = None) -> list[Tensor]:
+        """The meta embeddings of each row's entities ``(n, s)``, a block each, as they are before any step.
+
+        Those of the block ``but`` are not needed: there are none ``(n, 0)``.
+        """
+        none = inputs.dense.new_zeros(len(inputs.dense), 0)
+        return [
+            none if number == but else block(self.features(number, inputs))[-1]
+            for number, block in enumerate(self.blocks)
+        ]
 
     def forward(self, inputs: Inputs, vectors: Sequence[Tensor]) -> Tensor:
         """Logits ``(n,)`` of rows with meta embeddings ``(n, s)``, a block each."""
@@ -197,46 +227,69 @@ class MetaNetwork(nn.Module):
 
     def read_by_ranker(self, inputs: Inputs, vectors: Sequence[Tensor]) -> Inputs:
         """What the global block reads of rows: meta embeddings are its last numbers."""
-        reads = self.reads
-        dense = torch.cat([inputs.dense[:, reads.dense], *vectors], 1)
-        return Inputs(dense, inputs.wide[:, reads.fields], inputs.embedded[:, reads.fields])
+        dense, wide, embedded = self.reads(inputs)
+        return Inputs(torch.cat([dense, *vectors], 1), wide, embedded)
 
     def rows_of(self, support: Support, tasks: int) -> Tensor:
         """What the sum over a task's rows is divided by ``(T,)``: their weight, and the prior's rows."""
         return (_per_task(support.weight, support.task, tasks) + self.prior_rows).clamp_min(1e-9)
 
-    def adapted(self, block: int, u: Tensor, support: Support, *, second_order: bool) -> Tensor:
-        """The meta embeddings of a block ``(T, s)``, for tasks of features ``u``, adapted on their support."""
+    def adapted(
+        self, block: int, u: Tensor, support: Support, *, second_order: bool, below: GradientBelow | None = None
+    ) -> Tensor:
+        """The meta embeddings of a block ``(T, s)``, for tasks of features ``u``, adapted on their support.
+
+        ``below`` gives the gradient below a ranker of dense layers, in place of :meth:`SupportLoss.gradient`.
+        """
         how, module = self.places[block], self._block(block)
         if how.adaptation == "none" or not len(support.task):
             return module(u)[-1]
         if how.adaptation == "amortised":
             others = [v for number, v in enumerate(support.vectors) if number != block]
-            rows = torch.cat([_flat(support.inputs, self.reads), *others], 1)
+            rows = torch.cat([_flat(self.reads(support.inputs)), *others], 1)
             return module.adapted(u, rows, support, self.prior_rows)
 
-        def gradient(e: Tensor) -> Tensor:
-            return self.support_gradient(block, e, support, create_graph=second_order)
-
+        with torch.set_grad_enabled(second_order and torch.is_grad_enabled()):
+            loss = self.support_loss(block, support, len(u))
+        if loss is not None:
+            gradient = loss.gradient if below is None else below(loss, len(u))
+        else:
+            gradient = partial(self._by_autograd, block, support, create_graph=second_order)
         return module.adapted(u, gradient, how.steps, second_order=second_order)
 
     def _block(self, block: int) -> Any:
         return self.blocks[block]
 
-    def support_gradient(self, block: int, e: Tensor, support: Support, *, create_graph: bool) -> Tensor:
-        """The gradient ``(T, s)`` of the support losses at the embeddings of tasks; the global block is frozen."""
+    def support_loss(self, block: int, support: Support, tasks: int) -> SupportLoss | None:
+        """The support losses below a ranker of dense layers; nothing where there is none."""
+        behind = sum(v.shape[1] for v in support.vectors[block + 1 :])
+        layers = DenseLayers.of_ranker(self.ranker, self._block(block).size, behind)
+        if layers is None:
+            return None
+        inputs = self.read_by_ranker(support.inputs, [v for n, v in enumerate(support.vectors) if n != block])
+        return SupportLoss(
+            layers,
+            layers.first(inputs),
+            layers.base(inputs, support.offset),
+            support.task,
+            support.label,
+            support.weight / self.rows_of(support, tasks).index_select(0, support.task),
+        )
+
+    def _by_autograd(self, block: int, support: Support, e: Tensor, *, create_graph: bool) -> Tensor:
+        """The gradient ``(T, s)`` of the support losses at the embeddings of tasks, whatever the ranker."""
         with torch.enable_grad():
             at = e if create_graph and e.requires_grad else e.detach().requires_grad_()
             vectors = [*support.vectors]
-            vectors[block] = at[support.task]
+            vectors[block] = at.index_select(0, support.task)
             logits = self(support.inputs, vectors) + support.offset
             losses = functional.binary_cross_entropy_with_logits(logits, support.label, reduction="none")
-            loss = (losses * support.weight / self.rows_of(support, len(e))[support.task]).sum()
-            return torch.autograd.grad(loss, at, create_graph=create_graph)[0]
+            share = support.weight / self.rows_of(support, len(e)).index_select(0, support.task)
+            return torch.autograd.grad((losses * share).sum(), at, create_graph=create_graph)[0]
 
 
-def _flat(inputs: Inputs, places: Places) -> Tensor:
-    return torch.cat([inputs.dense[:, places.dense], inputs.embedded[:, places.fields].flatten(1)], 1)
+def _flat(inputs: Inputs) -> Tensor:
+    return torch.cat([inputs.dense, inputs.embedded.flatten(1)], 1)
 
 
 def _per_task(values: Tensor, task: Tensor, tasks: int) -> Tensor:

@@ -82,9 +82,13 @@ def fitted(
 
 
 def refresher_of(parameters: MetaRankerParameters, state: MetaState) -> Any:
-    """What adapts entities and scores rows by these weights."""
-    network = import_module("acclimate.learners.meta.network")
-    return network.Refresher(parameters, state.layout, state.scale, state.weights)
+    """What adapts entities and scores rows by these weights; it is made once for a state."""
+    made = state.made.refresher
+    if made is None or made[0] is not parameters:
+        network = import_module("acclimate.learners.meta.network")
+        made = (parameters, network.Refresher(parameters, state.layout, state.scale, state.weights))
+        state.made.refresher = made
+    return made[1]
 
 
 def check_parity(parameters: MetaRankerParameters, state: MetaState) -> None:

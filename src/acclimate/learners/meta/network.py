@@ -1,10 +1,10 @@
 """The torch half of a meta ranker: its network, how it is trained on tasks, and how entities are adapted."""
 
+import copy
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import pairwise
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from torch.nn import functional
 from acclimate.arrays import FloatArray, IntArray
 from acclimate.config import MetaRankerParameters
 from acclimate.features import Layout
-from acclimate.learners.meta.fused import Fused
+from acclimate.learners.meta.fused import fused_gradient
 from acclimate.learners.meta.tasks import Tasks, Timeline, chunks, thinned
 from acclimate.learners.network.checkpoints import Checkpoint
 from acclimate.learners.network.laplace import Reading, floats
@@ -31,8 +31,8 @@ TABLE = "table"
 _SPREAD = 0.05
 """Of the numbers of a vector at the start: small beside what they become, enough to tell names apart."""
 
-_AT_A_TIME = 65_536
-"""Rows that are scored, or that entities are adapted on, at a time."""
+_AT_A_TIME = {"cpu": 4096, "cuda": 1 << 18}
+"""Support rows that entities are adapted on at a time: what stays in a core's cache, or keeps a device busy."""
 
 Weights = Mapping[str, NDArray[np.float32]]
 
@@ -91,7 +91,7 @@ class Adapting:
         u = self.network.features(block, _inputs(self.reading, self.rows(tasks.features), table))
         with torch.set_grad_enabled(second_order and torch.is_grad_enabled()):
             inputs = _inputs(self.reading, rows, table)
-            vectors = self.network.plain(inputs)
+            vectors = self.network.plain(inputs, but=block)
         columns = (floats(column, table) for column in (rows.label, rows.weight, rows.offset))
         return u, Support(inputs, vectors, torch.from_numpy(tasks.task).to(table.device), *columns)
 
@@ -227,35 +227,44 @@ def _reading(scale: NDArray[np.float32], layout: Layout, device: torch.device) -
 
 
 class Refresher:
-    """Weights that are learned: they adapt entities, and score rows, without changing anything."""
+    """Weights that are learned: they adapt entities, and score rows, without changing anything.
+
+    Entities adapt on a CUDA device where the parameters allow one and there is one. Rank-one steps have no weights
+    of a task to stack: supports of all sizes lie side by side in one batch, summed by task, with no padding. Rows
+    are scored on the CPU: a request is small.
+    """
 
     def __init__(
         self, parameters: MetaRankerParameters, layout: Layout, scale: NDArray[np.float32], weights: Weights
     ) -> None:
         self.network = network_of(parameters, layout).eval()
         own = {name: torch.from_numpy(w) for name, w in weights.items() if name != TABLE}
-        self.network.load_state_dict(own)
+        self.network.load_state_dict(own, assign=True)  # the very arrays: nothing is copied
         self.network.requires_grad_(False)
         self.table = torch.from_numpy(weights[TABLE])
         self.reading = _reading(scale, layout, torch.device("cpu"))
         self.sizes = [block.size for block in parameters.blocks.values()]
-        self.fused = [Fused.of_network(self.network, number) for number in range(len(self.sizes))]
+        allowed = parameters.training.device != "cpu" and torch.cuda.is_available()
+        self.device = device_of(parameters.training) if allowed else torch.device("cpu")
+        self.adapts = self.network if self.device.type == "cpu" else copy.deepcopy(self.network).to(self.device)
+        self.adapts_by = self.table.to(self.device), _reading(scale, layout, self.device)
 
     def embeddings(
         self, block: int, tasks: Tasks, rows: Callable[[IntArray], NetworkRows], *, by_torch: bool = False
     ) -> NDArray[np.float32]:
         """The meta embeddings of tasks ``(T, s)``, some at a time: by the compiled kernel where there is one."""
-        adapting = Adapting(self.network, self.reading, rows)
-        fused = None if by_torch else self.fused[block]
-        parts = [np.zeros((0, self.sizes[block]), np.float32)]
-        for part in _parts(tasks):
+        table, reading = self.adapts_by
+        adapting = Adapting(self.adapts, reading, rows)
+        below = None if by_torch else fused_gradient
+        embeddings = np.empty((len(tasks), self.sizes[block]), np.float32)
+        done = 0
+        for part in _parts(tasks, _AT_A_TIME[self.device.type]):
             with torch.no_grad():
-                u, support = adapting.read(block, part, self.table, second_order=False)
-                if fused is None:
-                    parts.append(self.network.adapted(block, u, support, second_order=False).numpy())
-                else:
-                    parts.append(fused.adapted(u, support))
-        return np.concatenate(parts)
+                u, support = adapting.read(block, part, table, second_order=False)
+                adapted = self.adapts.adapted(block, u, support, second_order=False, below=below)
+            embeddings[done : done + len(part)] = adapted.cpu().numpy()
+            done += len(part)
+        return embeddings
 
     def plain(self, rows: NetworkRows) -> list[NDArray[np.float32]]:
         """The meta embeddings of each row's entities as they are before any step ``(n, s)``, a block each."""
@@ -274,14 +283,13 @@ def _inputs(reading: Reading, rows: NetworkRows, table: Tensor) -> Inputs:
     return reading.inputs(rows.read, rows.read.cell, table)
 
 
-def _parts(tasks: Tasks) -> list[Tasks]:
-    """Tasks some at a time, of about as many rows."""
+def _parts(tasks: Tasks, most: int) -> Iterator[Tasks]:
+    """Tasks some at a time, of about so many rows."""
     ends = np.searchsorted(tasks.task, np.arange(len(tasks) + 1))
-    cuts = [0]
-    while cuts[-1] < len(tasks):
-        beyond = int(np.searchsorted(ends, ends[cuts[-1]] + _AT_A_TIME, side="right")) - 1
-        cuts.append(min(max(beyond, cuts[-1] + 1), cuts[-1] + _AT_A_TIME, len(tasks)))
-    return [
-        Tasks(tasks.rows[ends[a] : ends[b]], tasks.task[ends[a] : ends[b]] - a, tasks.features[a:b])
-        for a, b in pairwise(cuts)
-    ]
+    first = 0
+    while first < len(tasks):
+        beyond = int(np.searchsorted(ends, ends[first] + most, side="right")) - 1
+        last = min(max(beyond, first + 1), first + most, len(tasks))
+        rows = slice(ends[first], ends[last])
+        yield Tasks(tasks.rows[rows], tasks.task[rows] - first, tasks.features[first:last])
+        first = last

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -44,6 +44,16 @@ class Embeddings:
         self._values[entities] = values
 
 
+class Made:
+    """What is made of a state once and is its alone: another state, a changed or a copied one, starts without."""
+
+    def __init__(self) -> None:
+        self.refresher: tuple[MetaRankerParameters, Any] | None = None
+
+    def __deepcopy__(self, _: Any) -> "Made":
+        return Made()
+
+
 @dataclass(frozen=True)
 class MetaState:
     """What a meta ranker knows.
@@ -62,6 +72,7 @@ class MetaState:
     ids: tuple[Numbered, ...]
     embeddings: tuple[Embeddings, ...]
     supports: Supports
+    made: Made = field(default_factory=Made, init=False, repr=False, compare=False)
 
 
 def space_of(parameters: MetaRankerParameters, schema: Schema, weights: dict[str, NDArray[np.float32]]) -> str:
