@@ -1,17 +1,20 @@
-"""What meta embeddings cost on one core: adapting entities and the training step, beside learn2learn's loop.
+"""What meta embeddings cost: adapting entities, the training step, a million refreshed, and requests served.
 
-python -m benchmarks.speed.adaptation [--learn2learn PATH]
+python -m benchmarks.speed.adaptation [--learn2learn PATH] [--device cuda] [--entities 1000000]
 
-All support rows are in hand as tensors, and every way has to give the same numbers before it is timed. PATH is
-learn2learn as it was unpacked: ``pip download learn2learn==0.2.0 --no-deps --no-binary :all:``, then ``tar``.
+One core, in single precision. Every way has to give the same numbers before it is timed. Ratios are of runs in
+turns, with their range. PATH is learn2learn unpacked, as it comes from
+``pip download learn2learn==0.2.0 --no-deps --no-binary :all:``; without it the ratios are left out. With ``--device cuda`` rows of the torch path on that device come beside; nothing but acclimate and torch is needed.
 """
 
 import argparse
 import importlib
+import resource
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -25,17 +28,27 @@ from torch.nn import functional
 
 import acclimate as ac
 from acclimate.config import MetaRankerParameters
-from acclimate.features import Layout
-from acclimate.learners.meta.network import network_of
+from acclimate.features import FieldRows, Layout
+from acclimate.learners.encoder.histories import Log
+from acclimate.learners.encoder.rows import Numbered
+from acclimate.learners.meta.buffer import Supports
+from acclimate.learners.meta.fused import fused_gradient
+from acclimate.learners.meta.learning import check_parity
+from acclimate.learners.meta.network import TABLE, network_of
+from acclimate.learners.meta.state import Embeddings, MetaState, packed
+from acclimate.learners.network.rows import NetworkRows
 from acclimate.models.meta_network import MetaNetwork, Support
 from acclimate.models.rankers import Inputs
+from benchmarks.speed import _children
 
 ROWS, READ, HIDDEN, SIZE, NUMBERS, TOP = 20, 64, 32, 16, 32, 64
-RUNS, ENTITIES, LOOPED, RATE = 7, 2048, 64, 1.0
+RUNS, LOOPED, RATE = 9, 64, 1.0
+BATCHES = {"cpu": (16, 128), "cuda": (4, 16_384)}
+"""How many batches of how many entities: what stays in a core's cache, or keeps a device busy."""
 SCHEMA = ac.Schema(time="time", entities={"user": "user"}, labels="label")
 
 
-def parameters(steps: int) -> MetaRankerParameters:
+def parameters(steps: int = 1, device: Any = "cpu") -> MetaRankerParameters:
     """A meta block 64-32-16 below a global block 32+16-64-1."""
     block = ac.MetaBlock(entity="user", features=["u"], hidden=[HIDDEN], size=SIZE, steps=steps)
     return MetaRankerParameters(
@@ -46,6 +59,7 @@ def parameters(steps: int) -> MetaRankerParameters:
         rates="fixed",
         rate=RATE,
         prior_rows=0.0,
+        training=ac.Training(device=device),
     )
 
 
@@ -69,15 +83,18 @@ class World:
 
     @staticmethod
     def drawn(entities: int, seed: int = 0) -> "World":
+        """Numbers of chance."""
         chance = torch.Generator().manual_seed(seed)
         u = torch.randn(entities, READ, generator=chance)
         x = torch.randn(2, entities, ROWS, NUMBERS, generator=chance)
         return World(u, x, torch.randint(0, 2, x.shape[:3], generator=chance).float())
 
     def few(self, entities: int) -> "World":
+        """The first ones."""
         return World(self.u[:entities], self.x[:, :entities], self.y[:, :entities])
 
-    def to(self, device: torch.device) -> "World":
+    def to(self, device: str) -> "World":
+        """The same on a device."""
         return World(self.u.to(device), self.x.to(device), self.y.to(device))
 
     def rows(self, which: int) -> Inputs:
@@ -86,6 +103,7 @@ class World:
         return Inputs(flat, flat.new_zeros(len(flat), 0), flat.new_zeros(len(flat), 0, 16))
 
     def support(self) -> Support:
+        """The support rows, entity by entity."""
         task = torch.arange(len(self.u), device=self.u.device).repeat_interleave(ROWS)
         label = self.y[0].reshape(-1)
         return Support(self.rows(0), [label], task, label, torch.ones_like(label), torch.zeros_like(label))
@@ -116,6 +134,7 @@ class Peer:
         return functional.binary_cross_entropy_with_logits(logits, world.y[which, t])
 
     def embeddings(self, world: World) -> np.ndarray[Any, Any]:
+        """Of each entity after its inner steps."""
         out = np.empty((len(world.u), SIZE), np.float32)
         for t in range(len(out)):
             learner = self._learner(world, t, first_order=True)
@@ -154,127 +173,293 @@ def train(network: MetaNetwork, world: World, support: Support, query: Inputs, *
 def interleaved(ways: dict[str, Callable[[], object]], runs: int = RUNS) -> dict[str, np.ndarray[Any, Any]]:
     """Seconds of each way in each run; in turns: whatever else the machine does, it does to all."""
     seconds = {name: np.empty(runs) for name in ways}
-    for run in range(runs):
+    for run in range(-1, runs):  # the first one does not count
         for name, way in ways.items():
             began = time.perf_counter()
             way()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
             seconds[name][run] = time.perf_counter() - began
     return seconds
 
 
 def spread(values: Any) -> str:
     """Median and range."""
-    return f"{np.median(values):,.4g} ({min(values):,.4g} to {max(values):,.4g})"
+    return f"{np.median(values):,.3g} ({min(values):,.3g} to {max(values):,.3g})"
 
 
 def product_rate() -> float:
     """Floating point operations a second of one core, of a product of matrices that stay in cache."""
     a, b = (torch.randn(512, 512) for _ in range(2))
-    best = min(interleaved({"": lambda: torch.mm(a, b)}, 50)[""])
-    return 2 * 512**3 / best
+    return 2 * 512**3 / float(np.median(interleaved({"": lambda: torch.mm(a, b)}, 50)[""]))
+
+
+FORWARD = 2 * (READ * HIDDEN + HIDDEN * SIZE)
+ROWS_IN, E_IN = 2 * ROWS * NUMBERS * TOP, 2 * SIZE * TOP
 
 
 def operations(steps: int) -> int:
-    """Of adapting one entity: multiplications and additions of what cannot be left out.
+    """Of adapting one entity: multiplications and additions that cannot be left out.
 
-    Once: what the ranker's first layer makes of the rows' own numbers, ``2 n 32 64``, and the block forward.
-    In each step: ``e`` into the first layer, ``2 16 64``; of each row addition, relu, head, error, and back
-    to the first layer, ``6 64``; to ``e`` ``2 16 64``; the block back, ``2 32 16``, and forward again.
+    Once: what the ranker's first layer makes of the rows' own numbers, ``2 n 32 64``, and the block forward. In
+    each step: ``e`` into the first layer and the gradient back to it, ``2 (2 16 64)``; of each row the sum, the
+    units above 0, the logit and what goes back, ``6 64``; the block back, ``2 32 16``, and forward again.
     """
-    forward = 2 * (READ * HIDDEN + HIDDEN * SIZE)
-    step = 2 * (2 * SIZE * TOP) + ROWS * 6 * TOP + 2 * HIDDEN * SIZE + forward
-    return 2 * ROWS * NUMBERS * TOP + forward + steps * step
+    return ROWS_IN + FORWARD + steps * (2 * E_IN + ROWS * 6 * TOP + 2 * HIDDEN * SIZE + FORWARD)
+
+
+def training_operations(second_order: bool) -> int:
+    """Of the gradients of a task of one step and 20 query rows.
+
+    Adapting; the query forward, ``2 n 32 64 + 4 n 64``, and the same again for weights; the block back to weights
+    and inputs. In the second order the support rows give to the weights too, and the block goes back twice.
+    """
+    first = operations(1) + 2 * (ROWS_IN + ROWS * 4 * TOP + 2 * E_IN) + 2 * FORWARD
+    return first + second_order * (ROWS_IN + ROWS * 4 * TOP + 2 * E_IN + 2 * FORWARD)
+
+
+def tell(title: str, each: dict[str, np.ndarray[Any, Any]], count: int) -> None:
+    """Print rates, shares of the floor of so many operations, and ratios in the same runs."""
+    floor = count / product_rate()
+    print(f"{title}: {count:,} operations, floor {1 / floor:,.0f} /s")
+    for name, s in each.items():
+        ratio = f", x{spread(each['learn2learn'] / s)}" if "learn2learn" in each and name != "learn2learn" else ""
+        share = "" if name == "cuda" else f", {floor / np.median(s):.1%} of the floor"
+        print(f"  {name:12} {1 / np.median(s):>12,.0f} /s{share}{ratio}")
+
+
+# --- adapting, and the training step ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Batches:
+    """A network, and entities some at a time, on a device."""
+
+    network: MetaNetwork
+    parts: list[tuple[World, Support, Inputs]]
+
+    @staticmethod
+    def drawn(steps: int, device: str) -> "Batches":
+        """Weights of one seed, and so many entities as :data:`BATCHES` says."""
+        count, size = BATCHES[device]
+        torch.manual_seed(0)
+        worlds = [World.drawn(size, seed).to(device) for seed in range(count)]
+        network = network_of(parameters(steps), layout()).to(device)
+        return Batches(network, [(world, world.support(), world.rows(1)) for world in worlds])
+
+    @property
+    def entities(self) -> int:
+        """In all."""
+        return sum(len(world.u) for world, *_ in self.parts)
+
+    def adapted(self, below: Any = None) -> np.ndarray[Any, Any]:
+        """Embeddings of all entities."""
+        with torch.no_grad():
+            parts = [
+                self.network.adapted(0, world.u, support, second_order=False, below=below).cpu().numpy()
+                for world, support, _ in self.parts
+            ]
+        return np.concatenate(parts)
+
+    def train(self, *, second_order: bool) -> None:
+        """Gradients of the mean loss of the query rows of each part, one after another."""
+        for part in self.parts:
+            self.network.zero_grad(set_to_none=True)
+            train(self.network, *part, second_order=second_order)
 
 
 def gradients(network: MetaNetwork) -> dict[str, Tensor]:
     """Gradients so far, taken off."""
-    taken = {name: w.grad for name, w in network.named_parameters() if w.requires_grad and w.grad is not None}
+    taken = {name: w.grad for name, w in network.named_parameters() if w.grad is not None}
     network.zero_grad(set_to_none=True)
     return taken
 
 
-def adapting(peer: Path | None, steps: int) -> None:
+def adapting(chosen: argparse.Namespace, steps: int) -> None:
     """Print entities a second."""
-    torch.manual_seed(0)
-    network, world = network_of(parameters(steps), layout()), World.drawn(ENTITIES)
-    support = world.support()
-    network.requires_grad_(False)
-    fused = Fused.of_network(network, 0)
-    assert fused is not None
-
-    def by_torch() -> Any:
-        with torch.no_grad():
-            return network.adapted(0, world.u, support, second_order=False).numpy()
-
-    few = world.few(LOOPED)
-    ways: dict[str, Callable[[], Any]] = {
-        "torch": by_torch,
-        "kernel": lambda: fused.adapted(world.u, support),
-    }
-    moved = np.abs(by_torch() - network.blocks[0](world.u)[-1].numpy()).max(1)
+    on_core = Batches.drawn(steps, "cpu")
+    few, network = on_core.parts[0][0].few(LOOPED), on_core.network
+    expected = on_core.adapted()
+    with torch.no_grad():
+        moved = np.abs(expected[:LOOPED] - network.blocks[0](few.u)[-1].numpy()).max(1)
     assert moved.min() > 1e-3  # so that equal means something
-    assert_allclose(ways["kernel"](), by_torch(), rtol=1e-5, atol=1e-5)
-    if peer is not None:
-        loop = Peer(peer, network, steps)
-        assert_allclose(loop.embeddings(few), by_torch()[:LOOPED], rtol=1e-5, atol=1e-5)
-        ways = {"learn2learn": lambda: loop.embeddings(few)} | ways
-    seconds = interleaved(ways)
-    each = {name: s / (LOOPED if name == "learn2learn" else ENTITIES) for name, s in seconds.items()}
-    floor = operations(steps) / product_rate()
-    print(f"adapting, {steps} steps: {operations(steps):,} operations, floor {1 / floor:,.0f} entities/s")
-    tell(each, floor)
+    ways: dict[str, tuple[Callable[[], Any], int]] = {
+        "torch": (on_core.adapted, on_core.entities),
+        "kernel": (lambda: on_core.adapted(fused_gradient), on_core.entities),
+    }
+    if chosen.device == "cuda":
+        away = Batches.drawn(steps, "cuda")
+        same = Batches(away.network, [(w.to("cuda"), w.to("cuda").support(), None) for w, *_ in on_core.parts])
+        assert_allclose(same.adapted(), expected, rtol=1e-5, atol=1e-5)
+        ways["cuda"] = away.adapted, away.entities
+    if chosen.learn2learn is not None:
+        loop = Peer(chosen.learn2learn, network, steps)
+        assert_allclose(loop.embeddings(few), expected[:LOOPED], rtol=1e-5, atol=1e-5)
+        ways["learn2learn"] = lambda: loop.embeddings(few), LOOPED
+    assert_allclose(on_core.adapted(fused_gradient), expected, rtol=1e-5, atol=1e-5)
+    seconds = interleaved({name: way for name, (way, _) in ways.items()})
+    each = {name: s / ways[name][1] for name, s in seconds.items()}
+    tell(f"adapting by {steps} steps, entities", each, operations(steps))
 
 
-def tell(each: dict[str, np.ndarray[Any, Any]], floor: float) -> None:
-    """Print rates, and ratios in the same runs."""
-    for name, s in each.items():
-        ratio = f", x{spread(each['learn2learn'] / s)}" if "learn2learn" in each and name != "learn2learn" else ""
-        print(f"  {name:12} {1 / np.median(s):>9,.0f} /s, {floor / np.median(s):.1%} of the floor{ratio}")
-
-
-def training(peer: Path | None, *, second_order: bool) -> None:
+def training(chosen: argparse.Namespace, *, second_order: bool) -> None:
     """Print tasks a second of the gradients of a batch."""
-    network, world = network_of(parameters(1), layout()), World.drawn(ENTITIES)
-    few = world.few(LOOPED)
-    parts = [(w, w.support(), w.rows(1)) for w in (few, world.few(256), world)]
-
-    def ours(number: int) -> Callable[[], None]:
-        def run() -> None:
-            network.zero_grad(set_to_none=True)
-            train(network, *parts[number], second_order=second_order)
-
-        return run
-
-    ways: dict[str, Callable[[], Any]] = {"ours, 256": ours(1), f"ours, {ENTITIES}": ours(2)}
-    if peer is not None:
-        loop = Peer(peer, network, 1)
-        gradients(network)
-        ours(0)()
-        mine = gradients(network)
+    on_core = Batches.drawn(1, "cpu")
+    network, few = on_core.network, on_core.parts[0][0].few(LOOPED)
+    ways: dict[str, tuple[Callable[[], Any], int]] = {}
+    everything = {"ours": on_core} | ({"cuda": Batches.drawn(1, "cuda")} if chosen.device == "cuda" else {})
+    for name, batches in everything.items():
+        ways[name] = partial(batches.train, second_order=second_order), batches.entities
+    train(network, few, few.support(), few.rows(1), second_order=second_order)
+    mine, kept = gradients(network), list[dict[str, Tensor]]()
+    if chosen.device == "cuda":
+        there, model = few.to("cuda"), everything["cuda"].network
+        train(model, there, there.support(), there.rows(1), second_order=second_order)
+        kept.append(gradients(model))
+    if chosen.learn2learn is not None:
+        loop = Peer(chosen.learn2learn, network, 1)
         loop.train(few, second_order=second_order)
-        theirs = gradients(network)
+        kept.append(gradients(network))
+        ways["learn2learn"] = lambda: loop.train(few, second_order=second_order), LOOPED
+    for theirs in kept:
         assert mine.keys() == theirs.keys()
         for name, gradient in theirs.items():
-            assert_allclose(mine[name], gradient, rtol=1e-4, atol=1e-5 * float(gradient.abs().max()))
-        ways = {"learn2learn": lambda: loop.train(few, second_order=second_order)} | ways
-    seconds = interleaved(ways)
-    tasks = dict(zip(ways, [LOOPED] * ("learn2learn" in ways) + [256, ENTITIES], strict=True))
-    print(f"training step, {'second' if second_order else 'first'} order, tasks")
-    tell({name: s / tasks[name] for name, s in seconds.items()}, np.nan)
+            assert_allclose(mine[name], gradient.cpu(), rtol=1e-4, atol=1e-5 * float(gradient.abs().max()))
+    seconds = interleaved({name: way for name, (way, _) in ways.items()})
+    each = {name: s / ways[name][1] for name, s in seconds.items()}
+    order = "second" if second_order else "first"
+    tell(f"training step, {order} order, tasks", each, training_operations(second_order))
+
+
+# --- many entities refreshed ------------------------------------------------------------------------------------
+
+
+def crowd(entities: int, device: str) -> ac.MetaRanker:
+    """A ranker that has 20 rows of each of so many entities, one of each in turn, and none adapted yet."""
+    p, rng = parameters(device=device), np.random.default_rng(0)
+    model = ac.MetaRanker(**{name: getattr(p, name) for name in p.__dataclass_fields__ if name != "kind"})
+    supports, width = Supports(0, [ROWS]), NUMBERS + READ
+    numbers = np.empty((entities, ROWS), np.int32)
+    drawn = rng.standard_normal((65_536, width), np.float32)
+    for turn in range(ROWS):
+        who = rng.permutation(entities)
+        numbers[who, turn] = supports.buffer.count + np.arange(entities)
+        for part in np.array_split(who, max(1, entities // 50_000)):
+            n = len(part)
+            dense = drawn[(part + turn * 7919) % len(drawn)]
+            dense[:, NUMBERS:] = drawn[part % len(drawn), NUMBERS:]
+            read = FieldRows(dense, np.zeros(0, np.int32), np.zeros(0, np.float32), np.zeros(1, np.int64))
+            label = (rng.random(n) < 0.5).astype(float)
+            supports.buffer.add(NetworkRows(read, label, np.ones(n), np.zeros(n), np.full(n, turn)))
+    supports.histories[0].grow(entities)
+    flat = numbers.reshape(-1)
+    starts = ROWS * np.arange(entities + 1)
+    times = np.tile(np.arange(ROWS), entities)
+    supports.histories[0].put(np.arange(entities), Log(times, flat, np.zeros(len(flat), np.uint8), starts))
+    network = network_of(p, layout())
+    weights = {name: w.detach().numpy() for name, w in network.named_parameters()}
+    model.state = MetaState(
+        label="label",
+        contract=SCHEMA.content(),
+        cut=ROWS,
+        space="0" * 16,
+        layout=layout(),
+        scale=np.stack([np.zeros(width), np.ones(width)]).astype(np.float32),
+        weights=weights | {TABLE: np.zeros((0, 1 + p.embedding), np.float32)},
+        ids=(Numbered("user", np.arange(entities), "int64"),),
+        embeddings=(Embeddings(SIZE),),
+        supports=supports,
+    )
+    return model
+
+
+def refresh(entities: int, device: str) -> None:
+    """Adapt all of a crowd, as an update does those that it touches, and say what it took."""
+    model = crowd(entities, device)
+    state = model.state
+    assert state is not None
+    model._adapt(state, [np.arange(min(entities, 10_000))])  # compiled, and the network made
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    began = time.perf_counter()
+    model._adapt(state, [np.arange(entities)])
+    seconds = time.perf_counter() - began
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    check_parity(model.parameters, state)
+    told = packed(state)
+    written = sum(a.nbytes for a in told.arrays.values()) + sum(t.nbytes for t in told.tables.values())
+    _children.tell(
+        seconds=seconds,
+        before=before,
+        peak=peak,
+        kept=model.nbytes,
+        embedding=state.embeddings[0].nbytes,
+        written=written,
+    )
+
+
+def refreshing(entities: int, device: str) -> None:
+    """Print what a refresh of so many took, in a process of its own."""
+    said = _children.run(
+        "benchmarks.speed.adaptation", "--refresh", "--entities", entities, "--device", device
+    ).said
+    print(f"{entities:,} entities of {ROWS} rows refreshed on {device}, from buffer to embedding:")
+    print(
+        f"  {said['seconds']:.1f} s, {entities / said['seconds']:,.0f} /s; peak memory {said['peak'] / 1e6:.2f} GB, "
+        f"{said['before'] / 1e6:.2f} GB before"
+    )
+    print(
+        f"  {said['kept'] / entities:,.0f} bytes kept of each, {said['embedding'] / entities:.0f} of these its "
+        f"embedding; a save writes {said['written'] / 1e9:.2f} GB"
+    )
+
+
+# --- requests ---------------------------------------------------------------------------------------------------
+
+
+def serving() -> None:
+    """Print what a request costs with meta embeddings and by the same ranker, on the same columns, without."""
+    world = ac.simulate(users=5_000, items=2_000, events_per_day=20_000, days=6, seed=0).cached()
+    past, asked = world.before("2024-01-06").cached(), world.after("2024-01-06").table()
+    shared, training = ["surface", "position", "topics", "duration"], ac.Training(epochs=1)
+    with_blocks = ac.MetaRanker(
+        features=shared,
+        blocks={"user": ac.MetaBlock(entity="user"), "item": ac.MetaBlock(entity="item", features=["topics"])},
+        training=training,
+    ).fit(past)
+    without = ac.SequentialLaplace(features=shared, training=training).fit(past)
+    for candidates in (1, 100, 1000):
+        request = ac.read_events(asked.slice(0, candidates), world.schema).cached()
+        ways = {"with": lambda r=request: with_blocks.predict(r), "without": lambda r=request: without.predict(r)}
+        seconds = interleaved(ways, 101)
+        low, middle, high = np.quantile(seconds["with"] / seconds["without"], [0.25, 0.5, 0.75])
+        base = {name: np.median(s) * 1e3 for name, s in seconds.items()}
+        print(
+            f"a request of {candidates:,}: {base['with']:.2f} ms with blocks, {base['without']:.2f} without, "
+            f"ratio {middle:.2f} (middle half {low:.2f} to {high:.2f})"
+        )
 
 
 def main(arguments: Sequence[str] = ()) -> None:
-    """Print rates and ratios, on one core."""
+    """Print rates and ratios."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--learn2learn", type=Path)
+    options.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    options.add_argument("--entities", type=int, default=1_000_000)
+    options.add_argument("--refresh", action="store_true", help="that part alone, as JSON")
     chosen = options.parse_args(arguments)
     torch.set_num_threads(1)
+    if chosen.refresh:
+        refresh(chosen.entities, chosen.device)
+        return
     if chosen.learn2learn is None:
         print("learn2learn is left out: name it by --learn2learn PATH")
     for steps in (1, 5):
-        adapting(chosen.learn2learn, steps)
+        adapting(chosen, steps)
     for second_order in (False, True):
-        training(chosen.learn2learn, second_order=second_order)
+        training(chosen, second_order=second_order)
+    for device in dict.fromkeys(["cpu", chosen.device]):
+        refreshing(chosen.entities, device)
+    serving()
 
 
 if __name__ == "__main__":
