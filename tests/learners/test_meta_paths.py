@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
@@ -126,6 +127,25 @@ def test_a_task_without_rows_is_unadapted_whoever_is_beside_it(adaptation: Any, 
     for by_torch in (True, False):
         adapted = made.embeddings(0, with_nothing, rows, by_torch=by_torch)
         assert_allclose(adapted[2], plain[2], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+@pytest.mark.parametrize("kind", ["mlp", "wide-and-deep", "dcn-v2"])
+def test_entities_adapt_on_cuda_as_on_the_cpu(kind: str) -> None:
+    training = {device: ac.Training(device=device) for device in ("cpu", "cuda")}
+    made = {device: refresher(ranker(ranker=kind, training=one).parameters) for device, one in training.items()}
+    assert {device: one.device.type for device, one in made.items()} == {"cpu": "cpu", "cuda": "cuda"}
+    for number in range(3):
+        on_cpu, on_cuda = (embeddings(made[device], number, by_torch=False) for device in ("cpu", "cuda"))
+        assert_allclose(on_cuda, on_cpu, rtol=1e-5, atol=1e-5)
+
+
+def test_weights_of_a_training_on_cuda_adapt_where_there_is_no_such_device(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    made = [refresher(ranker(training=ac.Training(device=device)).parameters) for device in ("cpu", "cuda")]
+    assert_array_equal(*(embeddings(one, 0, by_torch=False) for one in made))
 
 
 # --- combinations of entities -----------------------------------------------------------------------------------

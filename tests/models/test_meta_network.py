@@ -140,6 +140,32 @@ def test_embeddings_and_outer_gradients_are_those_of_a_loop(
     assert float(actual["blocks.0.layers.0.weight"].abs().max()) > 1e-6
 
 
+@pytest.mark.parametrize("hidden", [(6,), (6, 4), (5, 4, 3)])
+@pytest.mark.parametrize("ranker", ["mlp", "wide-and-deep"])
+@pytest.mark.parametrize("block", [0, 1])
+def test_the_gradient_in_closed_form_is_that_of_autograd(ranker: str, hidden: tuple[int, ...], block: int) -> None:
+    made, (_, rows, task, columns) = network(ranker=ranker), tasks()
+    made.ranker = make_ranker(ranker, Sizes(3 + sum(SIZES), 2, EMBEDDING, hidden), 5).double()
+    with torch.no_grad():
+        for weight in made.ranker.parameters():
+            weight += 0.2 * torch.randn(weight.shape, dtype=torch.float64)
+    support = Support(rows, made.plain(rows), task, **columns)
+    e = torch.randn(TASKS, SIZES[block], dtype=torch.float64)
+    loss = made.support_loss(block, support, TASKS)
+    expected = made._by_autograd(block, support, e, create_graph=False)
+    assert_allclose(loss.gradient(e).detach(), expected, atol=1e-14)
+    assert float(expected.abs().max()) > 1e-3
+
+
+def test_units_that_a_training_leaves_out_are_left_out_of_inner_steps_too() -> None:
+    made, (_, rows, task, columns) = network(ranker="mlp"), tasks()
+    made.ranker = make_ranker("mlp", Sizes(3 + sum(SIZES), 2, EMBEDDING, (6, 4), dropout=0.5), 5).double()
+    support = Support(rows, made.plain(rows), task, **columns)
+    assert made.support_loss(0, support, TASKS) is None
+    assert made.eval().support_loss(0, support, TASKS) is not None
+    assert network(ranker="deepfm").support_loss(0, support, TASKS) is None
+
+
 @pytest.mark.parametrize("name", ["blocks.0.layers.0.weight", "blocks.0.log_rates.0", "ranker.head.weight"])
 def test_second_order_gradients_are_finite_differences(name: str) -> None:
     made = network(ranker="mlp", steps=2)

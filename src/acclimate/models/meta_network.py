@@ -178,16 +178,29 @@ class _Columns(nn.Module):
         super().__init__()
         self.register_buffer("dense", places.dense, persistent=False)
         self.register_buffer("fields", places.fields, persistent=False)
+        self.stretches = [_stretch(places.dense), _stretch(places.fields)]
 
     def forward(self, inputs: Inputs) -> Inputs:
         """These of rows."""
         dense: Any = self.dense
         fields: Any = self.fields
+        of_dense, of_fields = self.stretches
         return Inputs(
-            inputs.dense.index_select(1, dense),
-            inputs.wide.index_select(1, fields),
-            inputs.embedded.index_select(1, fields),
+            _chosen(inputs.dense, dense, of_dense),
+            _chosen(inputs.wide, fields, of_fields),
+            _chosen(inputs.embedded, fields, of_fields),
         )
+
+
+def _stretch(places: Tensor) -> slice | None:
+    """Consecutive places, of which nothing has to be copied."""
+    first = int(places[0]) if len(places) else 0
+    stretch = slice(first, first + len(places))
+    return stretch if torch.equal(places, torch.arange(stretch.start, stretch.stop)) else None
+
+
+def _chosen(values: Tensor, places: Tensor, stretch: slice | None) -> Tensor:
+    return values.index_select(1, places) if stretch is None else values[:, stretch]
 
 
 class MetaNetwork(nn.Module):
@@ -228,7 +241,7 @@ class MetaNetwork(nn.Module):
     def read_by_ranker(self, inputs: Inputs, vectors: Sequence[Tensor]) -> Inputs:
         """What the global block reads of rows: meta embeddings are its last numbers."""
         dense, wide, embedded = self.reads(inputs)
-        return Inputs(torch.cat([dense, *vectors], 1), wide, embedded)
+        return Inputs(torch.cat([dense, *vectors], 1) if vectors else dense, wide, embedded)
 
     def rows_of(self, support: Support, tasks: int) -> Tensor:
         """What the sum over a task's rows is divided by ``(T,)``: their weight, and the prior's rows."""
@@ -289,7 +302,8 @@ class MetaNetwork(nn.Module):
 
 
 def _flat(inputs: Inputs) -> Tensor:
-    return torch.cat([inputs.dense, inputs.embedded.flatten(1)], 1)
+    embedded = inputs.embedded
+    return torch.cat([inputs.dense, embedded.flatten(1)], 1) if embedded.shape[1] else inputs.dense
 
 
 def _per_task(values: Tensor, task: Tensor, tasks: int) -> Tensor:

@@ -152,7 +152,7 @@ class DCN(Ranker):
 
 def side_by_side(inputs: Inputs) -> Tensor:
     """All that layers read of rows, ``(n, flat)``: embeddings, then numbers."""
-    return torch.cat([inputs.embedded.flatten(1), inputs.dense], 1)
+    return torch.cat([inputs.embedded.flatten(1), inputs.dense], 1) if inputs.embedded.shape[1] else inputs.dense
 
 
 def _layers(width: int, sizes: Sizes) -> nn.Sequential:

@@ -1,7 +1,8 @@
 """The gradient of the loss of support rows below a ranker of dense layers, in closed form.
 
-Embeddings enter such a ranker linearly: its first layer reads ``x`` and ``e`` side by side, ``z = W x + b + V e``.
-So what it makes of ``x`` is computed once for all inner steps, and ``V e`` once for all rows of a task. With ``m_l`` the units of layer ``l`` that are above 0 and ``q = s (sigmoid(logit) - y)`` the error of a
+Embeddings enter such a ranker linearly: its first layer reads ``x`` and ``e`` side by side,
+``z = W x + b + V e``. What it makes of ``x`` is computed once for all inner steps, and ``V e`` once for all rows
+of a task. With ``m_l`` the units of layer ``l`` that are above 0 and ``q = s (sigmoid(logit) - y)`` the error of a
 row that counts ``s``, the gradient at the embedding of a task is ::
 
     sum over its rows of  V' (m_1 * W_2' (m_2 * ... W_L' (m_L * h q))) + c q

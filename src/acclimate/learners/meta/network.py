@@ -31,7 +31,7 @@ TABLE = "table"
 _SPREAD = 0.05
 """Of the numbers of a vector at the start: small beside what they become, enough to tell names apart."""
 
-_AT_A_TIME = {"cpu": 4096, "cuda": 1 << 18}
+_AT_A_TIME = {"cpu": 8192, "cuda": 1 << 18}
 """Support rows that entities are adapted on at a time: what stays in a core's cache, or keeps a device busy."""
 
 Weights = Mapping[str, NDArray[np.float32]]
@@ -155,7 +155,8 @@ class _Outer:
                 sizes = thinned(sizes, share, torch.rand(2, len(sizes)).double().numpy())
             tasks = Tasks.of_ends(timeline.order, ends, sizes, first)
             place = torch.from_numpy(task).to(table.device)
-            vectors.append(adapting.adapted(number, tasks, table, second_order=second)[place])
+            adapted = adapting.adapted(number, tasks, table, second_order=second)
+            vectors.append(adapted.index_select(0, place))
             if number == 0 and self.parameters.weighting == "entities":
                 weight = weight / weight.new_zeros(len(tasks)).index_add(0, place, weight)[place].clamp_min(1e-9)
         logits = adapting.network(_inputs(adapting.reading, rows, table), vectors) + floats(rows.offset, table)

@@ -182,6 +182,8 @@ class Network:
 def bags(read: FieldRows, cells: Tensor, values: Tensor, table: Tensor) -> Tensor:
     """The sum of each bag's rows of the table, times their values, ``(n F, 1 + d)``."""
     starts = torch.from_numpy(read.starts[:-1]).to(table.device)
+    if not len(starts):  # without fields the table is empty too, which not every device's kernel takes
+        return table.new_zeros(0, table.shape[1]) + table.sum(0)
     return functional.embedding_bag(cells, table, starts, mode="sum", per_sample_weights=values)
 
 
