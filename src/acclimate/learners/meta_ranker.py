@@ -213,9 +213,12 @@ class MetaRanker(Fitted[MetaState]):
         """Rows piece by piece with the meta embeddings that their entities have."""
         state, reader = self._fitted(events.schema), self._reader(events)
         for piece, _ in reader.pieces(events, state.layout, None):
-            vectors = refresher.plain(piece.rows)
-            for plain, stored, numbers in zip(vectors, state.embeddings, reader.numbers(piece), strict=True):
-                plain[numbers >= 0] = stored.values[numbers[numbers >= 0]]
+            vectors = list[NDArray[np.float32]]()
+            for block, (stored, numbers) in enumerate(zip(state.embeddings, reader.numbers(piece), strict=True)):
+                vectors.append(stored.at(numbers))
+                unknown = np.flatnonzero(numbers < 0)
+                if len(unknown):  # rare in a service, where no more than a look-up is left
+                    vectors[-1][unknown] = refresher.plain(piece.rows.at(unknown), block)
             yield Embedded(piece.rows, vectors)
 
     def _packed(self, state: MetaState) -> Packed:

@@ -229,10 +229,11 @@ class MetaNetwork(nn.Module):
         Those of the block ``but`` are not needed: there are none ``(n, 0)``.
         """
         none = inputs.dense.new_zeros(len(inputs.dense), 0)
-        return [
-            none if number == but else block(self.features(number, inputs))[-1]
-            for number, block in enumerate(self.blocks)
-        ]
+        return [none if block == but else self.before_steps(block, inputs) for block in range(len(self.blocks))]
+
+    def before_steps(self, block: int, inputs: Inputs) -> Tensor:
+        """Those of one block ``(n, s)``."""
+        return self.blocks[block](self.features(block, inputs))[-1]
 
     def forward(self, inputs: Inputs, vectors: Sequence[Tensor]) -> Tensor:
         """Logits ``(n,)`` of rows with meta embeddings ``(n, s)``, a block each."""

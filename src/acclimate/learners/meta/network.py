@@ -267,10 +267,10 @@ class Refresher:
             done += len(part)
         return embeddings
 
-    def plain(self, rows: NetworkRows) -> list[NDArray[np.float32]]:
-        """The meta embeddings of each row's entities as they are before any step ``(n, s)``, a block each."""
+    def plain(self, rows: NetworkRows, block: int) -> NDArray[np.float32]:
+        """The meta embeddings of each row's entity as they are before any step ``(n, s)``."""
         with torch.no_grad():
-            return [vectors.numpy() for vectors in self.network.plain(_inputs(self.reading, rows, self.table))]
+            return self.network.before_steps(block, _inputs(self.reading, rows, self.table)).numpy()
 
     def logits(self, rows: NetworkRows, vectors: Sequence[NDArray[np.float32]]) -> FloatArray:
         """Of rows with meta embeddings ``(n, s)``, a block each; with offsets, ``(n,)``."""

@@ -37,6 +37,13 @@ class Embeddings:
         """Bytes, spare room left out."""
         return self.values.nbytes
 
+    def at(self, numbers: IntArray) -> NDArray[np.float32]:
+        """Those of entities by number ``(n, s)``; where it is -1, zeros."""
+        known = numbers >= 0
+        values = np.zeros((len(numbers), self._values.shape[1]), np.float32)
+        values[known] = self.values[numbers[known]]
+        return values
+
     def put(self, entities: IntArray, values: NDArray[np.float32]) -> None:
         """Those of some entities ``(e, s)``."""
         self.entities = max(self.entities, int(entities.max(initial=-1)) + 1)
