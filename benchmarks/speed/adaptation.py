@@ -456,36 +456,40 @@ def refreshing(entities: int, device: str) -> None:
 def serving() -> None:
     """Print what a request costs, one user and some items, with meta embeddings and by the same ranker without.
 
-    The latter is a network on the same columns, made once as that of a meta ranker is.
+    That one reads the same features, or the two ids as names too; its network is made once like the other's.
     """
     world = ac.simulate(users=5_000, items=2_000, events_per_day=20_000, days=6, seed=0).cached()
-    past, asked = world.before("2024-01-06").cached(), world.after("2024-01-06").table()
+    past = world.before("2024-01-06").cached()
+    asked = past.after("2024-01-05").table()  # of known users and items: embeddings are looked up
     shared, training = ["surface", "position", "topics", "duration"], ac.Training(epochs=1, device="cpu")
     with_blocks = ac.MetaRanker(
         features=shared,
         blocks={"user": ac.MetaBlock(entity="user"), "item": ac.MetaBlock(entity="item", features=["topics"])},
         training=training,
     ).fit(past)
-    plain = ac.SequentialLaplace(features=shared, training=training).fit(past)
-    without = Scoring(plain.parameters, plain._fitted())
+    others = {
+        name: ac.SequentialLaplace(features=features, training=training).fit(past)
+        for name, features in {"without": shared, "ids as names": [*shared, "user_id", "item_id"]}.items()
+    }
+    scoring = {name: Scoring(model.parameters, model._fitted()) for name, model in others.items()}
+
+    def plainly(name: str, request: ac.Events) -> object:
+        others[name]._fitted(request.schema)  # that the schema is the model's is checked in both
+        return scoring[name].probabilities(request, "point", 0)
+
     for candidates in (1, 100, 1000):
         rows = asked.slice(0, candidates)
         user = pa.array([rows["user_id"][0].as_py()] * candidates, rows["user_id"].type)
         rows = rows.set_column(rows.column_names.index("user_id"), "user_id", user)
         request = ac.read_events(rows, world.schema).cached()
-        seconds = interleaved(
-            {
-                "with": partial(with_blocks.predict, request),
-                "without": partial(without.probabilities, request, "point", 0),
-            },
-            201,
-        )
-        low, middle, high = np.quantile(seconds["with"] / seconds["without"], [0.25, 0.5, 0.75])
-        base = {name: np.median(s) * 1e3 for name, s in seconds.items()}
-        print(
-            f"a request of {candidates:,}: {base['with']:.2f} ms with blocks, {base['without']:.2f} without, "
-            f"ratio {middle:.2f} (middle half {low:.2f} to {high:.2f})"
-        )
+        ways: dict[str, Callable[[], object]] = {"meta embeddings": partial(with_blocks.predict, request)}
+        ways |= {name: partial(plainly, name, request) for name in scoring}
+        seconds = interleaved(ways, 201)
+        print(f"a request of {candidates:,} items: {np.median(seconds['meta embeddings']) * 1e3:.2f} ms")
+        for name in scoring:
+            low, middle, high = np.quantile(seconds["meta embeddings"] / seconds[name], [0.25, 0.5, 0.75])
+            took = np.median(seconds[name]) * 1e3
+            print(f"  {name:12} {took:.2f} ms, x{middle:.2f} with meta embeddings ({low:.2f} to {high:.2f}, half)")
 
 
 def main(arguments: Sequence[str] = ()) -> None:

@@ -118,8 +118,8 @@ class MetaRanker(Fitted[MetaState]):
             NotFittedError: there was no fit.
             MismatchError: the events have another schema, or ids of another type.
         """
-        refresher = refresher_of(self.parameters, self._fitted(events.schema))
-        return _probabilities(refresher, self._embedded(events, refresher))
+        state = self._fitted(events.schema)
+        return _probabilities(refresher_of(self.parameters, state), self._embedded(events, state))
 
     def predict_along(self, events: Events) -> FloatArray:
         """The same ``(n,)`` for a service that learns each event as it comes: rows see all that is earlier.
@@ -138,8 +138,7 @@ class MetaRanker(Fitted[MetaState]):
 
     def vectors(self, events: Events) -> FloatArray:
         """The meta embeddings of each row's entities, side by side, as known before these events ``(n, size)``."""
-        refresher = refresher_of(self.parameters, self._fitted(events.schema))
-        parts = [np.hstack(one.vectors) for one in self._embedded(events, refresher)]
+        parts = [np.hstack(one.vectors) for one in self._embedded(events, self._fitted(events.schema))]
         return np.concatenate([np.zeros((0, self.size)), *parts])
 
     def vectors_of(self, block: str, ids: IdArray | list[Any]) -> FloatArray:
@@ -209,9 +208,9 @@ class MetaRanker(Fitted[MetaState]):
         known = self.state.ids if self.state else [Numbered(name) for name in blocks]
         return MetaReader.declared(self.parameters.feature_names(), blocks, events.schema, known)
 
-    def _embedded(self, events: Events, refresher: Any) -> Iterator[Embedded]:
+    def _embedded(self, events: Events, state: MetaState) -> Iterator[Embedded]:
         """Rows piece by piece with the meta embeddings that their entities have."""
-        state, reader = self._fitted(events.schema), self._reader(events)
+        refresher, reader = refresher_of(self.parameters, state), self._reader(events)
         for piece, _ in reader.pieces(events, state.layout, None):
             vectors = list[NDArray[np.float32]]()
             for block, (stored, numbers) in enumerate(zip(state.embeddings, reader.numbers(piece), strict=True)):

@@ -39,9 +39,10 @@ class Embeddings:
 
     def at(self, numbers: IntArray) -> NDArray[np.float32]:
         """Those of entities by number ``(n, s)``; where it is -1, zeros."""
-        known = numbers >= 0
-        values = np.zeros((len(numbers), self._values.shape[1]), np.float32)
-        values[known] = self.values[numbers[known]]
+        if not self.entities:
+            return np.zeros((len(numbers), self._values.shape[1]), np.float32)
+        values = self.values.take(np.maximum(numbers, 0), axis=0)
+        values[numbers < 0] = 0.0
         return values
 
     def put(self, entities: IntArray, values: NDArray[np.float32]) -> None:
