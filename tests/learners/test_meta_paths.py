@@ -86,6 +86,7 @@ def test_each_step_moves_meta_embeddings() -> None:
         {"hidden": [4, 3]},
         {"blocks": {name: replace(block, adaptation="none") for name, block in BLOCKS.items()}},
         {"blocks": {name: replace(block, adaptation="amortised") for name, block in BLOCKS.items()}},
+        {"blocks": {name: replace(block, adaptation="attention") for name, block in BLOCKS.items()}},
     ],
     ids=lambda changes: "-".join(map(str, changes.values()))[:20],
 )
@@ -116,7 +117,7 @@ def test_tasks_some_at_a_time_are_those_at_once(by_torch: bool, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("prior_rows", [0.0, 1.0])
-@pytest.mark.parametrize("adaptation", ["gradient", "amortised", "none"])
+@pytest.mark.parametrize("adaptation", ["gradient", "amortised", "attention", "none"])
 def test_a_task_without_rows_is_unadapted_whoever_is_beside_it(adaptation: Any, prior_rows: float) -> None:
     blocks = {name: replace(block, adaptation=adaptation) for name, block in BLOCKS.items()}
     made = refresher(ranker(blocks=blocks, prior_rows=prior_rows).parameters)

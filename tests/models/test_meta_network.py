@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.nn import functional
 
-from acclimate.models.meta_network import Amortised, MetaBlock, MetaNetwork, Places, Support
+from acclimate.models.meta_network import AMORTISED, MetaBlock, MetaNetwork, Places, Support
 from acclimate.models.rankers import Inputs, Sizes, make_ranker
 
 DENSE, FIELDS, EMBEDDING, SIZES = 5, 3, 2, (4, 3)
@@ -38,8 +38,8 @@ def network(
     sizes = Sizes(3 + sum(SIZES), 2, EMBEDDING, (6, 4))
     torch.manual_seed(3)
     other = MetaBlock(1 + EMBEDDING, (3,), SIZES[1], 0.2, rates)
-    if adaptation == "amortised":
-        first: Any = Amortised(2 + EMBEDDING, 3 + 2 * EMBEDDING + SIZES[1], (5,), SIZES[0])
+    if adaptation in AMORTISED:
+        first: Any = AMORTISED[adaptation](2 + EMBEDDING, 3 + 2 * EMBEDDING + SIZES[1], (5,), SIZES[0])
     else:
         first = MetaBlock(2 + EMBEDDING, (5, 4), SIZES[0], 0.3, rates)
     how = (
@@ -192,7 +192,7 @@ def test_the_first_order_is_another_gradient_at_the_same_embeddings() -> None:
     assert float((parts[0] - parts[1]).abs().max()) > 1e-5
 
 
-@pytest.mark.parametrize("adaptation", ["gradient", "amortised"])
+@pytest.mark.parametrize("adaptation", ["gradient", "amortised", "attention"])
 def test_a_task_alone_is_the_task_among_others(adaptation: str) -> None:
     made = network(adaptation=adaptation).float()
     features, rows, task, columns = tasks()
@@ -221,10 +221,36 @@ def test_without_steps_or_rows_a_block_is_as_it_was() -> None:
         still = torch.tensor([made.places[0].steps == 0 or size == 0 for size in SUPPORT_SIZES])
         assert_allclose(adapted[still].detach(), plain[still].detach(), atol=0)
         assert bool(((adapted - plain).abs().max(1).values[~still] > 1e-4).all())
-    amortised = network(adaptation="amortised")
-    plain = amortised.blocks[0](amortised.features(0, features))[-1]
     still = torch.tensor([size == 0 for size in SUPPORT_SIZES])
-    assert_allclose(batched(amortised, second_order=False)[still].detach(), plain[still].detach(), atol=1e-15)
+    for adaptation in AMORTISED:
+        made = network(adaptation=adaptation)
+        plain = made.blocks[0](made.features(0, features))[-1]
+        assert_allclose(batched(made, second_order=False)[still].detach(), plain[still].detach(), atol=1e-15)
+
+
+def test_attention_is_a_weighed_mean_beside_rows_that_say_nothing() -> None:
+    """By hand, a task at a time: what it reads of one is ``sum_i c_i v_i / (sum_i c_i + prior_rows)``."""
+    made = network(adaptation="attention")
+    features, rows, task, columns = tasks()
+    block: Any = made.blocks[0]
+    support = Support(rows, made.plain(rows), task, **columns)
+    u = made.features(0, features)
+    said = torch.cat([rows.dense[:, :3], rows.embedded[:, :2].flatten(1), support.vectors[1]], 1)
+    expected = list[Tensor]()
+    for t in range(TASKS):
+        own = torch.nonzero(task == t)[:, 0]
+        counts, total = torch.zeros(5).double(), torch.zeros(5).double()
+        for newer, row in enumerate(own.tolist()[::-1]):
+            read = torch.cat([said[row], columns["label"][row : row + 1] - 0.5])
+            place = torch.tensor([newer + 1.0]).double().log()
+            score = 4.0 * torch.tanh(block.score(torch.cat([read, place])) / 4.0)
+            counts += columns["weight"][row] * score.exp()
+            total += columns["weight"][row] * score.exp() * block.of_row(read)
+        share = 1.0 / (counts + PRIOR_ROWS)
+        expected.append(block.layers(torch.cat([u[t], total * share, counts * share])))
+    assert_allclose(
+        made.adapted(0, u, support, second_order=False).detach(), torch.stack(expected).detach(), atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("second_order", [False, True])

@@ -26,7 +26,8 @@ class MetaBlock:
         hidden: widths of the layers before the embedding.
         size: length of the meta embedding.
         adaptation: ``gradient`` takes steps down the loss of the support rows (MAML); ``amortised`` reads them by
-            a network, a sum over rows, in place of steps; ``none`` leaves the block as it is.
+            a network, a sum over rows, in place of steps; ``attention`` weighs them by what they are and how many
+            newer ones there are; ``none`` leaves the block as it is.
         steps: gradient steps.
         support: newest events of an entity that it is adapted on.
     """
@@ -35,7 +36,7 @@ class MetaBlock:
     features: Names = ()
     hidden: Widths = (32,)
     size: Annotated[int, Field(ge=1, le=4096)] = 16
-    adaptation: Literal["gradient", "amortised", "none"] = "gradient"
+    adaptation: Literal["gradient", "amortised", "attention", "none"] = "gradient"
     steps: Annotated[int, Field(ge=0, le=100)] = 1
     support: Annotated[int, Field(ge=1, le=100_000)] = 20
 

@@ -28,6 +28,9 @@ from torch.nn import functional
 from acclimate.models.rankers import Inputs
 from acclimate.models.support_loss import DenseLayers, SupportLoss
 
+_STEEPEST = 4.0
+"""Scores of attention lie within so much of 0."""
+
 Gradient = Callable[[Tensor], Tensor]
 """From the meta embeddings ``(T, s)`` of tasks to the gradients of their support losses."""
 
@@ -133,32 +136,63 @@ def _back(rate: Tensor, x: Tensor) -> Tensor:
 class Amortised(nn.Module):
     """A block that reads its support rows by a network in place of inner steps (as TaNP, Lin et al. 2021).
 
-    The sum over rows of what they say, divided by their number and ``prior_rows`` more, is read with the features.
+    What rows say, ``v`` ``(n, w)``, is read with the features by its sum over them, divided by their weight and
+    ``prior_rows`` more: ``sum_i c_i v_i / (sum_i c_i + prior_rows)``, where ``c_i`` is the weight of a row.
     """
 
-    def __init__(self, read: int, of_row: int, hidden: Sequence[int], size: int) -> None:
+    def __init__(self, read: int, of_row: int, hidden: Sequence[int], size: int, *, heads: int = 1) -> None:
         super().__init__()
         width = hidden[0] if hidden else size
         self.of_row = nn.Sequential(nn.Linear(of_row + 1, width), nn.ReLU(), nn.Linear(width, width))
-        widths = [read + width + 1, *hidden, size]
+        widths = [read + width + heads, *hidden, size]
         layers = list[nn.Module]()
         for before, after in pairwise(widths):
             layers += [nn.Linear(before, after), nn.ReLU()]
         self.layers = nn.Sequential(*layers[:-1])
-        self.width = width
+        self.width, self.heads = width, heads
 
     def forward(self, u: Tensor) -> list[Tensor]:
         """The embeddings of tasks without support rows."""
-        return [self.layers(torch.cat([u, u.new_zeros(len(u), self.width + 1)], 1))]
+        return [self.layers(torch.cat([u, u.new_zeros(len(u), self.width + self.heads)], 1))]
 
     def adapted(self, u: Tensor, rows: Tensor, support: Support, prior_rows: float) -> Tensor:
         """The meta embeddings ``(T, s)``, by what support rows are ``(n, of_row)``."""
-        said = self.of_row(torch.cat([rows, support.label[:, None] - 0.5], 1)) * support.weight[:, None]
-        weight = _per_task(support.weight, support.task, len(u))
+        read = torch.cat([rows, support.label[:, None] - 0.5], 1)
+        counts = self.counts(read, support)
+        weight = counts.new_zeros(len(u), self.heads).index_add(0, support.task, counts)
         share = 1.0 / (weight + prior_rows).clamp_min(1e-9)
-        total = u.new_zeros(len(u), self.width).index_add(0, support.task, said) * share[:, None]
+        total = u.new_zeros(len(u), self.width).index_add(0, support.task, self.of_row(read) * counts) * share
         known = weight * share  # 0 without rows, 1 with many
-        return self.layers(torch.cat([u, total, known[:, None]], 1))
+        return self.layers(torch.cat([u, total, known], 1))
+
+    def counts(self, read: Tensor, support: Support) -> Tensor:  # noqa: ARG002 - what a row says is for attention
+        """What rows count in the sum ``(n, heads)``."""
+        return support.weight[:, None]
+
+
+class Attentive(Amortised):
+    """The same by attention over the rows, a head for each number that they say.
+
+    A row counts ``w_i exp(a_i)``, with ``a_i`` read from what it is, its label and how many newer ones there are:
+    a layer of attention with one query that all tasks share (as Lee et al. 2019 pool a set), beside ``prior_rows``
+    rows of score 0 that say nothing.
+    """
+
+    def __init__(self, read: int, of_row: int, hidden: Sequence[int], size: int) -> None:
+        width = hidden[0] if hidden else size
+        super().__init__(read, of_row, hidden, size, heads=width)
+        self.score = nn.Linear(of_row + 2, width)
+
+    def counts(self, read: Tensor, support: Support) -> Tensor:
+        """What rows count in the sum ``(n, width)``; a score is held to where its exponential is tame."""
+        sizes = torch.bincount(support.task)
+        newer = sizes.cumsum(0)[support.task] - 1 - torch.arange(len(support.task), device=read.device)
+        score = self.score(torch.cat([read, newer.to(read.dtype).log1p()[:, None]], 1))
+        return support.weight[:, None] * (_STEEPEST * torch.tanh(score / _STEEPEST)).exp()
+
+
+AMORTISED: dict[str, type[Amortised]] = {"amortised": Amortised, "attention": Attentive}
+"""The blocks that read their support in place of steps, by the name of the adaptation."""
 
 
 @dataclass(frozen=True)
@@ -258,7 +292,7 @@ class MetaNetwork(nn.Module):
         how, module = self.places[block], self._block(block)
         if how.adaptation == "none" or not len(support.task):
             return module(u)[-1]
-        if how.adaptation == "amortised":
+        if how.adaptation in AMORTISED:
             others = [v for number, v in enumerate(support.vectors) if number != block]
             rows = torch.cat([_flat(self.reads(support.inputs)), *others], 1)
             return module.adapted(u, rows, support, self.prior_rows)

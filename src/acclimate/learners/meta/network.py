@@ -22,7 +22,7 @@ from acclimate.learners.network.laplace import Reading, floats
 from acclimate.learners.network.learning import first_held_out
 from acclimate.learners.network.rows import NetworkRows
 from acclimate.learners.network.training import Trained, device_of, train
-from acclimate.models.meta_network import Amortised, MetaBlock, MetaNetwork, Places, Support
+from acclimate.models.meta_network import AMORTISED, MetaBlock, MetaNetwork, Places, Support
 from acclimate.models.rankers import Inputs, Sizes, make_ranker
 from acclimate.models.scoring import noise
 from acclimate.together import processes
@@ -61,9 +61,9 @@ def network_of(parameters: MetaRankerParameters, layout: Layout) -> MetaNetwork:
         blocks = list[torch.nn.Module]()
         for block, place in zip(p.blocks.values(), reads[1:], strict=True):
             read = len(place.dense) + len(place.fields) * p.embedding
-            if block.adaptation == "amortised":
+            if made_by := AMORTISED.get(block.adaptation):
                 row = len(reads[0].dense) + len(reads[0].fields) * p.embedding + sum(sizes) - block.size
-                blocks.append(Amortised(read, row, block.hidden, block.size))
+                blocks.append(made_by(read, row, block.hidden, block.size))
             else:
                 blocks.append(MetaBlock(read, block.hidden, block.size, p.rate, p.rates))
     return MetaNetwork(ranker, reads[0], blocks, reads[1:], p.prior_rows)
