@@ -11,8 +11,8 @@ from acclimate.models.blocks import Design
 from acclimate.models.joint import Block, solve_joint
 from acclimate.models.population import learn_population
 
-PSEUDO = 2.0
-"""Entities that the ridge counts as: each at its mean, and as uncertain as it."""
+MEAN_ENTITIES = 2.0
+"""Entities that the usual mean counts as."""
 
 
 def evidence(seed: int, count: int, covariance: np.ndarray, mean: np.ndarray, information: float):
@@ -32,32 +32,44 @@ def learned(A, linear, prior: Posterior, ridge: Posterior, free_mean, **options)
     return learn_population(linear, information, prior, ridge, free_mean=np.array(free_mean), **options)
 
 
-def log_likelihood(mean, C, A, linear, ridge: Posterior) -> float:
-    """``sum_e log N(data_e) + PSEUDO E[log N(w; mean, C)]`` with ``w`` of the ridge, up to a constant."""
-    P, R = np.linalg.inv(C), np.linalg.inv(ridge.precision if ridge.is_full else np.diag(ridge.precision))
+def log_density(mean, C, log_t, A, linear, unit: Posterior) -> float:
+    """``sum_e log N(data_e)`` and the prior as the module writes it out, up to a constant."""
+    d, t, P = len(mean), np.exp(log_t), np.linalg.inv(C)
+    U = np.linalg.inv(unit.precision if unit.is_full else np.diag(unit.precision))
     H, pulled = A + P, linear + P @ mean
     gain = np.vecdot(pulled, np.linalg.solve(H, pulled[..., None])[..., 0]).sum() - len(A) * mean @ P @ mean
-    pseudo = np.trace(P @ R) + (ridge.mean - mean) @ P @ (ridge.mean - mean)
-    halves = (len(A) + PSEUDO) * np.linalg.slogdet(C)[1] + np.linalg.slogdet(H)[1].sum()
-    return 0.5 * (gain - halves - PSEUDO * pseudo)
+    evidence = 0.5 * (gain - len(A) * np.linalg.slogdet(C)[1] - np.linalg.slogdet(H)[1].sum())
+    k, away = (d if unit.is_full else 1) + 1, unit.mean - mean
+    wishart = -0.5 * k * (np.linalg.slogdet(C)[1] - d * log_t - np.linalg.slogdet(U)[1] + t * np.trace(P @ U))
+    half_cauchy = 0.5 * log_t - np.log1p(t)
+    return evidence + wishart + half_cauchy - 0.5 * MEAN_ENTITIES * away @ P @ away
 
 
-def most_likely(A, linear, ridge: Posterior, free: np.ndarray, *, full: bool) -> tuple[np.ndarray, np.ndarray]:
-    """The mean and covariance of highest likelihood, by SciPy."""
+def log_likelihood(mean, C, A, linear, unit: Posterior) -> float:
+    """The same at its highest ``t``."""
+
+    def cost(log_t):
+        return -log_density(mean, C, log_t, A, linear, unit)
+
+    return -optimize.minimize_scalar(cost, bounds=(-20, 20), method="bounded", options={"xatol": 1e-9}).fun
+
+
+def most_likely(A, linear, unit: Posterior, free: np.ndarray, *, full: bool) -> tuple[np.ndarray, np.ndarray]:
+    """The mean and covariance of highest density, by SciPy."""
     d = len(free)
     lower = np.tril_indices(d) if full else np.diag_indices(d)
 
     def parts(theta):
-        mean, L = ridge.mean.copy(), np.zeros((d, d))
-        mean[free] = theta[: free.sum()]
-        L[lower] = theta[free.sum() :]
+        mean, L = unit.mean.copy(), np.zeros((d, d))
+        mean[free] = theta[1 : 1 + free.sum()]
+        L[lower] = theta[1 + free.sum() :]
         L[np.diag_indices(d)] = np.exp(np.diag(L))
         return mean, L @ L.T
 
     def cost(theta):
-        return -log_likelihood(*parts(theta), A, linear, ridge)
+        return -log_density(*parts(theta), theta[0], A, linear, unit)
 
-    near = optimize.minimize(cost, np.zeros(free.sum() + len(lower[0])), method="BFGS", options={"gtol": 1e-5})
+    near = optimize.minimize(cost, np.zeros(1 + free.sum() + len(lower[0])), method="BFGS", options={"gtol": 1e-5})
     tight = {"xatol": 1e-9, "fatol": 1e-12, "maxiter": 20_000, "maxfev": 20_000}
     return parts(optimize.minimize(cost, near.x, method="Nelder-Mead", options=tight).x)
 
@@ -114,7 +126,7 @@ def test_few_entities_give_a_proper_population(count, full):
     ridge = Posterior(np.zeros(3), np.eye(3) if full else np.ones(3))
     population, _ = learned(A, linear, ridge, ridge, [False, True, True], max_rounds=10_000, tolerance=1e-9)
     variances = np.linalg.eigvalsh(population.covariance()) if full else population.covariance()
-    assert np.all(variances > 2 / (2 + count) - 1e-9)  # no less than the ridge's share
+    assert np.all(variances > 2 / (2 + count) - 1e-9)
     assert np.all(variances < 100)
     if count == 0:
         assert_allclose(population.mean, ridge.mean, rtol=0, atol=0)
@@ -165,7 +177,7 @@ def test_the_gain_is_that_of_the_likelihood_to_first_order(full):
         assert actual < gain < 2.5 * actual
 
 
-def test_a_direction_without_information_stays_at_the_ridge_however_loosely_the_fit_was_solved() -> None:
+def test_a_direction_without_information_gets_no_variance_however_loosely_the_fit_was_solved() -> None:
     """An intercept beside indicators that add up to it: only their sums are known."""
     rng = np.random.default_rng(5)
     count, size = 400, 20
@@ -176,39 +188,39 @@ def test_a_direction_without_information_stays_at_the_ridge_however_loosely_the_
     prior = Posterior(np.zeros((count, 4)), np.broadcast_to(np.eye(4), (count, 4, 4)))
     zero, one = np.zeros(len(y)), np.ones(len(y))
     design = Design.of(X, entity, count, weight=one, centre=True)
-    solution = solve_joint([Block(design, prior, "full")], y, zero, one, tolerance=2.0)
-    assert solution.decrement > 1e-3  # it was loose indeed
-    ridge = Posterior(np.zeros(4), np.eye(4))
-    held = np.zeros(4, bool)
-    population, _ = learn_population(
-        *solution.evidence(0),
-        ridge,
-        ridge,
-        free_mean=held,
-        tolerance=1e-9,
-        max_rounds=2000,
-    )
-    unknown = np.array([1.0, -1.0, -1.0, -1.0]) / 2.0
-    assert_allclose(unknown @ population.precision @ unknown, 1.0, rtol=0.05)
+    unit = Posterior(np.zeros(4), np.eye(4))
+    unknown, found = np.array([1.0, -1.0, -1.0, -1.0]) / 2.0, []
+    for tolerance in (2.0, 1e-9):
+        solution = solve_joint([Block(design, prior, "full")], y, zero, one, tolerance=tolerance)
+        held, options = np.zeros(4, bool), {"tolerance": 1e-9, "max_rounds": 2000}
+        population, _ = learn_population(*solution.evidence(0), unit, unit, free_mean=held, **options)
+        found.append(unknown @ population.covariance() @ unknown)
+        assert (solution.decrement > 1e-3) == (tolerance == 2.0)  # it was loose indeed
+    assert_allclose(found[0], found[1], rtol=0.05)
+    assert found[1] < 0.5
 
 
 @pytest.mark.parametrize("d", [1, 3])
 def test_one_round_is_as_written_out(d):
     """A Newton step of the free means, and of the covariance twice the step to ``C W C = Q``."""
     A, linear = evidence(11, 12, np.eye(d), np.ones(d), 2.0)
-    R, b, B = np.linalg.inv(random_precision(11, d)), np.linspace(-1, 1, d), random_precision(12, d, 0.5)
-    ridge, free = Posterior(np.full(d, 0.3), np.linalg.inv(R)), np.arange(d) != 1
+    U, b, B = np.linalg.inv(random_precision(11, d)), np.linspace(-1, 1, d), random_precision(12, d, 0.5)
+    unit, free = Posterior(np.full(d, 0.3), np.linalg.inv(U)), np.arange(d) != 1
     S = np.linalg.inv(A + B)
     m = np.matvec(S, linear + B @ b)
-    W = sum(B - B @ s @ B for s in S) + PSEUDO * B
-    slope = B @ (sum(m - b) + PSEUDO * (ridge.mean - b))
-    mean = np.where(free, b, ridge.mean)
-    mean[free] += np.linalg.solve(W[np.ix_(free, free)], slope[free])
-    Q = sum(np.outer(x, x) for x in m - mean) + PSEUDO * (R + np.outer(ridge.mean - mean, ridge.mean - mean))
+    G = sum(B - B @ s @ B for s in S)
+    k, trace = d + 1, np.trace(B @ U)
+    t = optimize.brentq(lambda t: k * d - k * trace * t + 1 - 2 * t / (1 + t), 1e-9, 1e9, xtol=1e-14, rtol=1e-14)
+    slope = B @ (sum(m - b) + MEAN_ENTITIES * (unit.mean - b))
+    mean = np.where(free, b, unit.mean)
+    mean[free] += np.linalg.solve((G + MEAN_ENTITIES * B)[np.ix_(free, free)], slope[free])
+    away = unit.mean - mean
+    Q = sum(np.outer(x, x) for x in m - mean) + k * t * U + MEAN_ENTITIES * np.outer(away, away)
+    W = G + k * B
     root = linalg.sqrtm(W)
     step = np.linalg.inv(root) @ linalg.sqrtm(root @ Q @ root) @ np.linalg.inv(root)
     assert_allclose(step @ W @ step, Q, rtol=1e-9)
-    population, gain = learned(A, linear, Posterior(b, B), ridge, free, max_rounds=1)
+    population, gain = learned(A, linear, Posterior(b, B), unit, free, max_rounds=1)
     covariance = step @ B @ step
     assert_allclose(population.mean, mean, rtol=1e-9)
     assert_allclose(population.covariance(), covariance, rtol=1e-9)
@@ -232,16 +244,17 @@ def test_a_diagonal_of_information_is_the_matrix_that_it_is(full):
         assert_allclose(same_gain, gain, rtol=1e-9)
 
 
-def test_a_diagonal_population_is_one_of_each_coefficient_alone():
-    A, linear = evidence(9, 60, np.diag([0.5, 2.0, 0.1]), np.array([1.0, 0.0, -1.0]), 3.0)
-    ridge, free = Posterior(np.array([0.1, 0.2, 0.3]), np.array([1.0, 0.5, 2.0])), [True, False, True]
-    options = {"tolerance": 1e-12, "max_rounds": 10_000}
-    together, _ = learned(A, linear, ridge, ridge, free, **options)
-    for j in range(3):
-        one = Posterior(ridge.mean[[j]], ridge.precision[[j]])
-        alone, _ = learned(A[:, [j]][:, :, [j]], linear[:, [j]], one, one, [free[j]], **options)
-        assert_allclose(together.mean[j], alone.mean[0], rtol=1e-6)
-        assert_allclose(together.precision[j], alone.precision[0], rtol=1e-6)
+@pytest.mark.parametrize("count", [3, 30, 3000])
+def test_a_covariance_is_shrunk_to_one_variance_by_how_few_entities_there_are(count):
+    """Known exactly, entities have the covariance of their sample next to ``k = 3`` of one variance."""
+    A, linear = evidence(9, count, np.diag([2.0, 0.2]), np.zeros(2), 1e8)
+    unit = Posterior(np.zeros(2), np.eye(2))
+    population, _ = learned(A, linear, unit, unit, [False, False], tolerance=1e-12, max_rounds=10_000)
+    w = np.linalg.solve(A, linear[..., None])[..., 0]
+    C = population.covariance()
+    one = ((count + 3) * C - w.T @ w) / 3
+    assert_allclose(one, one[0, 0] * np.eye(2), rtol=0, atol=1e-3 * one[0, 0])
+    assert np.linalg.eigvalsh(C)[0] < one[0, 0] < np.linalg.eigvalsh(C)[1]
 
 
 @pytest.mark.parametrize("full", [True, False], ids=["full", "diagonal"])

@@ -61,6 +61,11 @@ class Effect:
             )
         return form
 
+    @property
+    def unit(self) -> Posterior:
+        """Around 0 in the units of the ridge, whatever its strength: a standardised coefficient of variance 1."""
+        return Posterior(self.ridge.mean, self.ridge.precision / self.declared.ridge)
+
     def grown(
         self, index: FeatureIndex, X: "sparse.csr_array[Any]", weight: FloatArray, sizes: Mapping[str, int]
     ) -> "Effect":

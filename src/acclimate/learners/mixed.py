@@ -28,13 +28,13 @@ from acclimate.models.separate import SeparateSolution, is_separate, solve_separ
 Changed: TypeAlias = Mapping[str, Iterable[EntityStates]]
 """What an update changed, by effect: what :meth:`acclimate.artifacts.Entities.commit` takes."""
 
-_ROUNDS = 5
+_ROUNDS = 30
 """Rounds of fit and population at most; one variance settles in three, a large covariance comes close."""
 
 _LOOSE = 0.03
 """Decrement per square root of an entity at which a round of learning the population is close enough."""
 
-_SETTLED = 1.0
+_SETTLED = 0.01
 """Log-likelihood, in nats, that a round of learning the population has to gain for another one to follow."""
 
 _POPULATION_CELLS = 1 << 22
@@ -179,6 +179,7 @@ class _Search:
         start: Sequence[FloatArray] | None,
         curvature: FloatArray | None,
         tolerance: float,
+        variance: FloatArray | None = None,
     ) -> Solution:
         found = solve_joint(
             blocks,
@@ -188,6 +189,7 @@ class _Search:
             loss=self.loss,
             start=start,
             curvature=curvature,
+            variance=variance,
             tolerance=tolerance,
             max_steps=self.parameters.max_steps,
         )
@@ -232,9 +234,12 @@ class _Search:
         self, task: Task, means: list[FloatArray] | None
     ) -> tuple[list[Part], list[FloatArray], FloatArray]:
         """The effects at populations learned from the rows, and means and curvature to go on from."""
-        parts, free = task.parts, list(task.designs)
+        free = list(task.designs)
+        parts = [
+            part.at_population(part.effect.unit) if k in free and k else part for k, part in enumerate(task.parts)
+        ]
         loose = _LOOSE * np.sqrt(sum(len(parts[k].learners) for k in free))
-        gain, curvature = np.inf, None
+        curvature, variances = None, None
         while True:
             solution = self.joint(
                 task.blocks(parts),
@@ -243,12 +248,15 @@ class _Search:
                 task.weight,
                 start=means,
                 curvature=curvature,
+                variance=None if variances is None else np.sum(variances, axis=0),
                 tolerance=loose,
             )
-            parts, gain = _repopulated(parts, free, solution)
+            known = variances is not None
+            variances = _variances(solution, free, variances)
+            parts, gain = _repopulated(parts, free, solution, variances)
             means, curvature = [solution.means(i) for i in range(len(free))], solution.curvature
             self.rounds += 1
-            if not gain > _SETTLED or self.rounds == _ROUNDS:
+            if (known and not gain > _SETTLED) or self.rounds == _ROUNDS:
                 return parts, means, curvature
 
     def info(self, rows: int, found: Sequence[_Found]) -> Info:
@@ -262,22 +270,46 @@ class _Search:
         return Info(rows, self.steps, self.products, self.rounds, decrement, converged, unsettled)
 
 
-def _repopulated(parts: list[Part], free: list[int], solution: Solution) -> tuple[list[Part], float]:
+def _variances(solution: Solution, free: list[int], before: list[FloatArray] | None) -> list[FloatArray]:
+    """The variance of each row's margin ``(n,)`` by effect, that of the fixed one taken as known.
+
+    A row says of one effect only what the others leave open: of information ``w`` and a variance ``v`` of the
+    others that is ``w / (1 + w v)``, exactly so where two entities of different effects share one row.
+    """
+    blocks = solution.problem.blocks
+    nothing = np.zeros_like(solution.curvature)
+    variances = before or [nothing] * len(blocks)
+    total = np.sum(variances, axis=0)
+    return [
+        nothing if k == 0 else block.variances(_left(solution.curvature, total - own))
+        for k, block, own in zip(free, blocks, variances, strict=True)
+    ]
+
+
+def _left(curvature: FloatArray, others: FloatArray) -> FloatArray:
+    return curvature / (1.0 + curvature * others)
+
+
+def _repopulated(
+    parts: list[Part], free: list[int], solution: Solution, variances: list[FloatArray]
+) -> tuple[list[Part], float]:
     """The random effects at populations learned from the solution, and the log-likelihood that it gains."""
     changed, gained = list(parts), 0.0
     fixed_names = set(parts[0].effect.index.names)
+    total = np.sum(variances, axis=0)
     for i, k in enumerate(free):
         if k == 0:
             continue
         effect = parts[k].effect
-        linear, information = solution.evidence(i, _representatives(parts[k]), raw=False)
+        members, others = _representatives(parts[k]), total - variances[i]
+        linear, information = solution.evidence(i, members, raw=False, others=others)
         # A coefficient that the fixed effect has too would share its mean with it: only their sum is known.
         alone = np.array([name not in fixed_names for name in effect.index.names])
         base, gain = learn_population(
             linear,
             information,
             effect.population,
-            effect.ridge,
+            effect.unit,
             free_mean=alone,
             scaling=solution.problem.blocks[i].design.scaling,
         )

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from acclimate.arrays import Diagonal, FloatArray, Full, IntArray, Precision
+from acclimate.arrays import Diagonal, FloatArray, Form, Full, IntArray, Posterior, Precision
 from acclimate.models.grouping import Group, Grouping
 from acclimate.models.scaling import Scaling
 
@@ -110,9 +110,7 @@ class Design:
     def information(self, curvature: FloatArray, *, full: bool, members: IntArray | None = None) -> Precision:
         """``X'diag(curvature)X`` of some entities, or of all: the likelihood's part of their precisions."""
         if not full:
-            wide = self._wide
-            squares: Any = sparse.csr_array((wide.data**2, wide.indices, wide.indptr), wide.shape)
-            gram = (squares.T @ curvature).reshape(self.count, self.width)
+            gram = (self._squares().T @ curvature).reshape(self.count, self.width)
             return Diagonal(gram if members is None else gram[members])
         if self.count == 1:
             gram = _gram(self._wide, curvature)[None]
@@ -124,6 +122,62 @@ class Design:
         for group in self.groups(members):
             grams[place[group.members]] = _squared(self.weighted(group, root))
         return Full(grams)
+
+    def variances(self, prior: Precision, curvature: FloatArray, *, full: bool) -> FloatArray:
+        """``x'(P + X'diag(curvature)X)^-1 x`` of each row by its own entity's, ``(n,)``; 0 of rows of none."""
+        if not full:
+            hessian = prior.plus(self.information(curvature, full=False))
+            return self._squares() @ hessian.inverse().diagonal().ravel()
+        variances, root = np.zeros(len(self.entity)), np.sqrt(curvature)
+        for group in self.groups():
+            inverse = _at(prior, group.members).plus(Full(_squared(self.weighted(group, root)))).inverse()
+            X = self.dense(group)
+            group.scatter(np.vecdot(X @ inverse.full().array, X), variances)
+        return variances
+
+    def _squares(self) -> Any:
+        """The squared cells over the coefficients of all entities, ``(n, e * d)``."""
+        wide = self._wide
+        return sparse.csr_array((wide.data**2, wide.indices, wide.indptr), wide.shape)
+
+
+@dataclass(frozen=True)
+class Block:
+    """One effect: its rows, its prior in raw units, and the form in which a posterior is kept.
+
+    ``prior``: mean ``(e, d)``, precision ``(e, d, d)`` or ``(e, d)``; or ``(1, d)`` and so on where all entities
+    have the same. ``active``: the effect's own factor of each row's weight ``(n,)``, or none where it is 1: a row
+    of 0 is passive, and only carries what the effect says of it to the others.
+    """
+
+    design: Design
+    prior: Posterior
+    form: Form
+    active: FloatArray | None = None
+
+    def counted(self, rows: FloatArray) -> FloatArray:
+        """Numbers of the rows ``(n,)``, as much of each as counts in this effect."""
+        return rows if self.active is None else rows * self.active
+
+    @property
+    def full(self) -> bool:
+        """Whether each entity's whole Hessian is worked with, be it only to invert it."""
+        return self.form != "diagonal" and self.design.width > 1
+
+    @cached_property
+    def scaled(self) -> Posterior:
+        """The prior in scaled coordinates; that of a lone coefficient as a diagonal, the same and quicker."""
+        prior = self.prior
+        if prior.is_full and not self.full:
+            prior = Posterior(prior.mean, prior.P.kept("diagonal").array)
+        return self.design.scaling.prior_in(prior)
+
+    def variances(self, curvature: FloatArray) -> FloatArray:
+        """``x'H^-1 x`` of each row ``(n,)``: the variance of the effect's part of its margin.
+
+        ``H`` is the own Hessian of the row's entity, at rows of some curvature ``(n,)``.
+        """
+        return self.design.variances(self.scaled.P, self.counted(curvature), full=self.full)
 
 
 @dataclass(frozen=True)

@@ -11,15 +11,22 @@ rest is the same.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
 from scipy.sparse.linalg import LinearOperator, cg, gmres
 
-from acclimate.arrays import FloatArray, Form, IntArray, Posterior, Precision
-from acclimate.models.blocks import Design, Hessians
-from acclimate.models.likelihood import CUT_SHORT, Line, Loss, bounding_curvature, loss_derivatives
+from acclimate.arrays import FloatArray, IntArray, Posterior, Precision
+from acclimate.models.blocks import Block, Hessians
+from acclimate.models.likelihood import (
+    CUT_SHORT,
+    Line,
+    Loss,
+    bounding_curvature,
+    expected_derivatives,
+    loss_derivatives,
+)
 
 _FORCING = 0.05
 """Each Newton system is solved to this fraction of its right-hand side; the next step mends the rest."""
@@ -30,38 +37,6 @@ _PATIENCE = 30
 
 _SHORTEST = 2.0**-30
 """Length of a step below which none is taken."""
-
-
-@dataclass(frozen=True)
-class Block:
-    """One effect: its rows, its prior in raw units, and the form in which a posterior is kept.
-
-    ``prior``: mean ``(e, d)``, precision ``(e, d, d)`` or ``(e, d)``; or ``(1, d)`` and so on where all entities
-    have the same. ``active``: the effect's own factor of each row's weight ``(n,)``, or none where it is 1: a row
-    of 0 is passive, and only carries what the effect says of it to the others.
-    """
-
-    design: Design
-    prior: Posterior
-    form: Form
-    active: FloatArray | None = None
-
-    def counted(self, rows: FloatArray) -> FloatArray:
-        """Numbers of the rows ``(n,)``, as much of each as counts in this effect."""
-        return rows if self.active is None else rows * self.active
-
-    @property
-    def full(self) -> bool:
-        """Whether each entity's whole Hessian is worked with, be it only to invert it."""
-        return self.form != "diagonal" and self.design.width > 1
-
-    @cached_property
-    def scaled(self) -> Posterior:
-        """The prior in scaled coordinates; that of a lone coefficient as a diagonal, the same and quicker."""
-        prior = self.prior
-        if prior.is_full and not self.full:
-            prior = Posterior(prior.mean, prior.P.kept("diagonal").array)
-        return self.design.scaling.prior_in(prior)
 
 
 @dataclass(frozen=True)
@@ -107,15 +82,17 @@ class Solution:
         return Posterior(design.scaling.mean_out(mean if members is None else mean[members]), raw)
 
     def evidence(
-        self, block: int, members: IntArray | None = None, *, raw: bool = True
+        self, block: int, members: IntArray | None = None, *, raw: bool = True, others: FloatArray | None = None
     ) -> tuple[FloatArray, Precision]:
         """What the rows alone say of some entities of one block, or of all: ``exp(linear'w - w'information w/2)``.
 
         The quadratic approximation of the likelihood at the solution: ``linear`` is ``(e, d)``. It comes from
-        the rows' own gradient, so it is right whether or not the optimum was reached exactly.
+        the rows' own gradient, so it is right whether or not the optimum was reached exactly. ``others`` (n,) is
+        the variance that the other effects give each row's margin, which leaves less to be known from it.
         """
         design, mean = self.problem.blocks[block].design, self.scaled_means[block]
-        information = self._information(block, members, self.evident)
+        evident = self.evident if others is None else self.evident / (1.0 + self.evident * others)
+        information = self._information(block, members, evident)
         # A diagonal population is learned coefficient by coefficient.
         if self.problem.blocks[block].form != "full":
             information = information.kept("diagonal")
@@ -150,6 +127,7 @@ def solve_joint(
     loss: Loss = "logistic",
     start: Sequence[FloatArray] | None = None,
     curvature: FloatArray | None = None,
+    variance: FloatArray | None = None,
     tolerance: float = 1e-3,
     max_steps: int = 50,
 ) -> Solution:
@@ -165,10 +143,11 @@ def solve_joint(
         loss: ``logistic`` or ``squared``.
         start: raw means ``(e, d)`` per block to begin at; the prior means without.
         curvature: that of an earlier solution of the same rows, to precondition with at first; computed without.
+        variance: of each row's margin ``(n,)``, held as it is: the loss is then the expected one.
         tolerance: joint Newton decrement at which to stop.
         max_steps: Newton steps at most.
     """
-    problem = posed(blocks, y, weight, loss)
+    problem = posed(blocks, y, weight, loss, variance)
     blocks, weight = problem.blocks, problem.weight
     w = problem.start(start)
     z = problem.margin(w) + offset
@@ -179,7 +158,7 @@ def solve_joint(
         # 1. Gradient and curvature at the present coefficients; after a step that had to be cut short that of a
         #    bound on the loss, since the loss's own has misled: its whole step descends, and is taken unseen.
         gradient, curvature = problem.derivatives(w, z)
-        bounded = problem.bounds and length < CUT_SHORT and steps < max_steps
+        bounded = problem.bounds and variance is None and length < CUT_SHORT and steps < max_steps
         steepness = weight * bounding_curvature(loss, z) if bounded else curvature
 
         # 2. A preconditioner of the present curvature, where the last one has served too long.
@@ -205,10 +184,13 @@ def solve_joint(
 
         # 5. The longest of 1, 1/2, 1/4, ... of the step that descends enough.
         change = problem.margin(direction)
-        length = 1.0 if bounded else problem.step_length(w, z, direction, change, gradient)
+        if variance is not None:
+            length = _safe_length(change)
+        else:
+            length = 1.0 if bounded else problem.step_length(w, z, direction, change, gradient)
         w, z = w + length * direction, z + length * change
         steps, taken = steps + 1, _PATIENCE + 1 if bounded else taken
-    slope = weight * loss_derivatives(loss, y, z)[0]
+    slope = weight * problem.of_rows(z)[0]
     return Solution(
         problem=problem,
         scaled_means=problem.split(w),
@@ -233,6 +215,7 @@ class Problem:
     y: FloatArray
     weight: FloatArray
     loss: Loss
+    variance: FloatArray | None = None
 
     krylov: ClassVar[Callable[..., tuple[FloatArray, int]]] = staticmethod(partial(cg, rtol=_FORCING, maxiter=200))
     bounds: ClassVar[bool] = True
@@ -286,8 +269,14 @@ class Problem:
 
     def derivatives(self, w: FloatArray, z: FloatArray) -> tuple[FloatArray, FloatArray]:
         """The gradient, and the weighted curvature of each row."""
-        slope, curvature = loss_derivatives(self.loss, self.y, z)
+        slope, curvature = self.of_rows(z)
         return self.gathered(self.weight * slope, self.away(w)), self.weight * curvature
+
+    def of_rows(self, z: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """First and second derivative of each row's loss, or expected loss, but for its weight."""
+        if self.variance is None:
+            return loss_derivatives(self.loss, self.y, z)
+        return expected_derivatives(self.loss, self.y, z, self.variance)
 
     def hessians(self, curvature: FloatArray) -> list[Hessians]:
         """Each entity's own Hessian, per block, ready to be solved with."""
@@ -384,13 +373,25 @@ class Unequal(Problem):
         return 0.0
 
 
-def posed(blocks: Sequence[Block], y: FloatArray, weight: FloatArray, loss: Loss) -> Problem:
+def posed(
+    blocks: Sequence[Block], y: FloatArray, weight: FloatArray, loss: Loss, variance: FloatArray | None = None
+) -> Problem:
     """The problem of these blocks; weights that are the same for all count as the rows' own."""
     first = blocks[0].active
     if all(same(block.active, first) for block in blocks[1:]):
         alike = [replace(block, active=None) for block in blocks] if first is not None else blocks
-        return Problem(alike, y, blocks[0].counted(weight), loss)
-    return Unequal(blocks, y, weight, loss)
+        return Problem(alike, y, blocks[0].counted(weight), loss, variance)
+    return Unequal(blocks, y, weight, loss, variance)
+
+
+def _safe_length(change: FloatArray) -> float:
+    """A length at which Newton's step descends, without a look: ``log(1 + c)/c`` for the largest change ``c``.
+
+    The third derivative of a logistic loss, expected or not, is no larger than its second: it is generalised
+    self-concordant (Sun and Tran-Dinh, 2019, equation 12).
+    """
+    largest = float(np.abs(change).max(initial=0.0))
+    return np.log1p(largest) / largest if largest > 0.0 else 1.0
 
 
 def same(one: FloatArray | None, other: FloatArray | None) -> bool:

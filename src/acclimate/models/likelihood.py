@@ -17,6 +17,12 @@ Loss: TypeAlias = Literal["logistic", "squared"]
 _HALVINGS = 60
 """Of a step at most; one that does not descend even then is not taken."""
 
+# The trapezoidal rule, as for a score; population variances need fewer digits than probabilities.
+_NODES = np.arange(-6, 7) * 0.75
+_WEIGHTS = np.exp(-0.5 * _NODES**2) / np.exp(-0.5 * _NODES**2).sum()
+_STRIP = 4096
+"""Rows at a time, few enough that all nodes of theirs stay in the cache."""
+
 CUT_SHORT = 0.1
 """Length below which a Newton step says that the loss is far from its quadratic."""
 
@@ -37,6 +43,22 @@ def loss_derivatives(loss: Loss, y: FloatArray, z: FloatArray) -> tuple[FloatArr
     larger = 1.0 / (1.0 + e)
     smaller = e * larger
     return np.where(z >= 0.0, (1.0 - y) - smaller, smaller - y), smaller * larger
+
+
+def expected_derivatives(
+    loss: Loss, y: FloatArray, z: FloatArray, variance: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Expected first and second derivative of each row's loss at a margin of ``N(z, variance)``, all ``(n,)``.
+
+    They are derivatives in ``z`` of the expected loss. To 1e-5 at variances up to 4, and 5e-3 up to 25.
+    """
+    slope, curvature = np.empty_like(z), np.empty_like(z)
+    spread = np.sqrt(variance)
+    for first in range(0, len(z), _STRIP):
+        rows = slice(first, first + _STRIP)
+        nodes = loss_derivatives(loss, y[rows], z[rows] + _NODES[:, None] * spread[rows])
+        slope[rows], curvature[rows] = (_WEIGHTS @ node for node in nodes)
+    return slope, curvature
 
 
 def bounding_curvature(loss: Loss, z: FloatArray) -> FloatArray:

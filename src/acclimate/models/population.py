@@ -2,7 +2,15 @@
 
 Notation: entities ``e = 1..n`` have coefficients ``w_e ~ N(b, C)`` with ``C = B^-1``, and their rows say of them
 ``exp(l_e'w - w'A_e w/2)``. So the posterior of an entity has covariance ``S_e = (A_e + B)^-1`` and mean
-``m_e = S_e (l_e + B b)``. The ridge ``N(r, R)`` counts as ``k`` more entities, each at its mean and as uncertain.
+``m_e = S_e (l_e + B b)``. What is expected before, in units ``U`` in which a standard deviation of 1 is usual::
+
+    log p(C, t) = -k/2 (log|C / t U| + t tr(B U)) + log(t)/2 - log(1 + t)        k = c + 1
+    log p(b | C) = -1/2 (b - r)' h B (b - r)                                      h = 2
+
+The first term is an inverse Wishart: ``k`` more entities of ``c`` coefficients each, all of variance ``t``, shrink
+a covariance to one variance by how few entities there are. The rest is the half-Cauchy density of ``sqrt(t)``,
+in terms of ``log t``: worth one coefficient of one entity at most, however many there are (Gelman, 2006; Huang
+and Wand, 2013). ``h`` entities at ``r`` keep the mean.
 """
 
 from dataclasses import dataclass
@@ -16,15 +24,15 @@ from acclimate.models.scaling import Scaling
 
 T = TypeVar("T", bound=np.generic)
 
-_PSEUDO_ENTITIES = 2.0
-"""How many entities the ridge prior counts as, ``k``: it keeps the covariance proper where there are few."""
+_MEAN_ENTITIES = 2.0
+"""How many entities the prior of the mean counts as, ``h``."""
 
 
 def learn_population(
     linear: FloatArray,
     information: Precision,
     prior: Posterior,
-    ridge: Posterior,
+    unit: Posterior,
     *,
     free_mean: NDArray[np.bool_],
     scaling: Scaling | None = None,
@@ -33,16 +41,19 @@ def learn_population(
 ) -> tuple[Posterior, float]:
     """Maximise the marginal likelihood of the entities' evidence over the population's mean and precision.
 
-    Every entity's likelihood is replaced by its Gaussian approximation ``exp(linear'w - w'information w/2)``, as
-    Laplace's approximation of a generalised linear mixed model does. What is said of a direction of no information
-    has to be nothing, so both come from the rows themselves rather than from a posterior solved to a tolerance.
+    Every entity's likelihood is replaced by its Gaussian approximation ``exp(linear'w - w'information w/2)``. From
+    an expected loss (:func:`acclimate.models.joint.solve_joint` with ``variance``) that has the posteriors of the
+    Gaussian variational approximation, so what is found, once neither moves, is a stationary point of its bound on
+    the likelihood (Opper and Archambeau, 2009; Ormerod and Wand, 2012). What is said of a direction of no
+    information has to be nothing, so both come from the rows themselves rather than from a posterior solved to a
+    tolerance.
 
     Args:
         linear: ``(e, d)``.
         information: of ``e`` entities; diagonal where ``prior`` is diagonal.
         prior: the population to begin at, mean ``(d,)``; raw, as are those below and what is returned.
-        ridge: where the population starts before any data; it counts as two entities.
-        free_mean: ``(d,)``; where false the mean stays at ``ridge.mean``, since another effect carries it.
+        unit: what is usual before any data: ``N(r, U)``.
+        free_mean: ``(d,)``; where false the mean stays at ``unit.mean``, since another effect carries it.
         scaling: the coordinates of ``linear`` and ``information``, and to compute in; without, these are raw too.
             In raw ones the algebra below fails where features lie 1e4 of their spreads from 0.
         tolerance: log-likelihood gained by a round at which to stop, in nats.
@@ -55,12 +66,12 @@ def learn_population(
     full, d = prior.is_full, len(prior.mean)
     if scaling is None:
         scaling = Scaling(np.zeros(d), np.ones(d))
-    prior, ridge, free = scaling.prior_in(prior), scaling.prior_in(ridge), _directions(free_mean, scaling)
+    prior, unit, free = scaling.prior_in(prior), scaling.prior_in(unit), _directions(free_mean, scaling)
     evidence = _Evidence(
         _split_vectors(linear, full=full),
         _split_matrices(information.full().array if full else information.diagonal(), full=full),
-        _split_vectors(ridge.mean, full=full),
-        _split_matrices(ridge.covariance(), full=full),
+        _split_vectors(unit.mean, full=full),
+        _split_matrices(unit.covariance(), full=full),
         free[None] if full else _split_matrices(np.diagonal(free), full=False),
     )
     mean, precision = _split_vectors(prior.mean, full=full), _split_matrices(prior.precision, full=full)
@@ -80,14 +91,14 @@ class _Evidence:
 
     A full population is one problem of all coefficients (g = 1, c = d), a diagonal one as many as it has (g = d,
     c = 1), so that the algebra below is written once. ``linear`` (g, n, c) holds ``l``, ``information``
-    (g, n, c, c) holds ``A``; ``r`` (g, c) and ``R`` (g, c, c) are mean and covariance of the ridge; ``free``
+    (g, n, c, c) holds ``A``; ``r`` (g, c) and ``U`` (g, c, c) are what is usual; ``free``
     (g, c, c) are the directions in which the mean may go, zero columns for those that are held.
     """
 
     linear: FloatArray
     information: FloatArray
     r: FloatArray
-    R: FloatArray
+    U: FloatArray
     free: FloatArray
 
 
@@ -118,29 +129,31 @@ def _refined(evidence: _Evidence, b: FloatArray, B: FloatArray) -> tuple[FloatAr
 
     Returns ``b`` (g, c) and ``B`` (g, c, c) anew, and the log-likelihood that they gain to first order.
     """
-    k, n = _PSEUDO_ENTITIES, evidence.linear.shape[1]
+    h, k, n = _MEAN_ENTITIES, b.shape[-1] + 1.0, evidence.linear.shape[1]
     C = Full(B).inverse().array
 
-    # 1. The entities' posteriors: S_e = (A_e + B)^-1 and m_e = S_e (l_e + B b).
+    # 1. The entities' posteriors: S_e = (A_e + B)^-1 and m_e = S_e (l_e + B b); and the variance t of the others.
     S = Full(evidence.information + B[:, None]).inverse().array
     m = np.matvec(S, evidence.linear + np.matvec(B, b)[:, None])
+    t = _usual_variance(k * b.size, k * float(np.sum(B * np.swapaxes(evidence.U, 1, 2))))
 
-    # 2. The precision that they give b: W = sum_e (B - B S_e B) + k B, the negative second derivative of the
+    # 2. The precision that they give b: G = sum_e (B - B S_e B), the negative second derivative of the
     #    log-likelihood in b. S_e integrates w_e out: where the rows say nothing, S_e is C, and e gives nothing.
-    W = n * B - B @ S.sum(axis=1) @ B + k * B
+    G = n * B - B @ S.sum(axis=1) @ B
 
-    # 3. A Newton step of the free means: the slope is B (sum_e (m_e - b) + k (r - b)), and those that are held lie
-    #    at r. In the free directions F it is F (F'WF)^-1 F'slope, with an identity for those that are held.
+    # 3. A Newton step of the free means: the slope is B (sum_e (m_e - b) + h (r - b)), and those that are held lie
+    #    at r. In the free directions F it is F (F'(G + hB)F)^-1 F'slope, with an identity for those that are held.
     F = evidence.free
     FT = np.swapaxes(F, 1, 2)
-    slope = np.matvec(B, (m - b[:, None]).sum(axis=1) + k * (evidence.r - b))
-    curvature = FT @ W @ F + np.eye(b.shape[-1]) * (np.diagonal(F, axis1=1, axis2=2) == 0.0)[:, None]
+    slope = np.matvec(B, (m - b[:, None]).sum(axis=1) + h * (evidence.r - b))
+    curvature = FT @ (G + h * B) @ F + np.eye(b.shape[-1]) * (np.diagonal(F, axis1=1, axis2=2) == 0.0)[:, None]
     centre = evidence.r + np.matvec(F, b - evidence.r + Full(curvature).solve(np.matvec(FT, slope)))
 
-    # 4. The spread around it that is to be explained: Q = sum_e (m_e - b)(m_e - b)' + k (R + (r - b)(r - b)').
-    #    The log-likelihood's slope in C is (B Q B - W)/2.
-    away, ridge_away = m - centre[:, None], evidence.r - centre
-    Q = np.swapaxes(away, 1, 2) @ away + k * (evidence.R + ridge_away[:, :, None] * ridge_away[:, None, :])
+    # 4. The spread around it that is to be explained: Q = sum_e (m_e - b)(m_e - b)' + k t U + h (r - b)(r - b)'.
+    #    The slope in C is (B Q B - W)/2, where W = G + k B.
+    away, usual_away = m - centre[:, None], evidence.r - centre
+    Q = np.swapaxes(away, 1, 2) @ away + k * t * evidence.U + h * usual_away[:, :, None] * usual_away[:, None, :]
+    W = G + k * B
     slope_C = B @ Q @ B - W
 
     # 5. At the optimum C W C = Q. Solving that for C with W and Q held is the MM algorithm of Zhou, Hu, Qiao and
@@ -153,6 +166,17 @@ def _refined(evidence: _Evidence, b: FloatArray, B: FloatArray) -> tuple[FloatAr
     new_B = half @ C @ half
     gain = np.vecdot(slope, centre - b).sum() + 0.5 * np.sum(slope_C * (new_C - C))
     return centre, new_B, float(gain)
+
+
+def _usual_variance(count: float, trace: float) -> float:
+    """The likeliest ``t`` given ``B``, of ``count = k d`` and ``trace = k tr(B U)``: the root of a quadratic.
+
+    The slope in ``log t`` is ``(count - trace t)/2 + 1/2 - t/(1 + t)``; times ``2 (1 + t)`` that is
+    ``-trace t^2 - (trace + 1 - count) t + count + 1``.
+    """
+    q = trace + 1.0 - count
+    root = np.sqrt(q * q + 4.0 * trace * (count + 1.0))
+    return float(2.0 * (count + 1.0) / (q + root) if q > 0.0 else (root - q) / (2.0 * trace))
 
 
 def _balanced(W: FloatArray, Q: FloatArray) -> FloatArray:
