@@ -12,7 +12,8 @@ from acclimate.config import FixedEffect, GLMixParameters, RandomEffect, Schema
 from acclimate.errors import ConfigError
 from acclimate.features import FeatureIndex, columns_of_vector
 from acclimate.learners.gate import check_new_columns
-from acclimate.models.gaussian import MATRIX_AT_MOST, decay, forget, widened
+from acclimate.models.gaussian import MATRIX_AT_MOST, decay, forget, rebased, widened
+from acclimate.models.population import Past
 from acclimate.models.scaling import Scaling
 from acclimate.times import duration_us
 
@@ -32,7 +33,8 @@ class Effect:
     ``name``: ``fixed``, or the entity as it was declared; ``column``: that of its ids, none of the fixed effect,
     whose one entity has the id ``fixed``; ``ids``: the type in which ids are kept, once one was seen. ``ridge``:
     the population before any data; ``population``: as learned; both of mean ``(d,)``, for the ``d`` columns of
-    ``index``.
+    ``index``. ``base``: the population that stored states rest on, that of the last fit; ``past``: what the
+    population was learned from, as of ``learned``, in microseconds UTC.
     """
 
     name: str
@@ -42,6 +44,9 @@ class Effect:
     index: FeatureIndex
     ridge: Posterior
     population: Posterior
+    base: Posterior
+    past: Past
+    learned: int = 0
 
     @property
     def form(self) -> Form:
@@ -77,7 +82,55 @@ class Effect:
             return self
         grown = replace(self, index=index)
         ridge = ridge_prior(grown, X, weight, sizes)
-        return replace(grown, ridge=widened(self.ridge, ridge), population=widened(self.population, ridge))
+        population = widened(self.population, self._like_siblings(ridge, index))
+        nothing = Posterior(ridge.mean, np.zeros_like(ridge.precision))
+        information = widened(Posterior(self.past.population.mean, self.past.information), nothing).precision
+        return replace(
+            grown,
+            ridge=widened(self.ridge, ridge),
+            population=population,
+            base=widened(self.base, population),
+            past=Past(self.past.count, information, widened(self.past.population, population)),
+        )
+
+    def _like_siblings(self, ridge: Posterior, index: FeatureIndex) -> Posterior:
+        """The ridge, but for new levels of a feature whose others were learned: with their mean and variance."""
+        if not self.past.count:
+            return ridge
+        old = len(self.index)
+        features = np.array([name.split("=")[0] for name in index.names])
+        variance, mean, precision = (
+            self.population.P.inverse().diagonal(),
+            ridge.mean.copy(),
+            ridge.precision.copy(),
+        )
+        for j in range(old, len(index)):
+            siblings = np.flatnonzero(features[:old] == features[j])
+            if "=" not in index.names[j] or not len(siblings):
+                continue
+            mean[j] = self.population.mean[siblings].mean()
+            if ridge.is_full:
+                precision[j], precision[:, j] = 0.0, 0.0
+            precision[(j, j) if ridge.is_full else j] = 1.0 / variance[siblings].mean()
+        return Posterior(mean, precision)
+
+    def at_population(self, population: Posterior) -> "Effect":
+        """The same at another population, on which states rest from now on."""
+        return replace(self, population=population, base=population, past=Past.nothing(population))
+
+    @property
+    def moved(self) -> bool:
+        """Whether the population is no longer the one that stored states rest on."""
+        same = np.array_equal(self.base.precision, self.population.precision)
+        return not (same and np.array_equal(self.base.mean, self.population.mean))
+
+    def now(self, states: EntityStates) -> EntityStates:
+        """Stored states at the population of now."""
+        return _rebased(states, self.base, self.population) if self.moved else states
+
+    def stored(self, states: EntityStates) -> EntityStates:
+        """The reverse: states of now as they are stored."""
+        return _rebased(states, self.population, self.base) if self.moved else states
 
     def prior(self, states: EntityStates, times: IntArray) -> Posterior:
         """The prior of entities for a batch whose last events of theirs are at ``times`` (n,)."""
@@ -112,6 +165,14 @@ class Effect:
         return EntityStates(states.ids, Posterior(mean, precision), touched, rows)
 
 
+def _rebased(states: EntityStates, old: Posterior, new: Posterior) -> EntityStates:
+    posterior = rebased(states.posterior, old, new)
+    unknown = states.rows == 0
+    if unknown.any():  # exactly at the population
+        posterior.mean[unknown], posterior.precision[unknown] = new.mean, new.precision
+    return replace(states, posterior=posterior)
+
+
 def new_effects(parameters: GLMixParameters, schema: Schema) -> list[Effect]:
     """The effects as declared, the fixed one first: an intercept each, at a ridge of its own unit.
 
@@ -134,11 +195,11 @@ def new_effects(parameters: GLMixParameters, schema: Schema) -> list[Effect]:
 
 def _new_effect(name: str, declared: Declared, column: str | None) -> Effect:
     ridge = Posterior(np.zeros(1), np.full((1, 1), declared.ridge))
-    effect = Effect(name, declared, column, None, FeatureIndex(), ridge, ridge)
+    effect = Effect(name, declared, column, None, FeatureIndex(), ridge, ridge, ridge, Past.nothing(ridge))
     if effect.form == "full":
         return effect
     ridge = Posterior(np.zeros(1), np.full(1, declared.ridge))
-    return replace(effect, ridge=ridge, population=ridge)
+    return replace(effect, ridge=ridge).at_population(ridge)
 
 
 def ridge_prior(

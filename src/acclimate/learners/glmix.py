@@ -3,7 +3,8 @@
 Zhang et al., GLMix (KDD 2016) for the model; Ouyang et al., arXiv 2108.13299 for the sequential Bayesian update.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -71,8 +72,9 @@ class GLMix(Fitted[Shared]):
         start = self._means(before, batch) if before and warm_start else None
         task = prepared(batch, taken, shared, locked=locks)
         del batch  # large, and not needed any more
+        learns = self.parameters.learn_population
         shared, changed, info = mixed.learn(
-            self.parameters, shared, task, start=start, population=self.parameters.learn_population
+            self.parameters, shared, task, start=start, population="learn" if learns else "keep"
         )
         entities = self.entities.only(locks)
         for effect, pieces in self._checked(shared, changed).items():
@@ -101,7 +103,10 @@ class GLMix(Fitted[Shared]):
         shared, batch = grown(before, batch)
         taken = {seen.effect.name: self._take(seen) for seen in batch.seen[1:]}
         task = prepared(batch, taken, shared, locked=locks)
-        shared, changed, info = mixed.learn(self.parameters, shared, task)
+        refreshes = self.parameters.learn_population
+        shared, changed, info = mixed.learn(
+            self.parameters, shared, task, population="refresh" if refreshes else "keep"
+        )
         self.entities.commit(self._checked(shared, changed))
         self.state, self.info = shared, info
         return self
@@ -151,7 +156,7 @@ class GLMix(Fitted[Shared]):
         except (pa.ArrowInvalid, OverflowError) as error:
             raise MismatchError(f"{id!r} is no id of '{entity}'", hint="give a whole number or a text") from error
         ids = ids_as(one, effect.ids or id_type(one.type), f"'{entity}'")
-        states = effect.shown(self.entities.take(effect.name, ids, effect.population))
+        states = effect.shown(effect.now(self.entities.take(effect.name, ids, effect.base)))
         return effect.index.names, states.posterior.at(0), int(states.rows[0])
 
     def states(self, entity: str) -> EntityStates:
@@ -161,7 +166,7 @@ class GLMix(Fitted[Shared]):
             ConfigError: there is no such random effect.
         """
         effect = self._effect(entity)
-        states = self.entities.take(effect.name, self.entities.ids(effect.name), effect.population)
+        states = effect.now(self.entities.take(effect.name, self.entities.ids(effect.name), effect.base))
         enough = states.rows >= effect.least_rows
         return states if enough.all() else states_at(states, np.flatnonzero(enough))
 
@@ -204,7 +209,7 @@ class GLMix(Fitted[Shared]):
         return by_column[column]
 
     def _take(self, seen: Seen) -> EntityStates:
-        return self.entities.take(seen.effect.name, seen.ids, seen.effect.population)
+        return seen.effect.now(self.entities.take(seen.effect.name, seen.ids, seen.effect.base))
 
     def _checked(self, shared: Shared, changed: mixed.Changed) -> dict[str, Iterator[EntityStates]]:
         """What has changed, checked piece by piece as it is computed; what is shared at once.
@@ -215,22 +220,24 @@ class GLMix(Fitted[Shared]):
         check_posterior("the fixed effect", shared.fixed.index.names, shared.fixed_states.posterior.at(0))
         for effect in shared.effects:
             check_posterior(f"the population of '{effect.name}'", effect.index.names, effect.population)
-        names = {effect.name: effect.index.names for effect in shared.random}
-        return {effect: self._sound(effect, names[effect], pieces) for effect, pieces in changed.items()}
+        effects = {effect.name: effect for effect in shared.random}
+        return {name: self._sound(effects[name], pieces) for name, pieces in changed.items()}
 
-    def _sound(self, effect: str, names: Sequence[str], pieces: Iterable[EntityStates]) -> Iterator[EntityStates]:
+    def _sound(self, effect: Effect, pieces: Iterable[EntityStates]) -> Iterator[EntityStates]:
+        """What has changed, as it is stored, once it is checked."""
         for states in pieces:
-            check_posterior(effect, names, states.posterior, ids=states.ids, kept=self.parameters.states)
-            yield states
+            ids, kept = states.ids, self.parameters.states
+            check_posterior(effect.name, effect.index.names, states.posterior, ids=ids, kept=kept)
+            yield effect.stored(states)
 
     def _means(self, before: Shared, batch: Batch) -> dict[str, FloatArray]:
         """The means of a batch's entities as they were, over the columns that there are now."""
         fixed, *random = batch.seen
-        populations = {effect.name: effect.population for effect in before.random}
+        known = {effect.name: effect for effect in before.random}
         means = {FIXED: widened(before.fixed_states.posterior, fixed.effect.population).mean}
         for seen in random:
-            name = seen.effect.name
-            means[name] = self.entities.means(name, seen.ids, widened(populations[name], seen.effect.population))
+            states = self._take(replace(seen, effect=known[seen.effect.name]))
+            means[seen.effect.name] = widened(states.posterior, seen.effect.population).mean
         return means
 
     def _packed(self, state: Shared) -> Packed:

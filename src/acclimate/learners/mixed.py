@@ -6,11 +6,11 @@ Zhang et al., GLMix (KDD 2016) for the model; Ouyang et al., arXiv 2108.13299 fo
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 
-from acclimate.arrays import EntityStates, FloatArray, IdArray, IntArray
+from acclimate.arrays import EntityStates, FloatArray, IdArray, IntArray, Posterior, Precision
 from acclimate.artifacts import Entities, Events
 from acclimate.config import GLMixParameters
 from acclimate.features import Settled
@@ -21,7 +21,7 @@ from acclimate.learners.task import Part, Task
 from acclimate.models.hashing import hashed
 from acclimate.models.joint import Block, Solution, solve_joint
 from acclimate.models.likelihood import Loss
-from acclimate.models.population import learn_population
+from acclimate.models.population import Past, learn_population
 from acclimate.models.scoring import Mode, Term, score
 from acclimate.models.separate import SeparateSolution, is_separate, solve_separately
 
@@ -41,6 +41,10 @@ _POPULATION_CELLS = 1 << 22
 """Cells of the entities' information (matrices, or diagonals) that a population is learned from at most: beyond,
 some entities stand for all. Sixteen coefficients are learned from 16,384 entities, to about a hundredth of a
 variance; what that costs in the posteriors is of second order."""
+
+_REMEMBERED = 10_000.0
+"""Entities of the past that a population is held by at most when it is refreshed. Those in an update are counted
+anew, so that this says nothing of fewer entities; of more, those of the last updates count for more."""
 
 _REPRESENTATIVES = 4096
 """Entities that a population is learned from at least, where there are so many."""
@@ -73,7 +77,7 @@ def learn(
     task: Task,
     *,
     start: Mapping[str, FloatArray] | None = None,
-    population: bool = False,
+    population: Literal["keep", "learn", "refresh"] = "keep",
     loss: Loss = "logistic",
 ) -> tuple[Shared, Changed, Info]:
     """The joint posterior of all effects after a batch; what came before enters through posteriors alone.
@@ -83,7 +87,8 @@ def learn(
         shared: as it was prepared with.
         task: the batch.
         start: means ``(t, d)`` of the batch's entities, by effect, to begin the search at.
-        population: learn the populations of the random effects first, from these rows.
+        population: ``learn`` those of the random effects first, from these rows; or ``refresh`` what is known of
+            them by what is new.
         loss: ``logistic`` or ``squared``.
 
     Returns:
@@ -94,8 +99,8 @@ def learn(
     parts, free = task.parts, list(task.designs)
     means = None if start is None else [start[parts[k].effect.name][parts[k].learners] for k in free]
     curvature = None
-    if population and any(k > 0 for k in free):
-        parts, means, curvature = search.populations(task, means)
+    if population != "keep" and any(k > 0 for k in free):
+        parts, means, curvature = search.populations(task, means, fresh=population == "learn")
     found: list[_Found] = []
     margin = task.margins(parts)
     if free:
@@ -231,13 +236,13 @@ class _Search:
         return found, margin + solution.margin
 
     def populations(
-        self, task: Task, means: list[FloatArray] | None
+        self, task: Task, means: list[FloatArray] | None, *, fresh: bool
     ) -> tuple[list[Part], list[FloatArray], FloatArray]:
         """The effects at populations learned from the rows, and means and curvature to go on from."""
-        free = list(task.designs)
-        parts = [
-            part.at_population(part.effect.unit) if k in free and k else part for k, part in enumerate(task.parts)
-        ]
+        parts, free = list(task.parts), list(task.designs)
+        if fresh:
+            for k in free[1:] if 0 in free else free:
+                parts[k] = parts[k].at_population(parts[k].effect.unit, fresh=True)
         loose = _LOOSE * np.sqrt(sum(len(parts[k].learners) for k in free))
         curvature, variances = None, None
         while True:
@@ -253,11 +258,12 @@ class _Search:
             )
             known = variances is not None
             variances = _variances(solution, free, variances)
-            parts, gain = _repopulated(parts, free, solution, variances)
+            asked = parts
+            parts, gain = _repopulated(parts, free, solution, variances, fresh=fresh)
             means, curvature = [solution.means(i) for i in range(len(free))], solution.curvature
             self.rounds += 1
             if (known and not gain > _SETTLED) or self.rounds == _ROUNDS:
-                return parts, means, curvature
+                return _remembering(asked, parts, free, solution, variances), means, curvature
 
     def info(self, rows: int, found: Sequence[_Found]) -> Info:
         unsettled: dict[str, IdArray] = {}
@@ -291,7 +297,7 @@ def _left(curvature: FloatArray, others: FloatArray) -> FloatArray:
 
 
 def _repopulated(
-    parts: list[Part], free: list[int], solution: Solution, variances: list[FloatArray]
+    parts: list[Part], free: list[int], solution: Solution, variances: list[FloatArray], *, fresh: bool
 ) -> tuple[list[Part], float]:
     """The random effects at populations learned from the solution, and the log-likelihood that it gains."""
     changed, gained = list(parts), 0.0
@@ -301,20 +307,64 @@ def _repopulated(
         if k == 0:
             continue
         effect = parts[k].effect
-        members, others = _representatives(parts[k]), total - variances[i]
-        linear, information = solution.evidence(i, members, raw=False, others=others)
-        # A coefficient that the fixed effect has too would share its mean with it: only their sum is known.
-        alone = np.array([name not in fixed_names for name in effect.index.names])
+        linear, information = _evidence(parts[k], i, solution, total - variances[i])
+        # A coefficient that the fixed effect has too would share its mean with it: only their sum is known. In an
+        # update that effect is held by all of its past, and what has moved of it for newcomers moves here.
+        alone = np.array([name not in fixed_names or not fresh for name in effect.index.names])
         base, gain = learn_population(
             linear,
             information,
             effect.population,
             effect.unit,
             free_mean=alone,
+            past=_past(parts[k]),
             scaling=solution.problem.blocks[i].design.scaling,
         )
-        changed[k], gained = parts[k].at_population(base), gained + gain
+        changed[k], gained = parts[k].at_population(base, fresh=fresh), gained + gain
     return changed, gained
+
+
+def _evidence(part: Part, i: int, solution: Solution, others: FloatArray) -> tuple[FloatArray, Precision]:
+    """What is known of the entities that learn but from their population: from these rows, and from those before.
+
+    The latter is what a prior ``N(m, P)`` has more than the population: ``P - B``, and ``Pm - Bb``.
+    """
+    members, block = _representatives(part), solution.problem.blocks[i]
+    linear, information = solution.evidence(i, members, raw=False, others=others)
+    prior = block.scaled
+    if len(prior.mean) == 1:
+        return linear, information
+    prior = prior if members is None else prior.at(members)
+    scaling, population = block.design.scaling, part.effect.population
+    if population.is_full and not prior.is_full:  # a lone coefficient
+        population = Posterior(population.mean, population.P.diagonal())
+    population = scaling.prior_in(population)
+    linear = linear + prior.P.times(prior.mean) - population.P.times(population.mean)
+    return linear, information.plus(type(prior.P)(prior.precision - population.precision))
+
+
+def _past(part: Part) -> Past:
+    """The entities that a population was learned from and that are not here, as much as is remembered of them."""
+    effect = part.effect
+    elapsed = np.array([part.latest.max() - effect.learned])
+    kept = float(effect.kept(elapsed)[0]) * effect.declared.forgetting
+    known = np.count_nonzero(part.states.rows[part.learners])
+    return replace(effect.past, count=min(max(kept * effect.past.count - known, 0.0), _REMEMBERED))
+
+
+def _remembering(
+    asked: list[Part], parts: list[Part], free: list[int], solution: Solution, variances: list[FloatArray]
+) -> list[Part]:
+    """The effects with what their populations were learned from: a solution at those that were ``asked``."""
+    changed, total = list(parts), np.sum(variances, axis=0)
+    for i, k in enumerate(free):
+        if k == 0:
+            continue
+        effect, scaling = parts[k].effect, solution.problem.blocks[i].design.scaling
+        _, information = _evidence(asked[k], i, solution, total - variances[i])
+        past = _past(asked[k]).with_entities(information, len(parts[k].learners), effect.population, scaling)
+        changed[k] = replace(parts[k], effect=replace(effect, past=past, learned=int(parts[k].latest.max())))
+    return changed
 
 
 def _representatives(part: Part) -> IntArray | None:
@@ -344,11 +394,11 @@ def predict(
     posterior = shared.fixed_states.posterior
     terms = [Term(fixed.X, fixed.codes, fixed.ids, posterior.mean, posterior.precision)]
     for seen in random:
-        name, population = seen.effect.name, seen.effect.population
-        if mode == "point" and seen.effect.least_rows == 1:  # no precision has to be read
-            terms.append(Term(seen.X, seen.codes, seen.ids, entities.means(name, seen.ids, population)))
+        effect, name = seen.effect, seen.effect.name
+        if mode == "point" and effect.least_rows == 1 and not effect.moved:  # no precision has to be read
+            terms.append(Term(seen.X, seen.codes, seen.ids, entities.means(name, seen.ids, effect.base)))
             continue
-        posterior = seen.effect.shown(entities.take(name, seen.ids, population)).posterior
+        posterior = effect.shown(effect.now(entities.take(name, seen.ids, effect.base))).posterior
         terms.append(Term(seen.X, seen.codes, seen.ids, posterior.mean, posterior.precision))
     return score(terms, batch.offset, mode, seed)
 

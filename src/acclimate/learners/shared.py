@@ -114,7 +114,7 @@ def locked_effects(parameters: GLMixParameters, schema: Schema, locked: Collecti
 def _at_ridge(seen: Seen, batch: Batch) -> Seen:
     effect = replace(seen.effect, index=seen.index)
     ridge = ridge_prior(effect, seen.X, batch.weight, batch.settled.sizes)
-    return replace(seen, effect=replace(effect, ridge=ridge, population=ridge))
+    return replace(seen, effect=replace(effect, ridge=ridge).at_population(ridge))
 
 
 def _centred(seen: Seen, batch: Batch) -> Seen:
@@ -123,4 +123,4 @@ def _centred(seen: Seen, batch: Batch) -> Seen:
     mean = seen.effect.ridge.mean.copy()
     mean[0] = np.log(positive) - np.log(negative)
     ridge = Posterior(mean, seen.effect.ridge.precision)
-    return replace(seen, effect=replace(seen.effect, ridge=ridge, population=ridge))
+    return replace(seen, effect=replace(seen.effect, ridge=ridge).at_population(ridge))

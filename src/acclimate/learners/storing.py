@@ -14,6 +14,7 @@ from acclimate.learners.base import Packed
 from acclimate.learners.effects import FIXED, Declared, Effect
 from acclimate.learners.entities import MemoryEntities
 from acclimate.learners.shared import Shared
+from acclimate.models.population import Past
 from acclimate.storage import Stored
 
 
@@ -32,9 +33,15 @@ def packed(state: Shared, entities: MemoryEntities) -> Packed:
             arrays |= {f"{i}.{name}.mean": prior.mean, f"{i}.{name}.precision": prior.precision}
         tables[f"names-{i}"] = pa.table({"name": list(effect.index.names)})
     for i, effect in enumerate(state.random, start=1):
+        for name, prior in (("base", effect.base), ("past", effect.past.population)):
+            arrays |= {f"{i}.{name}.mean": prior.mean, f"{i}.{name}.precision": prior.precision}
+        arrays[f"{i}.past.information"] = effect.past.information
         arrays |= {f"{i}.states.{name}": array for name, array in entities.arrays(effect.name).items()}
         tables[f"ids-{i}"] = pa.table({"id": ids_as_arrow(entities.ids(effect.name), effect.ids or "int64")})
-    effects = [{"column": effect.column, "ids": effect.ids} for effect in state.effects]
+    effects = [
+        {"column": effect.column, "ids": effect.ids, "learned": effect.learned, "count": effect.past.count}
+        for effect in state.effects
+    ]
     manifest = {"effects": effects, "settled": asdict(state.settled), "position": entities.position}
     return Packed(manifest, arrays, tables)
 
@@ -82,12 +89,20 @@ def unpacked(
 
 def _effect(stored: Stored, i: int, name: str, declared: Declared, record: dict[str, Any]) -> Effect:
     names = tuple(map(str, stored.tables[f"names-{i}"]["name"].to_pylist()))
-    priors: list[Posterior] = []
-    for prior in ("ridge", "population"):
-        arrays = _under(stored, f"{i}.{prior}.")
-        _check_shapes(f"{i}.{prior}", arrays, {"mean": (len(names),)})
-        priors.append(Posterior(arrays["mean"], arrays["precision"]))
-    return Effect(name, declared, record["column"], record["ids"], FeatureIndex(names), *priors)
+
+    def prior(kind: str) -> Posterior:
+        arrays = _under(stored, f"{i}.{kind}.")
+        _check_shapes(f"{i}.{kind}", arrays, {"mean": (len(names),)})
+        return Posterior(arrays["mean"], arrays["precision"])
+
+    index, population = FeatureIndex(names), prior("population")
+    place = (name, declared, record["column"], record["ids"], index)
+    if record["column"] is None:
+        return Effect(*place, prior("ridge"), population, population, Past.nothing(population))
+    was, information = prior("past"), stored.arrays[f"{i}.past.information"]
+    _check_shapes(f"{i}.past", {"information": information}, {"information": was.precision.shape})
+    past = Past(record["count"], information, was)
+    return Effect(*place, prior("ridge"), population, prior("base"), past, record["learned"])
 
 
 def _under(stored: Stored, prefix: str) -> dict[str, NDArray[Any]]:

@@ -57,10 +57,13 @@ class Part:
         """The means ``(t, d)`` of all entities as others see them: at the population while they wait."""
         return self.effect.shown(self.states).posterior.mean
 
-    def at_population(self, population: Posterior) -> "Part":
-        """The same with all entities at a new population."""
+    def at_population(self, population: Posterior, *, fresh: bool) -> "Part":
+        """The same with all entities at a new population, which ``fresh`` states are to rest on."""
+        if fresh:
+            effect = self.effect.at_population(population)
+            return replace(self, effect=effect, states=unknown(effect, self.states.ids))
         effect = replace(self.effect, population=population)
-        return replace(self, effect=effect, states=unknown(effect, self.states.ids))
+        return replace(self, effect=effect, states=effect.now(self.effect.stored(self.states)))
 
     def changed(self, places: IntArray, posterior: Posterior) -> EntityStates:
         """The states after the batch of some entities."""

@@ -45,6 +45,18 @@ def decay(elapsed: FloatArray, half_life: float) -> FloatArray:
     return np.exp2(-np.maximum(elapsed, 0.0) / half_life)
 
 
+def rebased(posterior: Posterior, old: Posterior, new: Posterior) -> Posterior:
+    """The posteriors of entities had their population been ``new`` all along and not ``old``, both of one block.
+
+    What their rows say stays: ``H' = H - B + B'`` and ``H'm' = Hm - Bb + B'b'``. As a step away from ``m``:
+    ``m' = m + H'^-1 (B'(b' - m) - B(b - m))``.
+    """
+    change = new.precision - old.precision
+    H = type(posterior.P)(posterior.precision + change)
+    slope = new.P.times(new.mean - posterior.mean) - old.P.times(old.mean - posterior.mean)
+    return Posterior(posterior.mean + H.solve(slope), H.array)
+
+
 def widened(posterior: Posterior, population: Posterior) -> Posterior:
     """The same knowledge in the width and form of ``population`` (one block, or as many as ``posterior``).
 

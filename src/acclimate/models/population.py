@@ -35,6 +35,7 @@ def learn_population(
     unit: Posterior,
     *,
     free_mean: NDArray[np.bool_],
+    past: "Past | None" = None,
     scaling: Scaling | None = None,
     tolerance: float = 1e-2,
     max_rounds: int = 100,
@@ -54,6 +55,7 @@ def learn_population(
         prior: the population to begin at, mean ``(d,)``; raw, as are those below and what is returned.
         unit: what is usual before any data: ``N(r, U)``.
         free_mean: ``(d,)``; where false the mean stays at ``unit.mean``, since another effect carries it.
+        past: entities that are not here.
         scaling: the coordinates of ``linear`` and ``information``, and to compute in; without, these are raw too.
             In raw ones the algebra below fails where features lie 1e4 of their spreads from 0.
         tolerance: log-likelihood gained by a round at which to stop, in nats.
@@ -67,12 +69,18 @@ def learn_population(
     if scaling is None:
         scaling = Scaling(np.zeros(d), np.ones(d))
     prior, unit, free = scaling.prior_in(prior), scaling.prior_in(unit), _directions(free_mean, scaling)
+    past = past or Past.nothing(prior)
+    there = scaling.prior_in(past.population)
     evidence = _Evidence(
         _split_vectors(linear, full=full),
         _split_matrices(information.full().array if full else information.diagonal(), full=full),
         _split_vectors(unit.mean, full=full),
         _split_matrices(unit.covariance(), full=full),
         free[None] if full else _split_matrices(np.diagonal(free), full=False),
+        past.count,
+        _split_matrices(scaling.precision_in(past.P).array, full=full),
+        _split_vectors(there.mean, full=full),
+        _split_matrices(there.covariance(), full=full),
     )
     mean, precision = _split_vectors(prior.mean, full=full), _split_matrices(prior.precision, full=full)
     total = 0.0
@@ -86,13 +94,55 @@ def learn_population(
 
 
 @dataclass(frozen=True)
+class Past:
+    """What is remembered of entities that a population was learned from: they are all like one of them.
+
+    ``count`` entities of the information ``information`` (d, d) or (d,) each, in the form of ``population``, which
+    they were of: what their rows say of a coefficient has the distribution ``l ~ N(A b, A + A C A)``. In the place
+    of their log-likelihood stands its expectation.
+    """
+
+    count: float
+    information: FloatArray
+    population: Posterior
+
+    @staticmethod
+    def nothing(population: Posterior) -> "Past":
+        """No entity at all."""
+        return Past(0.0, np.zeros_like(population.precision), population)
+
+    @property
+    def P(self) -> Precision:  # noqa: N802
+        """The information with its algebra."""
+        return Full(self.information) if self.population.is_full else Diagonal(self.information)
+
+    def with_entities(
+        self, information: Precision, entities: float, population: Posterior, scaling: Scaling
+    ) -> "Past":
+        """These and others, which ``information`` stands for, as of a population that was learned from all.
+
+        The one that all are like has their mean posterior covariance, ``(A + B)^-1 = mean_e (A_e + B)^-1``: so
+        that they give the population's mean the precision that they gave it.
+        """
+        B = scaling.precision_in(population.P)
+        here = information if isinstance(B, Diagonal) else information.full()
+        mean = np.mean(here.plus(B).inverse().array, axis=0)
+        before = scaling.precision_in(self.P).plus(B).inverse().array
+        count = self.count + entities
+        S = type(B)((self.count * before + entities * mean) / count)
+        A = type(B)(S.inverse().array - B.array)
+        return Past(count, scaling.precision_out(A).array, population)
+
+
+@dataclass(frozen=True)
 class _Evidence:
     """What a population is learned from, as ``g`` independent problems of ``c`` coefficients each.
 
     A full population is one problem of all coefficients (g = 1, c = d), a diagonal one as many as it has (g = d,
     c = 1), so that the algebra below is written once. ``linear`` (g, n, c) holds ``l``, ``information``
     (g, n, c, c) holds ``A``; ``r`` (g, c) and ``U`` (g, c, c) are what is usual; ``free``
-    (g, c, c) are the directions in which the mean may go, zero columns for those that are held.
+    (g, c, c) are the directions in which the mean may go, zero columns for those that are held. Of ``count`` more
+    entities that are past ``past`` (g, c, c) holds ``A``; ``b0`` (g, c) and ``C0`` (g, c, c) is what they were of.
     """
 
     linear: FloatArray
@@ -100,6 +150,10 @@ class _Evidence:
     r: FloatArray
     U: FloatArray
     free: FloatArray
+    count: float
+    past: FloatArray
+    b0: FloatArray
+    C0: FloatArray
 
 
 def _directions(free_mean: NDArray[np.bool_], scaling: Scaling) -> FloatArray:
@@ -135,24 +189,30 @@ def _refined(evidence: _Evidence, b: FloatArray, B: FloatArray) -> tuple[FloatAr
     # 1. The entities' posteriors: S_e = (A_e + B)^-1 and m_e = S_e (l_e + B b); and the variance t of the others.
     S = Full(evidence.information + B[:, None]).inverse().array
     m = np.matvec(S, evidence.linear + np.matvec(B, b)[:, None])
+    past = Full(evidence.past + B).inverse().array
+    K = past @ evidence.past  # of one that is past: m = b + K (b0 - b) in the mean
     t = _usual_variance(k * b.size, k * float(np.sum(B * np.swapaxes(evidence.U, 1, 2))))
 
     # 2. The precision that they give b: G = sum_e (B - B S_e B), the negative second derivative of the
     #    log-likelihood in b. S_e integrates w_e out: where the rows say nothing, S_e is C, and e gives nothing.
-    G = n * B - B @ S.sum(axis=1) @ B
+    G = (n + evidence.count) * B - B @ (S.sum(axis=1) + evidence.count * past) @ B
 
     # 3. A Newton step of the free means: the slope is B (sum_e (m_e - b) + h (r - b)), and those that are held lie
     #    at r. In the free directions F it is F (F'(G + hB)F)^-1 F'slope, with an identity for those that are held.
     F = evidence.free
     FT = np.swapaxes(F, 1, 2)
-    slope = np.matvec(B, (m - b[:, None]).sum(axis=1) + h * (evidence.r - b))
+    drawn = (m - b[:, None]).sum(axis=1) + evidence.count * np.matvec(K, evidence.b0 - b)
+    slope = np.matvec(B, drawn + h * (evidence.r - b))
     curvature = FT @ (G + h * B) @ F + np.eye(b.shape[-1]) * (np.diagonal(F, axis1=1, axis2=2) == 0.0)[:, None]
     centre = evidence.r + np.matvec(F, b - evidence.r + Full(curvature).solve(np.matvec(FT, slope)))
 
     # 4. The spread around it that is to be explained: Q = sum_e (m_e - b)(m_e - b)' + k t U + h (r - b)(r - b)'.
-    #    The slope in C is (B Q B - W)/2, where W = G + k B.
+    #    The slope in C is (B Q B - W)/2, where W = G + k B. Those that are past have m of variance
+    #    K C0 K' + S A S, which is C - S where C is C0.
     away, usual_away = m - centre[:, None], evidence.r - centre
-    Q = np.swapaxes(away, 1, 2) @ away + k * t * evidence.U + h * usual_away[:, :, None] * usual_away[:, None, :]
+    past_away = b + np.matvec(K, evidence.b0 - b) - centre
+    past_spread = K @ evidence.C0 @ np.swapaxes(K, 1, 2) + K @ past + _outer(past_away)
+    Q = np.swapaxes(away, 1, 2) @ away + evidence.count * past_spread + k * t * evidence.U + h * _outer(usual_away)
     W = G + k * B
     slope_C = B @ Q @ B - W
 
@@ -166,6 +226,10 @@ def _refined(evidence: _Evidence, b: FloatArray, B: FloatArray) -> tuple[FloatAr
     new_B = half @ C @ half
     gain = np.vecdot(slope, centre - b).sum() + 0.5 * np.sum(slope_C * (new_C - C))
     return centre, new_B, float(gain)
+
+
+def _outer(vectors: FloatArray) -> FloatArray:
+    return vectors[:, :, None] * vectors[:, None, :]
 
 
 def _usual_variance(count: float, trace: float) -> float:
