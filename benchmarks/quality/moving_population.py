@@ -1,9 +1,9 @@
 """What updates know of users that are new, or of another kind than those of the fit: regret, cold and warm.
 
 ``python -m benchmarks.quality.moving_population [--seeds 10] [--arms incremental retrain] [--mode point]``. A fit
-on ten days of users of one kind; then users of another kind arrive every day, and every day is predicted before it is
-learned. Regret is the expected log-loss above the oracle's in 1e-4 nats a row: of users on their first day, and of
-all others that came after the fit, over all days but the first two.
+on ten days of users of one kind; then users of another kind arrive every day, and every day is predicted before it
+is learned. Regret is the expected log-loss above the oracle's in 1e-4 nats a row: of users on their first day, and
+of all others that came after the fit, over all days but the first two.
 """
 
 import argparse

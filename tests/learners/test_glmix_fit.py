@@ -14,7 +14,7 @@ import acclimate as ac
 from acclimate.errors import ConfigError, DataError, NotFittedError
 from acclimate.features import Settled
 from acclimate.learners import batch as batches
-from acclimate.learners import mixed
+from acclimate.learners import mixed, populations
 from acclimate.learners.batch import Batch, read_batch, sampled
 from acclimate.learners.effects import new_effects
 
@@ -376,9 +376,9 @@ def test_a_population_is_learned_from_representatives_where_entities_are_many(mo
     events, learned = simulated(0.8, 1.0, 0.5), []
     model = ac.GLMix(random=[ac.RandomEffect("user", "x")]).fit(events)
     everyone, p = population(model), model.predict(events)
-    monkeypatch.setattr(mixed, "_POPULATION_CELLS", 800)
-    monkeypatch.setattr(mixed, "_REPRESENTATIVES", 10)
-    monkeypatch.setattr(mixed, "learn_population", recorded(mixed.learn_population, learned))
+    monkeypatch.setattr(populations, "_POPULATION_CELLS", 800)
+    monkeypatch.setattr(populations, "_REPRESENTATIVES", 10)
+    monkeypatch.setattr(populations, "learn_population", recorded(populations.learn_population, learned))
     some = population(model.fit(events))
     assert {linear.shape for (linear, *_), *_ in learned} == {(200, 2)}
     assert len(model.states("user")) == 500
@@ -409,8 +409,8 @@ def test_representatives_are_of_all_entities(monkeypatch):
     events = events_of(ac.Schema(time="time", entities={"user": "user_id"}, labels="click"), data)
     model = ac.GLMix(random=["user"])
     everyone = population(model.fit(events)).standard_deviation()
-    monkeypatch.setattr(mixed, "_POPULATION_CELLS", 80)
-    monkeypatch.setattr(mixed, "_REPRESENTATIVES", 80)
+    monkeypatch.setattr(populations, "_POPULATION_CELLS", 80)
+    monkeypatch.setattr(populations, "_REPRESENTATIVES", 80)
     assert_allclose(population(model.fit(events)).standard_deviation(), everyone, rtol=0.2)
 
 
@@ -426,10 +426,10 @@ def test_representatives_are_of_all_entities(monkeypatch):
     ],
 )
 def test_how_many_entities_represent_all(monkeypatch, count, width, precision, most):
-    monkeypatch.setattr(mixed, "_POPULATION_CELLS", 40)
-    monkeypatch.setattr(mixed, "_REPRESENTATIVES", 6)
+    monkeypatch.setattr(populations, "_POPULATION_CELLS", 40)
+    monkeypatch.setattr(populations, "_REPRESENTATIVES", 6)
     parts: list[Any] = []
-    monkeypatch.setattr(mixed, "_representatives", recorded(mixed._representatives, parts))
+    monkeypatch.setattr(populations, "_representatives", recorded(populations._representatives, parts))
     rows = 4 * count
     data = {**log(rows=rows), "user_id": np.arange(rows) % count, "word": np.arange(rows) % (width - 1)}
     ac.GLMix(random=[ac.RandomEffect("user", ["word"], precision=precision)]).fit(events_of(PLAIN, data))
@@ -438,8 +438,8 @@ def test_how_many_entities_represent_all(monkeypatch, count, width, precision, m
 
 
 def test_representatives_go_by_neither_names_nor_the_order_of_rows(monkeypatch):
-    monkeypatch.setattr(mixed, "_POPULATION_CELLS", 200)
-    monkeypatch.setattr(mixed, "_REPRESENTATIVES", 10)
+    monkeypatch.setattr(populations, "_POPULATION_CELLS", 200)
+    monkeypatch.setattr(populations, "_REPRESENTATIVES", 10)
     rng = np.random.default_rng(3)
     data = {**log(rows=900, users=120), "time": START + HOUR * np.arange(900)}
     name, order = rng.permutation(120), rng.permutation(900)
@@ -456,14 +456,14 @@ def test_representatives_go_by_neither_names_nor_the_order_of_rows(monkeypatch):
 def test_wide_populations_are_learned_from_all_of_some_thousand_entities(monkeypatch):
     """A diagonal of 60 coefficients of 300 entities is far from the bound: the lot is not drawn."""
     places: list[Any] = []
-    monkeypatch.setattr(mixed, "_representatives", recorded(mixed._representatives, places))
+    monkeypatch.setattr(populations, "_representatives", recorded(populations._representatives, places))
     data = {**log(rows=3000, users=300), "word": np.arange(3000) % 59}
     ac.GLMix(random=[ac.RandomEffect("user", ["word"])]).fit(events_of(PLAIN, data))
     assert {result for *_, result in places} == {None}
 
 
 def test_representatives_are_the_same_in_any_order_of_rows(monkeypatch):
-    monkeypatch.setattr(mixed, "_POPULATION_CELLS", 12)
+    monkeypatch.setattr(populations, "_POPULATION_CELLS", 12)
     data = {**log(rows=400, users=30), "time": np.full(400, START)}
     order = np.random.default_rng(0).permutation(400)
     models = [

@@ -284,9 +284,11 @@ def fail_at(monkeypatch: Any, solution: type[Any], block: int) -> None:
 )
 @pytest.mark.parametrize("verb", ["update", "fit"])
 def test_what_fails_half_way_leaves_all_as_it_was(monkeypatch, solution, block, how, verb):
+    model = mixture().fit(FIRST)
     if verb == "fit":  # after rounds of learning the population the last solution is joint
         solution = Solution
-    model = mixture().fit(FIRST)
+    elif solution is SeparateSolution:
+        model.parameters = dataclasses.replace(model.parameters, learn_population=False)
     before, state, entities, info = copy.deepcopy(model), model.state, model.entities, model.info
     with monkeypatch.context() as patch:
         fail_at(patch, solution, block)

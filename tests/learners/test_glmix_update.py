@@ -207,6 +207,7 @@ def test_what_is_forgotten_returns_to_the_population_as_it_was_learned():
     began = model.state.effects[1].ridge
     assert np.abs(base(model, 1).precision / began.precision - 1.0).max() > 0.2
     assert np.any(base(model, 1).mean != began.mean)
+    model.parameters = dataclasses.replace(model.parameters, learn_population=False)
     before, data = of_user(model, 0), at(0, [100.0, 101.0])
     rows = design(data, ("(intercept)", "x"))
     o = data["o"] + fixed(model).mean[0]
@@ -410,15 +411,23 @@ def test_a_population_that_was_learned_keeps_what_it_knows_as_features_come(prec
     model.fit(events_of(SCHEMA, log(rows=600)))
     old = model.state.effects[1]
     assert np.abs(old.population.precision - old.ridge.precision).max() > 0.1
+    model.parameters = dataclasses.replace(model.parameters, learn_population=False)
     data = {**log(rows=30, seed=1), "genre": ["opera", "jazz"] * 15, "x": 100.0 * log(rows=30)["x"]}
     grown = model.update(events_of(SCHEMA, data)).state.effects[1]
     d = len(old.index)
     assert len(grown.index) == d + 2
-    for before, after in ((old.population, grown.population), (old.ridge, grown.ridge)):
-        assert_array_equal(after.mean, [*before.mean, 0.0, 0.0])
+    genres = np.array([name.startswith("genre=") for name in old.index.names])
+    siblings = old.population.standard_deviation()[genres] ** 2, old.population.mean[genres]
+    assert np.count_nonzero(genres) == 2
+    assert np.abs(siblings[1]).max() > 0.01
+    for before, after, variance, mean in (
+        (old.population, grown.population, siblings[0].mean(), siblings[1].mean()),
+        (old.ridge, grown.ridge, 1.0, 0.0),
+    ):
+        assert_allclose(after.mean, [*before.mean, mean, mean], rtol=1e-12)
         assert_array_equal(after.precision[:d, :d] if after.is_full else after.precision[:d], before.precision)
         new = after.precision[d:, d:].diagonal() if after.is_full else after.precision[d:]
-        assert_array_equal(new, [1.0, 1.0])
+        assert_allclose(new, [1.0 / variance] * 2, rtol=1e-12)
 
 
 def test_entities_are_as_wide_as_they_were_when_they_last_learned():

@@ -10,18 +10,17 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from acclimate.arrays import EntityStates, FloatArray, IdArray, IntArray, Posterior, Precision
+from acclimate.arrays import EntityStates, FloatArray, IdArray, IntArray
 from acclimate.artifacts import Entities, Events
 from acclimate.config import GLMixParameters
 from acclimate.features import Settled
 from acclimate.learners.batch import count_columns, read_batch
 from acclimate.learners.effects import FIXED, new_effects
+from acclimate.learners.populations import remembering, repopulated, variances
 from acclimate.learners.shared import Shared
 from acclimate.learners.task import Part, Task
-from acclimate.models.hashing import hashed
 from acclimate.models.joint import Block, Solution, solve_joint
 from acclimate.models.likelihood import Loss
-from acclimate.models.population import Past, learn_population
 from acclimate.models.scoring import Mode, Term, score
 from acclimate.models.separate import SeparateSolution, is_separate, solve_separately
 
@@ -36,18 +35,6 @@ _LOOSE = 0.03
 
 _SETTLED = 0.01
 """Log-likelihood, in nats, that a round of learning the population has to gain for another one to follow."""
-
-_POPULATION_CELLS = 1 << 22
-"""Cells of the entities' information (matrices, or diagonals) that a population is learned from at most: beyond,
-some entities stand for all. Sixteen coefficients are learned from 16,384 entities, to about a hundredth of a
-variance; what that costs in the posteriors is of second order."""
-
-_REMEMBERED = 10_000.0
-"""Entities of the past that a population is held by at most when it is refreshed. Those in an update are counted
-anew, so that this says nothing of fewer entities; of more, those of the last updates count for more."""
-
-_REPRESENTATIVES = 4096
-"""Entities that a population is learned from at least, where there are so many."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +86,8 @@ def learn(
     parts, free = task.parts, list(task.designs)
     means = None if start is None else [start[parts[k].effect.name][parts[k].learners] for k in free]
     curvature = None
-    if population != "keep" and any(k > 0 for k in free):
+    # Rows of no weight teach nothing.
+    if population != "keep" and any(k > 0 for k in free) and (population == "learn" or task.weight.any()):
         parts, means, curvature = search.populations(task, means, fresh=population == "learn")
     found: list[_Found] = []
     margin = task.margins(parts)
@@ -244,7 +232,7 @@ class _Search:
             for k in free[1:] if 0 in free else free:
                 parts[k] = parts[k].at_population(parts[k].effect.unit, fresh=True)
         loose = _LOOSE * np.sqrt(sum(len(parts[k].learners) for k in free))
-        curvature, variances = None, None
+        curvature, spread = None, None
         while True:
             solution = self.joint(
                 task.blocks(parts),
@@ -253,17 +241,17 @@ class _Search:
                 task.weight,
                 start=means,
                 curvature=curvature,
-                variance=None if variances is None else np.sum(variances, axis=0),
+                variance=None if spread is None else np.sum(spread, axis=0),
                 tolerance=loose,
             )
-            known = variances is not None
-            variances = _variances(solution, free, variances)
+            known = spread is not None
+            spread = variances(solution, free, spread)
             asked = parts
-            parts, gain = _repopulated(parts, free, solution, variances, fresh=fresh)
+            parts, gain = repopulated(parts, free, solution, spread, fresh=fresh)
             means, curvature = [solution.means(i) for i in range(len(free))], solution.curvature
             self.rounds += 1
             if (known and not gain > _SETTLED) or self.rounds == _ROUNDS:
-                return _remembering(asked, parts, free, solution, variances), means, curvature
+                return remembering(asked, parts, free, solution, spread), means, curvature
 
     def info(self, rows: int, found: Sequence[_Found]) -> Info:
         unsettled: dict[str, IdArray] = {}
@@ -274,111 +262,6 @@ class _Search:
         decrement = float(np.linalg.norm([one.decrement for one in solutions]))
         converged = all(one.converged for one in solutions)
         return Info(rows, self.steps, self.products, self.rounds, decrement, converged, unsettled)
-
-
-def _variances(solution: Solution, free: list[int], before: list[FloatArray] | None) -> list[FloatArray]:
-    """The variance of each row's margin ``(n,)`` by effect, that of the fixed one taken as known.
-
-    A row says of one effect only what the others leave open: of information ``w`` and a variance ``v`` of the
-    others that is ``w / (1 + w v)``, exactly so where two entities of different effects share one row.
-    """
-    blocks = solution.problem.blocks
-    nothing = np.zeros_like(solution.curvature)
-    variances = before or [nothing] * len(blocks)
-    total = np.sum(variances, axis=0)
-    return [
-        nothing if k == 0 else block.variances(_left(solution.curvature, total - own))
-        for k, block, own in zip(free, blocks, variances, strict=True)
-    ]
-
-
-def _left(curvature: FloatArray, others: FloatArray) -> FloatArray:
-    return curvature / (1.0 + curvature * others)
-
-
-def _repopulated(
-    parts: list[Part], free: list[int], solution: Solution, variances: list[FloatArray], *, fresh: bool
-) -> tuple[list[Part], float]:
-    """The random effects at populations learned from the solution, and the log-likelihood that it gains."""
-    changed, gained = list(parts), 0.0
-    fixed_names = set(parts[0].effect.index.names)
-    total = np.sum(variances, axis=0)
-    for i, k in enumerate(free):
-        if k == 0:
-            continue
-        effect = parts[k].effect
-        linear, information = _evidence(parts[k], i, solution, total - variances[i])
-        # A coefficient that the fixed effect has too would share its mean with it: only their sum is known. In an
-        # update that effect is held by all of its past, and what has moved of it for newcomers moves here.
-        alone = np.array([name not in fixed_names or not fresh for name in effect.index.names])
-        base, gain = learn_population(
-            linear,
-            information,
-            effect.population,
-            effect.unit,
-            free_mean=alone,
-            past=_past(parts[k]),
-            scaling=solution.problem.blocks[i].design.scaling,
-        )
-        changed[k], gained = parts[k].at_population(base, fresh=fresh), gained + gain
-    return changed, gained
-
-
-def _evidence(part: Part, i: int, solution: Solution, others: FloatArray) -> tuple[FloatArray, Precision]:
-    """What is known of the entities that learn but from their population: from these rows, and from those before.
-
-    The latter is what a prior ``N(m, P)`` has more than the population: ``P - B``, and ``Pm - Bb``.
-    """
-    members, block = _representatives(part), solution.problem.blocks[i]
-    linear, information = solution.evidence(i, members, raw=False, others=others)
-    prior = block.scaled
-    if len(prior.mean) == 1:
-        return linear, information
-    prior = prior if members is None else prior.at(members)
-    scaling, population = block.design.scaling, part.effect.population
-    if population.is_full and not prior.is_full:  # a lone coefficient
-        population = Posterior(population.mean, population.P.diagonal())
-    population = scaling.prior_in(population)
-    linear = linear + prior.P.times(prior.mean) - population.P.times(population.mean)
-    return linear, information.plus(type(prior.P)(prior.precision - population.precision))
-
-
-def _past(part: Part) -> Past:
-    """The entities that a population was learned from and that are not here, as much as is remembered of them."""
-    effect = part.effect
-    elapsed = np.array([part.latest.max() - effect.learned])
-    kept = float(effect.kept(elapsed)[0]) * effect.declared.forgetting
-    known = np.count_nonzero(part.states.rows[part.learners])
-    return replace(effect.past, count=min(max(kept * effect.past.count - known, 0.0), _REMEMBERED))
-
-
-def _remembering(
-    asked: list[Part], parts: list[Part], free: list[int], solution: Solution, variances: list[FloatArray]
-) -> list[Part]:
-    """The effects with what their populations were learned from: a solution at those that were ``asked``."""
-    changed, total = list(parts), np.sum(variances, axis=0)
-    for i, k in enumerate(free):
-        if k == 0:
-            continue
-        effect, scaling = parts[k].effect, solution.problem.blocks[i].design.scaling
-        _, information = _evidence(asked[k], i, solution, total - variances[i])
-        past = _past(asked[k]).with_entities(information, len(parts[k].learners), effect.population, scaling)
-        changed[k] = replace(parts[k], effect=replace(effect, past=past, learned=int(parts[k].latest.max())))
-    return changed
-
-
-def _representatives(part: Part) -> IntArray | None:
-    """The entities that a population is learned from, counted among those that learn; ``None`` for all of them.
-
-    Where they are too many, a lot decides that is drawn from an entity's rows and times: neither the order of rows
-    nor the names of entities show.
-    """
-    learners, width = part.learners, len(part.effect.index)
-    most = max(_REPRESENTATIVES, _POPULATION_CELLS // (width**2 if part.effect.form == "full" else width))
-    if len(learners) <= most:
-        return None
-    lots = hashed(part.latest[learners].view(np.uint64) ^ hashed(part.rows[learners].view(np.uint64)))
-    return np.sort(np.argsort(lots, kind="stable")[:most])
 
 
 # --- prediction and checks ----------------------------------------------------------------------------------

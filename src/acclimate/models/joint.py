@@ -25,6 +25,7 @@ from acclimate.models.likelihood import (
     Loss,
     bounding_curvature,
     expected_derivatives,
+    left_open,
     loss_derivatives,
 )
 
@@ -91,7 +92,7 @@ class Solution:
         the variance that the other effects give each row's margin, which leaves less to be known from it.
         """
         design, mean = self.problem.blocks[block].design, self.scaled_means[block]
-        evident = self.evident if others is None else self.evident / (1.0 + self.evident * others)
+        evident = self.evident if others is None else left_open(self.evident, self.problem.weight, others)
         information = self._information(block, members, evident)
         # A diagonal population is learned coefficient by coefficient.
         if self.problem.blocks[block].form != "full":

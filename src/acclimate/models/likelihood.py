@@ -61,6 +61,15 @@ def expected_derivatives(
     return slope, curvature
 
 
+def left_open(curvature: FloatArray, weight: FloatArray, others: FloatArray) -> FloatArray:
+    """What rows of weight ``s`` and curvature ``s w`` say of one effect, given the others' variances ``v``.
+
+    ``s w / (1 + w v)``, all ``(n,)``: exactly so where the others' entities have no other row in common.
+    """
+    w = np.divide(curvature, weight, out=np.zeros_like(curvature), where=weight > 0.0)
+    return curvature / (1.0 + w * others)
+
+
 def bounding_curvature(loss: Loss, z: FloatArray) -> FloatArray:
     """That of the least curved quadratic that touches each row's loss at ``z`` and lies above it, shaped as ``z``.
 

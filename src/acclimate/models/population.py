@@ -78,6 +78,7 @@ def learn_population(
         _split_matrices(unit.covariance(), full=full),
         free[None] if full else _split_matrices(np.diagonal(free), full=False),
         past.count,
+        past.share,
         _split_matrices(scaling.precision_in(past.P).array, full=full),
         _split_vectors(there.mean, full=full),
         _split_matrices(there.covariance(), full=full),
@@ -99,17 +100,19 @@ class Past:
 
     ``count`` entities of the information ``information`` (d, d) or (d,) each, in the form of ``population``, which
     they were of: what their rows say of a coefficient has the distribution ``l ~ N(A b, A + A C A)``. In the place
-    of their log-likelihood stands its expectation.
+    of their log-likelihood stands its expectation. ``share``: how many of those that the population was learned
+    from these are; as much of what was expected before has been counted, and pulls to ``population`` from now on.
     """
 
     count: float
     information: FloatArray
     population: Posterior
+    share: float = 1.0
 
     @staticmethod
     def nothing(population: Posterior) -> "Past":
         """No entity at all."""
-        return Past(0.0, np.zeros_like(population.precision), population)
+        return Past(0.0, np.zeros_like(population.precision), population, 0.0)
 
     @property
     def P(self) -> Precision:  # noqa: N802
@@ -142,7 +145,8 @@ class _Evidence:
     c = 1), so that the algebra below is written once. ``linear`` (g, n, c) holds ``l``, ``information``
     (g, n, c, c) holds ``A``; ``r`` (g, c) and ``U`` (g, c, c) are what is usual; ``free``
     (g, c, c) are the directions in which the mean may go, zero columns for those that are held. Of ``count`` more
-    entities that are past ``past`` (g, c, c) holds ``A``; ``b0`` (g, c) and ``C0`` (g, c, c) is what they were of.
+    entities, a ``share`` of those that were, ``past`` (g, c, c) holds ``A``; ``b0`` (g, c) and ``C0`` (g, c, c)
+    are what they were of.
     """
 
     linear: FloatArray
@@ -151,6 +155,7 @@ class _Evidence:
     U: FloatArray
     free: FloatArray
     count: float
+    share: float
     past: FloatArray
     b0: FloatArray
     C0: FloatArray
@@ -183,7 +188,8 @@ def _refined(evidence: _Evidence, b: FloatArray, B: FloatArray) -> tuple[FloatAr
 
     Returns ``b`` (g, c) and ``B`` (g, c, c) anew, and the log-likelihood that they gain to first order.
     """
-    h, k, n = _MEAN_ENTITIES, b.shape[-1] + 1.0, evidence.linear.shape[1]
+    h, k, n, f = _MEAN_ENTITIES, b.shape[-1] + 1.0, evidence.linear.shape[1], evidence.share
+    usual = (1.0 - f) * evidence.r + f * evidence.b0
     C = Full(B).inverse().array
 
     # 1. The entities' posteriors: S_e = (A_e + B)^-1 and m_e = S_e (l_e + B b); and the variance t of the others.
@@ -202,17 +208,19 @@ def _refined(evidence: _Evidence, b: FloatArray, B: FloatArray) -> tuple[FloatAr
     F = evidence.free
     FT = np.swapaxes(F, 1, 2)
     drawn = (m - b[:, None]).sum(axis=1) + evidence.count * np.matvec(K, evidence.b0 - b)
-    slope = np.matvec(B, drawn + h * (evidence.r - b))
+    slope = np.matvec(B, drawn + h * (usual - b))
     curvature = FT @ (G + h * B) @ F + np.eye(b.shape[-1]) * (np.diagonal(F, axis1=1, axis2=2) == 0.0)[:, None]
     centre = evidence.r + np.matvec(F, b - evidence.r + Full(curvature).solve(np.matvec(FT, slope)))
 
     # 4. The spread around it that is to be explained: Q = sum_e (m_e - b)(m_e - b)' + k t U + h (r - b)(r - b)'.
     #    The slope in C is (B Q B - W)/2, where W = G + k B. Those that are past have m of variance
     #    K C0 K' + S A S, which is C - S where C is C0.
-    away, usual_away = m - centre[:, None], evidence.r - centre
+    away = m - centre[:, None]
     past_away = b + np.matvec(K, evidence.b0 - b) - centre
     past_spread = K @ evidence.C0 @ np.swapaxes(K, 1, 2) + K @ past + _outer(past_away)
-    Q = np.swapaxes(away, 1, 2) @ away + evidence.count * past_spread + k * t * evidence.U + h * _outer(usual_away)
+    expected = (1.0 - f) * (k * t * evidence.U + h * _outer(evidence.r - centre))
+    expected += f * (k * evidence.C0 + h * _outer(evidence.b0 - centre))
+    Q = np.swapaxes(away, 1, 2) @ away + evidence.count * past_spread + expected
     W = G + k * B
     slope_C = B @ Q @ B - W
 
