@@ -247,3 +247,17 @@ def test_entities_of_few_rows_have_no_matrices_of_their_own():
     x = X[[7]].toarray()[0]
     expected = np.linalg.solve(2.0 * np.eye(d) + 0.25 * np.outer(x, x), v[7])
     assert_allclose(hessians.solve(v)[7], expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("kind", ["full", "diagonal"])
+@pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
+def test_variances_of_rows_are_those_of_hessians_written_out(sizes, kind, shared):
+    made = design(13, sizes, 3, dense=False)
+    prior, curvature = (
+        priors(13, len(sizes), 3, kind, shared=shared),
+        np.random.default_rng(13).random(len(made.entity)),
+    )
+    H, X = written_out(made, prior, curvature, kind), made.X.toarray()
+    expected = [x @ np.linalg.solve(H[e], x) if e >= 0 else 0.0 for x, e in zip(X, made.entity, strict=True)]
+    assert_allclose(made.variances(prior, curvature, full=kind == "full"), expected, rtol=1e-9, atol=1e-12)

@@ -7,7 +7,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from acclimate.arrays import Posterior
 from acclimate.errors import ConfigError
-from acclimate.models.gaussian import decay, forget, widened
+from acclimate.models.gaussian import decay, forget, rebased, widened
 
 FULL = Posterior(np.array([1.0, -2.0, 0.5]), random_precision(1, 3))
 DIAGONAL = Posterior(np.array([1.0, -2.0, 0.5]), np.array([2.0, 0.1, 30.0]))
@@ -195,3 +195,28 @@ def test_a_diagonal_becomes_full_where_the_population_is():
     assert_array_equal(grown.precision, np.diag([2.0, 3.0, wide.precision[2, 2]]))
     assert_array_equal(widened(narrow, wide.at(None).at(0)).precision, grown.precision)
     assert widened(narrow, Posterior(np.zeros(2), np.eye(2))).is_full
+
+
+@pytest.mark.parametrize("full", [True, False], ids=["full", "diagonal"])
+def test_what_rows_say_stays_at_another_population(full):
+    """A Gaussian likelihood times one population, then times the other."""
+    rng, d = np.random.default_rng(0), 3
+    old, new, A = (random_precision(seed, d) for seed in (1, 2, 3))
+    old, new, A = (P if full else np.diag(P) * np.eye(d) for P in (old, new, A))
+    b, c, linear = rng.normal(size=(3, d))
+
+    def posterior(B: np.ndarray, mean: np.ndarray) -> Posterior:
+        H = A + B
+        return Posterior(np.linalg.solve(H, linear + B @ mean), H if full else np.diag(H))
+
+    def population(B: np.ndarray, mean: np.ndarray) -> Posterior:
+        return Posterior(mean, B if full else np.diag(B))
+
+    one, two = population(old, b), population(new, c)
+    many = posterior(old, b).at(None)
+    moved = rebased(many, one, two)
+    assert_allclose(moved.mean, posterior(new, c).at(None).mean, rtol=1e-10)
+    assert_allclose(moved.precision, posterior(new, c).at(None).precision, rtol=1e-12)
+    back = rebased(moved, two, one)
+    assert_allclose(back.mean, many.mean, rtol=1e-10)
+    assert_allclose(back.precision, many.precision, rtol=1e-12)

@@ -16,11 +16,11 @@ from model_oracles import (
 )
 from numpy.testing import assert_allclose, assert_array_equal
 from sample_blocks import KINDS, Effect, World, joined, kept_precisions, optimum, posteriors, world
-from scipy import sparse
+from scipy import optimize, sparse
 
 from acclimate.arrays import Diagonal, Full, Posterior
 from acclimate.models.joint import Problem, Solution
-from acclimate.models.likelihood import Line
+from acclimate.models.likelihood import Line, expected_derivatives
 
 
 def assert_optimal(made: World, solution: Solution, within: float = 1e-8) -> np.ndarray:
@@ -432,3 +432,27 @@ def test_products_are_those_of_all_steps(monkeypatch):
     solution = world(1).solved(tolerance=1e-9)
     assert len(taken) == solution.steps + 1 > 2
     assert solution.products == sum(taken) > max(taken)
+
+
+@pytest.mark.parametrize("weak", [1.0, 0.01])
+def test_with_variances_it_is_where_the_gradient_of_the_expected_loss_vanishes(weak):
+    made = world(5, weak=weak)
+    variance = np.random.default_rng(5).uniform(0.0, 4.0, len(made.rows.y))
+    solution = made.solved(variance=variance, tolerance=1e-10)
+    assert solution.converged
+    plain = made.solved(tolerance=1e-10)
+    assert np.abs(joined(solution) - joined(plain)).max() > 0.01
+    mean, precision, rows = made.stacked()
+
+    def gradient_at(w):
+        slope, _ = expected_derivatives("logistic", rows.y, rows.X @ w + rows.offset, variance)
+        return rows.X.T @ (rows.weight * slope) + precision @ (w - mean)
+
+    assert np.abs(gradient_at(joined(solution))).max() < 1e-7
+    assert optimize.root(gradient_at, joined(solution), method="hybr").success
+    assert_allclose(
+        solution.slope,
+        rows.weight
+        * expected_derivatives("logistic", rows.y, rows.X @ joined(solution) + rows.offset, variance)[0],
+        atol=1e-12,
+    )

@@ -4,8 +4,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from model_oracles import sigmoid
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy import integrate, stats
 
-from acclimate.models.likelihood import Line, bounding_curvature, loss_derivatives, loss_values
+from acclimate.models.likelihood import (
+    Line,
+    bounding_curvature,
+    expected_derivatives,
+    left_open,
+    loss_derivatives,
+    loss_values,
+)
 
 Z = np.array([-30.0, -6.0, -1.3, -0.2, 0.0, 0.4, 2.0, 7.0, 25.0])
 
@@ -125,3 +133,42 @@ def test_the_bounding_quadratic_touches_the_loss_and_lies_above_it(loss, y):
     if loss == "logistic":  # the least curved one: it touches again, at -z
         again = loss_values(loss, label, z) - 2 * z * loss_derivatives(loss, label, z)[0] + 2 * curvature * z**2
         assert_allclose(again, loss_values(loss, label, -z), atol=1e-9)
+
+
+@pytest.mark.parametrize(("variance", "within"), [(0.0, 1e-12), (0.3, 1e-5), (4.0, 1e-4), (25.0, 1e-2)])
+@pytest.mark.parametrize("y", [0.0, 1.0])
+def test_expected_derivatives_are_those_of_an_integral(y, variance, within):
+    slope, curvature = expected_derivatives("logistic", np.full_like(Z, y), Z, np.full_like(Z, variance))
+    sd = np.sqrt(variance)
+    for k, z in enumerate(Z):
+        if not variance:
+            expected = loss_derivatives("logistic", np.array([y]), np.array([z]))
+        else:
+            expected = [
+                integrate.quad(
+                    lambda e, order=order, z=z: (
+                        stats.norm.pdf(e)
+                        * loss_derivatives("logistic", np.array([y]), np.array([z + sd * e]))[order][0]
+                    ),
+                    -9,
+                    9,
+                    limit=200,
+                )[0]
+                for order in range(2)
+            ]
+        assert_allclose([slope[k], curvature[k]], np.ravel(expected), rtol=0, atol=within)
+
+
+def test_the_expected_squared_loss_has_the_same_derivatives_in_strips_of_any_length():
+    rng = np.random.default_rng(0)
+    y, z = rng.normal(size=(2, 10_000))
+    slope, curvature = expected_derivatives("squared", y, z, rng.uniform(0, 3, 10_000))
+    assert_allclose(slope, z - y, rtol=0, atol=1e-12)
+    assert_allclose(curvature, 1.0, rtol=1e-12)
+
+
+def test_what_a_row_of_a_weight_leaves_open_is_that_of_as_many_rows():
+    w, v = np.array([0.2, 0.1, 0.2]), np.array([1.5, 3.0, 0.0])
+    assert_allclose(left_open(w, np.ones(3), v), 1.0 / (1.0 / w + v), rtol=1e-15)
+    assert_allclose(left_open(3.0 * w, np.full(3, 3.0), v), 3.0 * left_open(w, np.ones(3), v), rtol=1e-15)
+    assert_array_equal(left_open(np.zeros(1), np.zeros(1), np.ones(1)), [0.0])

@@ -9,7 +9,8 @@ from scipy import linalg, optimize, sparse
 from acclimate.arrays import Diagonal, Full, Posterior
 from acclimate.models.blocks import Design
 from acclimate.models.joint import Block, solve_joint
-from acclimate.models.population import learn_population
+from acclimate.models.population import Past, learn_population
+from acclimate.models.scaling import Scaling
 
 MEAN_ENTITIES = 2.0
 """Entities that the usual mean counts as."""
@@ -271,3 +272,76 @@ def test_the_order_of_entities_and_their_units_do_not_matter(full):
     assert_allclose(after.mean * unit, before.mean, rtol=1e-7, atol=1e-9)
     assert_allclose(after.precision / (square if full else unit**2), before.precision, rtol=1e-7, atol=1e-9)
     assert_allclose(same_gain, gain, rtol=1e-9)
+
+
+# --- what is past ---------------------------------------------------------------------------------------------
+
+RAW = Scaling(np.zeros(2), np.ones(2))
+TIGHT = {"tolerance": 1e-11, "max_rounds": 20_000}
+
+
+def remembered(A, linear, *, full: bool) -> tuple[Posterior, Past]:
+    """A population with a free mean and what it was learned from."""
+    unit = Posterior(np.zeros(2), np.eye(2) if full else np.ones(2))
+    population, _ = learned(A, linear, unit, unit, [True, True], **TIGHT)
+    information = Full(A) if full else Full(A).kept("diagonal")
+    return population, Past.nothing(unit).with_entities(information, len(A), population, RAW)
+
+
+@pytest.mark.parametrize("full", [True, False], ids=["full", "diagonal"])
+def test_a_population_does_not_fade_on_its_own(full):
+    """With nobody new it stays where it is, however often it is asked and whatever was expected before."""
+    A, linear = evidence(20, 12, np.diag([1.0, 0.2]), np.array([2.0, -1.0]), 3.0)
+    A = A if full else A * np.eye(2)
+    population, past = remembered(A, linear, full=full)
+    unit = Posterior(np.zeros(2), np.eye(2) if full else np.ones(2))
+    for _ in range(20):
+        again, gain = learned(A[:0], linear[:0], population, unit, [True, True], past=past, **TIGHT)
+        assert_allclose(again.mean, population.mean, rtol=1e-6)
+        assert_allclose(again.precision, population.precision, rtol=1e-4, atol=1e-8)
+        assert abs(gain) < 1e-6
+        past = Past(past.count, past.information, again)
+
+
+@pytest.mark.parametrize("full", [True, False], ids=["full", "diagonal"])
+def test_learning_of_half_and_then_of_the_other_is_about_learning_of_all(full):
+    covariance, mean = np.array([[1.0, 0.3], [0.3, 0.4]]), np.array([1.0, -0.5])
+    A, linear = evidence(21, 600, covariance, mean, 3.0)
+    linear[300:] += np.matvec(A[300:], [1.0, 0.0])  # the second half lies elsewhere
+    A = A if full else A * np.eye(2)
+    unit = Posterior(np.zeros(2), np.eye(2) if full else np.ones(2))
+    together, _ = learned(A, linear, unit, unit, [True, True], **TIGHT)
+    first, past = remembered(A[:300], linear[:300], full=full)
+    assert past.count == 300
+    then, _ = learned(A[300:], linear[300:], first, unit, [True, True], past=past, **TIGHT)
+    moved = np.abs(together.mean - first.mean).max()
+    assert moved > 0.3
+    assert np.abs(then.mean - together.mean).max() < 0.1 * moved
+    assert_allclose(then.standard_deviation(), together.standard_deviation(), rtol=0.05)
+
+
+def test_those_that_are_past_hold_as_much_as_there_are_of_them():
+    A, linear = evidence(22, 50, np.eye(2), np.zeros(2), 5.0)
+    population, past = remembered(A, linear, full=True)
+    unit, far = Posterior(np.zeros(2), np.eye(2)), linear + np.matvec(A, [2.0, 0.0])
+    away = []
+    for count in (0.0, 50.0, 500.0, 50_000.0):
+        held = Past(count, past.information, population, 1.0)
+        moved, _ = learned(A, far, population, unit, [True, True], past=held, **TIGHT)
+        away.append(moved.mean[0] - population.mean[0])
+    assert away[0] > 1.7
+    assert_allclose(away[1], 1.0, atol=0.25)
+    assert_allclose(away[2], 2.0 / 11.0, atol=0.08)
+    assert abs(away[3]) < 0.01
+
+
+def test_a_coefficient_that_nobody_had_is_free_to_be_learned():
+    """As of a new level: of it those that are past say nothing."""
+    A, linear = evidence(23, 400, np.diag([1.0, 0.05]), np.array([0.0, 0.5]), 200.0)
+    known = A * np.array([[1.0, 0.0], [0.0, 0.0]])
+    population, past = remembered(known, linear * [1.0, 0.0], full=True)
+    assert_allclose(past.information[1], 0.0, rtol=0, atol=1e-9)
+    unit = Posterior(np.zeros(2), np.eye(2))
+    then, _ = learned(A, linear, population, unit, [True, True], past=past, **TIGHT)
+    assert_allclose(then.mean[1], 0.5, atol=0.05)
+    assert_allclose(then.standard_deviation()[1], 0.05**0.5, rtol=0.15)

@@ -52,7 +52,7 @@ class GLMix(Fitted[Shared]):
 
         Args:
             events: the rows; those whose label is not known are left out.
-            warm_start: begin the search at the coefficients of now; the optimum is the same.
+            warm_start: begin the search at the coefficients and populations of now; the optimum is the same.
             locked: effects (``"fixed"`` or an entity, by role or column) that stay as they are and count as
                 offsets.
 
@@ -70,11 +70,12 @@ class GLMix(Fitted[Shared]):
             for seen in batch.seen[1:]
         }
         start = self._means(before, batch) if before and warm_start else None
+        begin = _populations(before, shared) if before and warm_start else None
         task = prepared(batch, taken, shared, locked=locks)
         del batch  # large, and not needed any more
         learns = self.parameters.learn_population
         shared, changed, info = mixed.learn(
-            self.parameters, shared, task, start=start, population="learn" if learns else "keep"
+            self.parameters, shared, task, start=start, population="learn" if learns else "keep", begin=begin
         )
         entities = self.entities.only(locks)
         for effect, pieces in self._checked(shared, changed).items():
@@ -245,3 +246,9 @@ class GLMix(Fitted[Shared]):
 
     def _unpack(self, stored: Stored, known: dict[str, Any]) -> None:
         self.state = unpacked(stored, self.parameters, known, self.entities)
+
+
+def _populations(before: Shared, shared: Shared) -> dict[str, Posterior]:
+    """The populations as they were, over the columns that there are now."""
+    pairs = zip(before.random, shared.random, strict=True)
+    return {now.name: widened(was.population, now.unit) for was, now in pairs}

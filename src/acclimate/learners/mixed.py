@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from acclimate.arrays import EntityStates, FloatArray, IdArray, IntArray
+from acclimate.arrays import EntityStates, FloatArray, IdArray, IntArray, Posterior
 from acclimate.artifacts import Entities, Events
 from acclimate.config import GLMixParameters
 from acclimate.features import Settled
@@ -65,6 +65,7 @@ def learn(
     *,
     start: Mapping[str, FloatArray] | None = None,
     population: Literal["keep", "learn", "refresh"] = "keep",
+    begin: Mapping[str, Posterior] | None = None,
     loss: Loss = "logistic",
 ) -> tuple[Shared, Changed, Info]:
     """The joint posterior of all effects after a batch; what came before enters through posteriors alone.
@@ -76,6 +77,7 @@ def learn(
         start: means ``(t, d)`` of the batch's entities, by effect, to begin the search at.
         population: ``learn`` those of the random effects first, from these rows; or ``refresh`` what is known of
             them by what is new.
+        begin: populations, by effect, to begin learning them at; what is usual without.
         loss: ``logistic`` or ``squared``.
 
     Returns:
@@ -88,7 +90,7 @@ def learn(
     curvature = None
     # Rows of no weight teach nothing.
     if population != "keep" and any(k > 0 for k in free) and (population == "learn" or task.weight.any()):
-        parts, means, curvature = search.populations(task, means, fresh=population == "learn")
+        parts, means, curvature = search.populations(task, means, begin or {}, fresh=population == "learn")
     found: list[_Found] = []
     margin = task.margins(parts)
     if free:
@@ -224,13 +226,14 @@ class _Search:
         return found, margin + solution.margin
 
     def populations(
-        self, task: Task, means: list[FloatArray] | None, *, fresh: bool
+        self, task: Task, means: list[FloatArray] | None, begin: Mapping[str, Posterior], *, fresh: bool
     ) -> tuple[list[Part], list[FloatArray], FloatArray]:
         """The effects at populations learned from the rows, and means and curvature to go on from."""
         parts, free = list(task.parts), list(task.designs)
         if fresh:
             for k in free[1:] if 0 in free else free:
-                parts[k] = parts[k].at_population(parts[k].effect.unit, fresh=True)
+                effect = parts[k].effect
+                parts[k] = parts[k].at_population(begin.get(effect.name, effect.unit), fresh=True)
         loose = _LOOSE * np.sqrt(sum(len(parts[k].learners) for k in free))
         curvature, spread = None, None
         while True:

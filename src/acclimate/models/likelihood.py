@@ -50,7 +50,7 @@ def expected_derivatives(
 ) -> tuple[FloatArray, FloatArray]:
     """Expected first and second derivative of each row's loss at a margin of ``N(z, variance)``, all ``(n,)``.
 
-    They are derivatives in ``z`` of the expected loss. To 1e-5 at variances up to 4, and 5e-3 up to 25.
+    They are derivatives in ``z`` of the expected loss. To 1e-4 at variances up to 4, and 1e-2 up to 25.
     """
     slope, curvature = np.empty_like(z), np.empty_like(z)
     spread = np.sqrt(variance)

@@ -1,0 +1,167 @@
+"""The populations of a GLMix: what a fit learns of them, and how updates follow."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from sample_events import DAY, START, assert_same_states, events_of
+from scipy.special import expit
+
+import acclimate as ac
+
+SCHEMA = ac.Schema(time="time", entities={"user": "user_id", "item": "item_id"}, labels="click")
+
+
+def rows_of(
+    users: np.ndarray,
+    rows: int,
+    *,
+    seed: int,
+    day: int = 0,
+    mean: float = 0.0,
+    sd: float = 1.0,
+    slope: float = 0.0,
+) -> dict[str, Any]:
+    """Users of level ``N(mean, sd^2)`` with a taste for ``x``, and items of level ``N(0, .5)``."""
+    rng = np.random.default_rng(seed)
+    level, user = mean + sd * rng.standard_normal(len(users)), np.repeat(np.arange(len(users)), rows)
+    item, x = rng.integers(0, 100, len(user)), rng.standard_normal(len(user))
+    quality = 0.5**0.5 * np.random.default_rng(99).standard_normal(100)
+    p = expit(-0.5 + level[user] + quality[item] + slope * x)
+    return {
+        "time": START + day * DAY + np.arange(len(user)),
+        "user_id": users[user],
+        "item_id": item,
+        "x": x,
+        "click": (rng.random(len(p)) < p).astype(int),
+    }
+
+
+def events(columns: dict[str, Any]) -> ac.Events:
+    return events_of(SCHEMA, columns)
+
+
+def population(model: ac.GLMix, effect: int = 1) -> ac.Posterior:
+    assert model.state is not None
+    return model.state.effects[effect].population
+
+
+def test_variances_of_crossed_effects_are_recovered_at_four_rows_a_user():
+    """Within three of the standard errors that the benchmark shows over seeds."""
+    model = ac.GLMix(random=["user", "item"]).fit(events(rows_of(np.arange(1500), 4, seed=0)))
+    assert_allclose(population(model, 1).covariance(), [[1.0]], rtol=0.25)
+    assert_allclose(population(model, 2).covariance(), [[0.5]], rtol=0.5)
+
+
+@pytest.mark.parametrize("ridge", [0.01, 100.0])
+def test_what_is_learned_does_not_depend_on_the_ridge_of_the_effect(ridge):
+    log = events(rows_of(np.arange(60), 4, seed=1))
+    models = [ac.GLMix(random=[ac.RandomEffect("user", "x", ridge=r)]).fit(log) for r in (1.0, ridge)]
+    one, other = (population(model) for model in models)
+    assert_allclose(other.mean, one.mean, rtol=1e-9)
+    assert_allclose(other.precision, one.precision, rtol=1e-9)
+
+
+def test_few_entities_of_many_features_are_not_sure_of_anything():
+    rng = np.random.default_rng(2)
+    user, X = np.repeat(np.arange(3), 50), rng.standard_normal((150, 20))
+    names = [f"x{j}" for j in range(20)]
+    columns = {
+        "time": START + np.arange(150),
+        "user_id": user,
+        "item_id": user,
+        **dict(zip(names, X.T, strict=True)),
+    }
+    log = events(columns | {"click": rng.integers(0, 2, 150)})
+    model = ac.GLMix(fixed=names, random=[ac.RandomEffect("user", names)]).fit(log)
+    p = model.predict(
+        events(columns | {f"x{j}": rng.standard_normal(150) for j in range(20)} | {"click": user * 0})
+    )
+    assert 0.02 < p.min() < p.max() < 0.98
+
+
+def test_an_update_follows_newcomers_of_another_kind():
+    old, new = rows_of(np.arange(200), 10, seed=3, sd=0.4), np.arange(1000, 1150)
+    model = ac.GLMix(random=["user"]).fit(events(old))
+    before = population(model)
+    for day in range(1, 4):
+        users = new[50 * (day - 1) : 50 * day]
+        model.update(events(rows_of(users, 10, seed=10 + day, day=day, mean=1.5, sd=1.0)))
+    after = population(model)
+    assert after.mean[0] > before.mean[0] + 0.3
+    assert after.covariance()[0, 0] > 1.8 * before.covariance()[0, 0]
+    stranger = events(rows_of(np.array([9_999]), 1, seed=0, day=5))
+    names, posterior, rows = model.entity_posterior("user", 9_999)
+    assert (names, rows) == (("(intercept)",), 0)
+    assert_array_equal(posterior.mean, after.mean)
+    assert_array_equal(posterior.precision, after.precision)
+    fixed = model.weights()[0][1]
+    assert_allclose(model.predict(stranger), expit(fixed + after.mean), rtol=1e-12)
+
+
+def test_updates_of_the_same_kind_keep_the_population_near_that_of_one_fit():
+    parts = [rows_of(np.arange(40 * day, 40 * day + 40), 8, seed=20 + day, day=day) for day in range(12)]
+    model = ac.GLMix(random=["user"]).fit(events(parts[0]))
+    for part in parts[1:]:
+        model.update(events(part))
+    whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    anew = ac.GLMix(random=["user"]).fit(events(whole))
+    assert_allclose(population(model).standard_deviation(), population(anew).standard_deviation(), rtol=0.12)
+    assert model.state is not None
+    assert_allclose(model.state.effects[1].past.count, 480)
+
+
+def test_an_entity_that_rests_is_left_on_its_place_and_seen_from_the_population_of_now():
+    """What its rows say stays: its precision and linear term differ from those before by the populations alone."""
+    model = ac.GLMix(random=[ac.RandomEffect("user", "x")]).fit(
+        events(rows_of(np.arange(50), 10, seed=4, slope=1.0))
+    )
+    stored = model.entities.take("user", np.arange(50), population(model))
+    _, m, _ = model.entity_posterior("user", 7)
+    was = population(model)
+    model.update(events(rows_of(np.arange(100, 160), 10, seed=5, day=1, mean=1.0, sd=2.0)))
+    now = population(model)
+    assert not np.allclose(now.precision, was.precision, rtol=0.05)
+    assert_same_states(model.entities.take("user", np.arange(50), was), stored)
+    _, moved, _ = model.entity_posterior("user", 7)
+    assert_allclose(moved.precision - now.precision, m.precision - was.precision, rtol=1e-9, atol=1e-9)
+    said = m.precision @ m.mean - was.precision @ was.mean
+    assert_allclose(moved.precision @ moved.mean - now.precision @ now.mean, said, rtol=1e-9, atol=1e-9)
+
+
+def test_a_model_whose_population_has_moved_is_saved_with_it(tmp_path):
+    model = ac.GLMix(random=[ac.RandomEffect("user", "x", half_life="5d"), ac.RandomEffect("item")])
+    model.fit(events(rows_of(np.arange(50), 10, seed=6))).update(
+        events(rows_of(np.arange(30, 90), 5, seed=7, day=1))
+    )
+    model.save(tmp_path / "model")
+    loaded, more = ac.GLMix.load(tmp_path / "model"), events(rows_of(np.arange(60, 120), 5, seed=8, day=2, sd=2.0))
+    assert_array_equal(loaded.predict(more), model.predict(more))
+    assert_array_equal(loaded.update(more).predict(more), model.update(more).predict(more))
+    assert_array_equal(population(loaded).precision, population(model).precision)
+
+
+def test_neither_locked_nor_unlearned_populations_move():
+    first, second = (
+        events(rows_of(np.arange(50), 10, seed=6)),
+        events(rows_of(np.arange(90), 5, seed=7, day=1, sd=3.0)),
+    )
+    kept = ac.GLMix(random=["user", "item"], learn_population=False).fit(first).update(second)
+    assert_array_equal(population(kept).precision, [[1.0]])
+    model = ac.GLMix(random=["user", "item"]).fit(first)
+    user, item = population(model, 1), population(model, 2)
+    model.update(second, locked=["user"])
+    assert_array_equal(population(model, 1).precision, user.precision)
+    assert not np.array_equal(population(model, 2).precision, item.precision)
+
+
+def test_a_warm_start_begins_at_the_population_that_was():
+    log = events(rows_of(np.arange(200), 5, seed=9))
+    model = ac.GLMix(random=["user"]).fit(log)
+    cold, found = model.info, population(model)
+    model.fit(log, warm_start=True)
+    assert model.info is not None
+    assert cold is not None
+    assert model.info.rounds < cold.rounds
+    assert_allclose(population(model).precision, found.precision, rtol=0.1)
