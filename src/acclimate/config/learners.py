@@ -67,7 +67,8 @@ class RandomEffect:
         min_rows: what an entity has learned counts once it has had this many rows, over fit and updates.
         max_rows: of an entity with more rows in a batch, a deterministic sample of this many stands for all in
             this effect; other effects learn from all of them.
-        ridge: as in :class:`FixedEffect`; where the population starts before it is learned.
+        ridge: as in :class:`FixedEffect`; what entities are shrunk to where no population is learned, and where
+            features start that come with an update.
         forgetting: as in :class:`FixedEffect`.
         half_life: as in :class:`FixedEffect`, per entity, up to its last event.
         precision: as in :class:`FixedEffect`.
@@ -131,8 +132,8 @@ class GLMixParameters:
         label: the label to predict; the schema's first without.
         offset: name of a learner whose logit is a known part of this one's: a member of its
             :class:`acclimate.Stack`, or another learner of the project.
-        learn_population: learn each random effect's population from all entities at ``fit`` (empirical Bayes);
-            without, it stays at the ridge.
+        learn_population: learn each random effect's population from all entities at ``fit`` (empirical Bayes) and
+            refresh it in ``update``; without, it stays at the ridge.
         tolerance: stop when the joint Newton decrement is this many posterior standard deviations.
         max_steps: Newton steps at most.
         states: what the states of entities are kept in; ``float32`` takes half the memory and rounds means and
