@@ -113,6 +113,18 @@ def test_updates_of_the_same_kind_keep_the_population_near_that_of_one_fit():
     assert_allclose(model.state.effects[1].past.count, 480)
 
 
+def test_what_one_entity_alone_has_said_before_counts_when_it_comes_again():
+    """Nothing new of it, nothing new of the population."""
+    rows = rows_of(np.arange(30), 20, seed=30, mean=0.5)
+    model = ac.GLMix(random=["user"]).fit(events(rows))
+    before, one = population(model), rows["user_id"] == 4
+    again = {name: column[one][:1] for name, column in rows.items()} | {"time": np.array([START + DAY])}
+    model.update(events(again))
+    assert_allclose(population(model).standard_deviation(), before.standard_deviation(), rtol=0.05)
+    assert model.state is not None
+    assert model.state.effects[1].past.count == 30
+
+
 def test_an_entity_that_rests_is_left_on_its_place_and_seen_from_the_population_of_now():
     """What its rows say stays: its precision and linear term differ from those before by the populations alone."""
     model = ac.GLMix(random=[ac.RandomEffect("user", "x")]).fit(

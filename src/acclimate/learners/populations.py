@@ -74,9 +74,9 @@ def _evidence(part: Part, i: int, solution: Solution, others: FloatArray) -> tup
     """
     members, block = _representatives(part), solution.problem.blocks[i]
     linear, information = solution.evidence(i, members, raw=False, others=others)
-    prior = block.scaled
-    if len(prior.mean) == 1:
+    if not part.states.rows.any():  # there was nothing before
         return linear, information
+    prior = block.scaled
     prior = prior if members is None else prior.at(members)
     scaling, population = block.design.scaling, part.effect.population
     if population.is_full and not prior.is_full:  # a lone coefficient
@@ -94,7 +94,8 @@ def _past(part: Part) -> Past:
     effect, past = part.effect, part.effect.past
     if not past.count:
         return Past.nothing(past.population)
-    known, here = np.count_nonzero(part.states.rows[part.learners]), len(part.learners)
+    here, before = len(part.learners), part.states.rows[part.learners]
+    known = np.count_nonzero(before >= effect.least_rows)  # those that waited were not in it
     elapsed = np.array([part.latest.max() - effect.learned])
     kept = float(effect.kept(elapsed)[0]) * effect.declared.forgetting
     count = max(kept * past.count - known, past.count - here, 0.0)
