@@ -63,7 +63,9 @@ def repopulated(
             past=_past(parts[k]),
             scaling=solution.problem.blocks[i].design.scaling,
         )
-        changed[k], gained = parts[k].at_population(base, fresh=fresh), gained + gain
+        # Rows 1e150 spreads from those before leave no digits to compare with them: the population stays.
+        if fresh or _is_usable(base):
+            changed[k], gained = parts[k].at_population(base, fresh=fresh), gained + gain
     return changed, gained
 
 
@@ -114,8 +116,14 @@ def remembering(
         effect, scaling = parts[k].effect, solution.problem.blocks[i].design.scaling
         _, information = _evidence(asked[k], i, solution, total - variances[i])
         past = _past(asked[k]).with_entities(information, len(parts[k].learners), effect.population, scaling)
-        changed[k] = replace(parts[k], effect=replace(effect, past=past, learned=int(parts[k].latest.max())))
+        if np.isfinite(past.information).all():
+            changed[k] = replace(parts[k], effect=replace(effect, past=past, learned=int(parts[k].latest.max())))
     return changed
+
+
+def _is_usable(population: Posterior) -> bool:
+    finite = np.isfinite(population.mean).all() and np.isfinite(population.precision).all()
+    return bool(finite and population.P.positive())
 
 
 def _representatives(part: Part) -> IntArray | None:
