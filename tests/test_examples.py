@@ -9,10 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.testing import assert_allclose
 
 from acclimate import pipeline
+from acclimate.models.rankers import Inputs, Sizes
 from acclimate.project import Project, load_project
 
 ROOT = Path(__file__).parents[1]
@@ -27,7 +30,7 @@ SHORT = [
 
 def test_there_is_a_test_for_every_example() -> None:
     folders = {path.name for path in (ROOT / "examples").iterdir() if path.is_dir() and path.name[0] not in "._"}
-    assert folders == set(EXAMPLES) == {"kuairand", "kuairand_deep", "kuairand_encoder"}
+    assert folders == set(EXAMPLES) == {"kuairand", "kuairand_deep", "kuairand_encoder", "kuairand_meta"}
 
 
 @pytest.fixture
@@ -87,12 +90,38 @@ def test_kuairand_encoder(kuairand_dir: Path, tmp_path: Path) -> None:  # noqa: 
     assert {w.rows_read for w in report.windows if w.arm == "incremental"} <= set(range(60_000))
 
 
+def test_kuairand_meta(kuairand_dir: Path, tmp_path: Path) -> None:  # noqa: ARG001
+    """On the last days: users who have had events by then differ, and those who refresh them do better."""
+    project = load_project(EXAMPLES["kuairand_meta"], [*SHORT, "learners.meta.training.epochs=1"])
+    report = pipeline.replay_project(project, tmp_path / "out")
+    assert list(report.arms) == ["stale", "incremental", "stacked", "wide", "glmix"]
+    auc = {name: arm.auc or 0.0 for name, arm in report.arms.items()}
+    assert auc["incremental"] > auc["stale"]
+    assert min(auc.values()) > 0.65
+
+
+def test_a_decision_layer_is_an_embedding_of_its_width() -> None:
+    """``h'(w + e)``: the embedding moves the weights of the last layer, and is nothing else's input."""
+    decision = _module("kuairand_meta", "decision")
+    ranker = decision.DecisionLayer(Sizes(2 + 3, 1, 4, (5, 3)))
+    chance = torch.Generator().manual_seed(0)
+    dense, wide, embedded = (torch.randn(6, *shape, generator=chance) for shape in ((5,), (1,), (1, 4)))
+    hidden = ranker.hidden(Inputs(dense[:, :2], wide, embedded))
+    expected = hidden @ ranker.head.weight[0] + ranker.head.bias + (hidden * dense[:, 2:]).sum(1) + wide.sum(1)
+    assert_allclose(ranker(Inputs(dense, wide, embedded)).detach(), expected.detach(), rtol=1e-5, atol=1e-6)
+
+
 # --- the outsider --------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def outsider() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("outsider", ROOT / "examples" / "kuairand" / "outsider.py")
+    return _module("kuairand", "outsider")
+
+
+def _module(example: str, name: str) -> ModuleType:
+    """A file beside an example's project."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "examples" / example / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
