@@ -337,13 +337,16 @@ def rows_seen(ids: Any, days: np.ndarray, learned: np.ndarray) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def interval(values: list[float]) -> str:
+DIGITS = {"log-loss": 5, "regret": 5, "fit": 0, "days": 0}
+
+
+def interval(values: list[float], column: str) -> str:
     """Mean and 95 % interval over seeds, by Student's t."""
-    mean = float(np.mean(values))
-    if len(values) < 2 or not np.ptp(values):
-        return f"{mean:.5f}"
+    mean, digits = float(np.mean(values)), DIGITS.get(column, 4)
+    if len(values) < 2 or np.ptp(values) < 1e-12:
+        return f"{mean:.{digits}f}"
     half = stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
-    return f"{mean:.5f} ± {half:.5f}"
+    return f"{mean:.{digits}f} ± {half:.{digits}f}"
 
 
 Figures = Mapping[str, list[dict[str, float]]]
@@ -355,11 +358,11 @@ def lines(title: str, figures: Figures, against: str | None = None) -> None:
     columns = list(next(iter(figures.values()))[0])
     print(f"\n{title}\n\n| | {' | '.join(columns)} |\n{'| --- ' * (len(columns) + 1)}|")
     for name, by_seed in figures.items():
-        print(f"| {name} | {' | '.join(interval([one[c] for one in by_seed]) for c in columns)} |")
+        print(f"| {name} | {' | '.join(interval([one[c] for one in by_seed], c) for c in columns)} |")
     for name, by_seed in figures.items():
         if against is not None and name != against:
             pairs = list(zip(by_seed, figures[against], strict=True))
-            cells = [interval([one[column] - other[column] for one, other in pairs]) for column in columns]
+            cells = [interval([one[column] - other[column] for one, other in pairs], column) for column in columns]
             print(f"| {name} minus {against} | {' | '.join(cells)} |")
 
 
