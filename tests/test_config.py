@@ -25,6 +25,7 @@ from acclimate.config import (
     RateParameters,
     Regime,
     SequentialLaplaceParameters,
+    CalibratedParameters,
     StackParameters,
     UserEncoderParameters,
     class_of,
@@ -241,6 +242,7 @@ ARGUMENTS: dict[type[Any], Mapping[str, Any]] = {
     MetaRankerParameters: {"features": ("price",), "blocks": {"user": MetaBlock(entity="user")}},
     UserEncoderParameters: {"entity": "user", "item": "video", "items": {"content": ItemVectors(("tags",))}},
     StackParameters: {"learner": GLMixParameters(fixed=["likes"]), "members": {"likes": RateParameters("user")}},
+    CalibratedParameters: {"learner": RateParameters("user"), "half_life": "3d"},
 }
 
 
@@ -282,6 +284,7 @@ def test_kinds_are_distinct_and_others_are_refused() -> None:
         "meta-ranker",
         "user-encoder",
         "stack",
+        "calibrated",
     ]
     with pytest.raises(ConfigError) as caught:
         record_of("glmxi")

@@ -17,6 +17,7 @@ from acclimate.config import (
     GlobalRateParameters,
     RateParameters,
     SequentialLaplaceParameters,
+    CalibratedParameters,
     StackParameters,
     class_of,
 )
@@ -123,7 +124,7 @@ NOT_IN_THE_FILE = {"folder", "schema"}  # where the file lies, and a section tha
     "record",
     [
         *(project.Project, project.EventsSection, project.ReplaySection, project.ArmSection),
-        *(GLMixParameters, GlobalRateParameters, RateParameters, StackParameters),
+        *(GLMixParameters, GlobalRateParameters, RateParameters, StackParameters, CalibratedParameters),
         *(ac.Schema, ac.TimeColumn, ac.EntityTable, ac.Feature, ac.FixedEffect, ac.RandomEffect),
     ],
 )
@@ -158,7 +159,8 @@ def test_a_meta_block_has_a_part_of_the_guide() -> None:
 @pytest.mark.parametrize("record", LEARNERS)
 def test_every_kind_of_learner_has_a_part_of_the_guide(record: Any) -> None:
     tables = tables_of_learners()
-    assert set(tables["learners"]) == {"kind", "label"}
+    assert set(tables["learners"]) == {"kind", "label", "calibrate"}
+    tables["learners"].pop("calibrate")  # declares a learner around it
     described = tables["learners"] | tables[class_of(record).kind]
     within = {GLMixParameters: (ac.FixedEffect, ac.RandomEffect), SequentialLaplaceParameters: (ac.Training,)}
     parts = within.get(record, ())
@@ -191,11 +193,21 @@ def test_the_kinds_of_learners_are_listed() -> None:
         "meta-ranker",
         "user-encoder",
         "stack",
+        "calibrated",
     ]
     assert sorted(re.findall(r"^\| `([\w-]+)` \| [^|]+ \|$", text, re.MULTILINE)) == sorted(kinds)
     (row,) = re.findall(r"^\| `kind` \| required \| (.*) \|$", text, re.MULTILINE)
     assert re.findall(r"`([\w-]+)`", row) == [
-        *("glmix", "rate", "global-rate", "sequential-laplace", "meta-ranker", "user-encoder", "stack")
+        *(
+            "glmix",
+            "rate",
+            "global-rate",
+            "sequential-laplace",
+            "meta-ranker",
+            "user-encoder",
+            "stack",
+            "calibrated",
+        )
     ]
 
 

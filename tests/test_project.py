@@ -24,6 +24,7 @@ from acclimate.config import (
     RateParameters,
     Schema,
     SequentialLaplaceParameters,
+    CalibratedParameters,
     StackParameters,
     TimeColumn,
     Training,
@@ -449,6 +450,10 @@ KINDS = {
         "learner: {kind: glmix, fixed: a}, members: {a: {kind: global-rate}}",
         StackParameters(GLMixParameters(fixed="a"), {"a": GlobalRateParameters()}),
     ),
+    "calibrated": (
+        "learner: {kind: global-rate}, half_life: 2d",
+        CalibratedParameters(GlobalRateParameters(), half_life="2d"),
+    ),
 }
 
 
@@ -628,6 +633,7 @@ SECTIONS: dict[str, tuple[type, set[str]]] = {
     "learners.both": (StackParameters, set()),
     "learners.both.learner": (GLMixParameters, set()),
     "learners.both.members.a": (RateParameters, set()),
+    "learners.true": (CalibratedParameters, set()),
     "replay": (ReplaySection, set()),
 }
 
@@ -650,6 +656,7 @@ def test_the_names_there_are_are_told_for_every_section(file: Path, section: str
         "learners.vector.items={like: {size: 4}}",
         "learners.both={kind: stack, learner: {kind: glmix, fixed: a}}",
         "learners.both.members={a: {kind: rate, entity: item_id}}",
+        "learners.true={kind: calibrated, learner: {kind: global-rate}}",
         f"{place}=3",
     )
     assert error.message == f"{file}: --set: {place}: unknown key"
@@ -666,7 +673,7 @@ def test_the_names_there_are_are_told_for_an_arm(file: Path) -> None:
 def test_all_records_that_a_file_holds_were_tried() -> None:
     tried = {record for record, _ in SECTIONS.values()} | {ArmSection}
     assert set(LEARNERS) <= tried
-    assert len(tried) == 19
+    assert len(tried) == 20
 
 
 @pytest.mark.parametrize(
@@ -703,7 +710,7 @@ def test_all_records_that_a_file_holds_were_tried() -> None:
         ),
         (
             "learners.ranker.kind=tree",
-            "learners.ranker.kind: no kind 'tree' of learner (there are: glmix, global-rate, "
+            "learners.ranker.kind: no kind 'tree' of learner (there are: calibrated, glmix, global-rate, "
             "meta-ranker, rate, sequential-laplace, stack, user-encoder)",
         ),
         ("learners.ranker.kind={a}", "learners.ranker.kind: no kind '{'a': None}' of learner"),

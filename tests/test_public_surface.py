@@ -31,6 +31,7 @@ NAMES = [
     "GlobalRate",
     "Rate",
     "Stack",
+    "Calibrated",
     "Posterior",
     "EntityStates",
     "update_posterior",

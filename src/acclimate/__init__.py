@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from acclimate.errors import AcclimateError
     from acclimate.evaluate import Arm
     from acclimate.events import read_events, simulate
+    from acclimate.learners.calibrated import Calibrated
     from acclimate.learners.glmix import GLMix
     from acclimate.learners.item_map import ItemMap
     from acclimate.learners.meta_ranker import MetaRanker
@@ -59,6 +60,7 @@ _HOMES = {
     "acclimate.learners.vector_index": ("VectorIndex",),
     "acclimate.learners.item_map": ("ItemMap",),
     "acclimate.learners.stack": ("Stack",),
+    "acclimate.learners.calibrated": ("Calibrated",),
     "acclimate.models.posterior": ("update_posterior", "update_posteriors"),
     "acclimate.evaluate": ("Arm",),
     "acclimate.pipeline": ("replay",),
@@ -91,6 +93,7 @@ __all__ = [
     "GlobalRate",
     "Rate",
     "Stack",
+    "Calibrated",
     "Posterior",
     "EntityStates",
     "update_posterior",

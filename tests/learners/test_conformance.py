@@ -166,6 +166,23 @@ EXAMPLES = (
         ),
         exceptions=ON_BOTH_SIDES,
     ),
+    Example(
+        "calibrated",
+        lambda: ac.Calibrated(
+            ac.GLMix(fixed=ac.FixedEffect(["genre"]), random=["user"]), mode="integrated", half_life="2d"
+        ),
+    ),
+    Example(
+        "calibrated-stack",
+        lambda: ac.Calibrated(
+            ac.Stack(
+                ac.GLMix(fixed=ac.FixedEffect(["price", "popular"]), random=["user"]),
+                {"popular": ac.Calibrated(ac.Rate("video"))},
+                every="6h",
+            )
+        ),
+        exceptions=ON_BOTH_SIDES,
+    ),
 )
 
 RAN: set[tuple[str, str]] = set()

@@ -1,5 +1,6 @@
 """The contracts of the flow: what learns, what encodes, what holds the states of entities."""
 
+import inspect
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,6 +97,12 @@ class Kept(Protocol):
     def refusal(self) -> str:
         """Why the last update was undone, so that nothing was learned; empty where it was not."""
         ...
+
+
+def has_modes(learner: Any) -> bool:
+    """Whether a learner's predictions have a ``mode``: an argument of its ``predict``, or of the one on top."""
+    inner = getattr(learner, "top", None)
+    return has_modes(inner) if inner is not None else "mode" in inspect.signature(learner.predict).parameters
 
 
 class Learner(Kept, Replayable, Protocol):

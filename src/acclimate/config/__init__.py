@@ -23,6 +23,7 @@ from acclimate.config.schema import EntityTable, Feature, Kind, Schema, TimeColu
 from acclimate.config.stacks import (
     LEARNERS,
     MOST_STACKED,
+    CalibratedParameters,
     SomeLearner,
     StackParameters,
     class_of,
@@ -40,6 +41,7 @@ __all__ = [
     "LEARNERS",
     "MOST_BEHAVIOURS",
     "MOST_STACKED",
+    "CalibratedParameters",
     "Duration",
     "EntityTable",
     "Feature",

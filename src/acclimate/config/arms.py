@@ -5,7 +5,6 @@ from typing import Any, Literal, get_args
 
 from acclimate.config.learners import GlobalRateParameters, LearnerParameters, RateParameters
 from acclimate.config.schema import Schema
-from acclimate.config.stacks import StackParameters
 from acclimate.errors import ConfigError
 
 Regime = Literal["stale", "fine-tune", "incremental", "retrain"]
@@ -14,7 +13,7 @@ anchor), or anew from all of the past."""
 
 
 def _has_shared_part(main: Any) -> bool:
-    return hasattr(main.learner if isinstance(main, StackParameters) else main, "shared_part")
+    return hasattr(main, "shared_part") and (not hasattr(main, "learner") or _has_shared_part(main.learner))
 
 
 def _shared_part(main: Any, _: Schema) -> Any:

@@ -1,4 +1,4 @@
-"""A learner of whatever kind, and learners on top of each other."""
+"""A learner of whatever kind, learners on top of each other, and a learner whose probabilities are calibrated."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
@@ -8,8 +8,8 @@ from pydantic import Field, PlainValidator, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 from pydantic_core import PydanticCustomError
 
-from acclimate.config.encoder import ENCODERS
-from acclimate.config.learners import ALONE, LearnerParameters
+from acclimate.config.encoder import ENCODERS, predicts
+from acclimate.config.learners import ALONE, LearnerParameters, Ridge
 from acclimate.config.meta import MetaRankerParameters
 from acclimate.config.records import STRICT, Duration, Name, in_our_words
 from acclimate.errors import ConfigError, nearest
@@ -30,6 +30,8 @@ def _as_learner(section: Any) -> Any:
             return value
     if not isinstance(section, Mapping):
         raise PydanticCustomError("learner", "should be a section of keys")
+    if "calibrate" in section:
+        return _as_calibrated(section)
     try:
         record: Any = record_of(str(section["kind"]))
     except KeyError:
@@ -41,6 +43,26 @@ def _as_learner(section: Any) -> Any:
         errors: Any = [{"type": "unexpected_keyword_argument", "loc": (key,), "input": section} for key in unknown]
         raise ValidationError.from_exception_data("learner", errors)
     return TypeAdapter(record).validate_python(section)
+
+
+def _as_calibrated(section: Mapping[str, Any]) -> Any:
+    """What the other keys declare, calibrated as the key ``calibrate`` says: not, ``platt``, or by a section."""
+    learner = _as_learner({key: value for key, value in section.items() if key != "calibrate"})
+    how = {} if section["calibrate"] == "platt" else section["calibrate"]
+    if how is None or how is False:
+        return learner
+    if not isinstance(how, Mapping):
+        raise located(["calibrate"], f"no calibration '{how}': write platt, or a section of keys", section)
+    if unknown := [str(key) for key in how if key not in ("mode", "ridge", "half_life")]:
+        errors: Any = [
+            {"type": "unexpected_keyword_argument", "loc": ("calibrate", key), "input": section} for key in unknown
+        ]
+        raise ValidationError.from_exception_data("learner", errors)
+    try:
+        return TypeAdapter(CalibratedParameters).validate_python({"learner": learner, **how})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise located(["calibrate", *map(str, first["loc"])], first["msg"], section) from error
 
 
 SomeLearner = Annotated[Any, PlainValidator(_as_learner)]
@@ -69,6 +91,8 @@ class StackParameters:
     kind: Literal["stack"] = "stack"
 
     def __post_init__(self) -> None:
+        if isinstance(self.learner, CalibratedParameters):
+            raise ValueError("calibrate the stack, and not the learner on top of it")
         if unused := [name for name in self.members if name not in names_used(self.learner)]:
             raise ValueError(
                 f"the learner on top does not use '{unused[0]}': name it in its features, or as offset"
@@ -84,7 +108,7 @@ class StackParameters:
     @property
     def count(self) -> int:
         """Learners that it is made of."""
-        return 1 + sum(m.count if isinstance(m, StackParameters) else 1 for m in self.members.values())
+        return 1 + sum(getattr(member, "count", 1) for member in self.members.values())
 
     def shared_part(self) -> LearnerParameters:
         """The same without what the learner on top has of single entities."""
@@ -93,8 +117,49 @@ class StackParameters:
         return replace(self, learner=shared, members=members) if members else shared
 
 
+@in_our_words
+@dataclass(frozen=True, config=STRICT)
+class CalibratedParameters:
+    """A :class:`acclimate.Calibrated`: a learner whose probabilities a line in the logit puts right.
+
+    Args:
+        learner: the one whose probabilities they are, a record or a learner that is not fitted.
+        mode: the mode of its predictions that the line is learned from, and puts right.
+        ridge: prior precision of the line's intercept and slope, around 0 and 1.
+        half_life: a row counts half after that long; without, all rows since the fit count the same.
+    """
+
+    learner: SomeLearner
+    mode: Literal["point", "integrated"] = "point"
+    ridge: Ridge = 10.0
+    half_life: Duration | None = None
+    kind: Literal["calibrated"] = "calibrated"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.learner, CalibratedParameters):
+            raise ValueError("the learner is calibrated already")
+        if not predicts(self.learner):
+            raise ValueError("an encoder gives no probabilities that could be calibrated")
+
+    @property
+    def label(self) -> str | None:
+        """The label to predict: that of the learner."""
+        return self.learner.label
+
+    @property
+    def count(self) -> int:
+        """Learners on top of each other within it."""
+        return getattr(self.learner, "count", 1)
+
+    def shared_part(self) -> LearnerParameters:
+        """The same without what the learner has of single entities."""
+        return replace(self, learner=self.learner.shared_part())
+
+
 def names_used(record: Any) -> tuple[str, ...]:
     """What may be the names of other learners in a record: features and the offset, but for its members."""
+    if isinstance(record, CalibratedParameters):
+        return names_used(record.learner)
     if isinstance(record, StackParameters):
         return tuple(name for name in names_used(record.learner) if name not in record.members)
     features = record.feature_names() if hasattr(record, "feature_names") else ()
@@ -104,6 +169,8 @@ def names_used(record: Any) -> tuple[str, ...]:
 
 def lacking_offset(record: Any) -> str | None:
     """The learner that a record names as its offset, where that is not below it."""
+    if isinstance(record, CalibratedParameters):
+        return lacking_offset(record.learner)
     members = record.members if isinstance(record, StackParameters) else {}
     offset = getattr(getattr(record, "learner", record), "offset", None)
     return None if offset in members else offset
@@ -115,6 +182,8 @@ def stacked(record: Any, others: Mapping[str, Any]) -> Any:
     Raises:
         ConfigError: it is a stack without members, or of too many.
     """
+    if isinstance(record, CalibratedParameters):
+        return replace(record, learner=stacked(record.learner, others))
     used = {name: others[name] for name in names_used(record) if name in others}
     if isinstance(record, StackParameters):
         if not (used or record.members):
@@ -130,6 +199,7 @@ LEARNERS: dict[type[Any], str] = {
     MetaRankerParameters: "acclimate.learners.meta_ranker:MetaRanker",
     **ENCODERS,
     StackParameters: "acclimate.learners.stack:Stack",
+    CalibratedParameters: "acclimate.learners.calibrated:Calibrated",
 }
 """Every learner: the record that declares it, and the class that learns by it, imported when it is asked for."""
 

@@ -12,9 +12,7 @@ from acclimate.artifacts import Events
 from acclimate.config import Feature, Schema
 from acclimate.errors import ConfigError, NotFittedError
 from acclimate.learners.joined import JoinedSource, as_column, times_of
-
-_LEAST = 2.0**-53
-"""A probability is at least this far from 0 and 1 as a logit, which is within 36.7: no double is closer to 1."""
+from acclimate.models.scoring import logit
 
 
 class Members:
@@ -124,7 +122,7 @@ class Members:
     def _said(self, events: Events) -> dict[str, FloatArray]:
         """What members say of these rows, by column: vectors ``(n, s)``, logits and offsets ``(n,)``."""
         logits = {
-            name: _logit(learner.predict(events))
+            name: logit(learner.predict(events))
             for name, learner in self.learners.items()
             if name == self.offset or not self.has_vectors(name)
         }
@@ -159,8 +157,3 @@ def _size(learner: Any) -> int:
         return learner.size
     except NotFittedError:
         return 1
-
-
-def _logit(p: FloatArray) -> FloatArray:
-    p = np.clip(p.astype(np.float64), _LEAST, 1.0 - _LEAST)
-    return np.log(p) - np.log1p(-p)

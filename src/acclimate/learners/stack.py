@@ -4,12 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
-from acclimate.arrays import FloatArray, Posterior
+from acclimate.arrays import FloatArray
 from acclimate.artifacts import Events
 from acclimate.config import StackParameters, lacking_offset, predicts
 from acclimate.errors import ConfigError, DataError, nearest
 from acclimate.learners import make
-from acclimate.learners.base import Fitted, Packed, declared_by
+from acclimate.learners.around import Around
+from acclimate.learners.base import declared_by
 from acclimate.learners.joined import times_of
 from acclimate.learners.members import Members, has_vectors, refusal_of
 from acclimate.storage import Stored
@@ -37,7 +38,7 @@ class StackInfo:
     refused: str = ""
 
 
-class Stack(Fitted[StackState]):
+class Stack(Around[StackState]):
     """A learner on top of others, its members: each is a feature of it by its name, and one may be its offset.
 
     A member with a method ``vectors(events)``, which gives ``(n, s)`` as known before each row, and an attribute
@@ -146,28 +147,6 @@ class Stack(Fitted[StackState]):
         widths = {f"{name}.{part}": width for name, parts in counts.items() for part, width in parts.items()}
         return (self.top.columns(self._below.silent(events)) if hasattr(self.top, "columns") else {}) | widths
 
-    def weights(self) -> list[tuple[str, float, float]]:
-        """Name, mean and standard deviation of the shared coefficients that the learner on top can tell."""
-        return self.top.weights() if hasattr(self.top, "weights") else []
-
-    def entity_posterior(self, entity: str, id: Any) -> tuple[tuple[str, ...], Posterior, int]:
-        """What the learner on top knows of one entity.
-
-        Names of the coefficients, their posterior ``(d,)`` and the rows learned so far.
-
-        Raises:
-            ConfigError: it keeps nothing of such entities.
-        """
-        if not hasattr(self.top, "entity_posterior"):
-            raise ConfigError(f"a {type(self.top).__name__} keeps no posterior of '{entity}'")
-        return self.top.entity_posterior(entity, id)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all states."""
-        self._fitted()
-        return sum(learner.nbytes for learner in self._learners)
-
     def summary(self) -> list[str]:
         """How the last fit or update went, in lines for the terminal: of all, the one on top, and members."""
         lines = super().summary()
@@ -221,18 +200,8 @@ class Stack(Fitted[StackState]):
         _check_labels(events.after(begin), declared.label, f"after the warm-up, from {_iso(begin)} on")
         return begin
 
-    def _packed(self, state: StackState) -> Packed:  # noqa: ARG002
-        parts = [learner._contents() for learner in self._learners]
-        return Packed(  # numbered: names of learners may be none of files
-            {"learners": [part.manifest for part in parts]},
-            {f"{i}.{name}": array for i, part in enumerate(parts) for name, array in part.arrays.items()},
-            {f"{i}.{name}": table for i, part in enumerate(parts) for name, table in part.tables.items()},
-        )
-
     def _unpack(self, stored: Stored, known: dict[str, Any]) -> None:
-        for i, (learner, manifest) in enumerate(zip(self._learners, stored.manifest["learners"], strict=True)):
-            arrays, tables = (_under(f"{i}.", parts) for parts in (stored.arrays, stored.tables))
-            learner._restore(Stored(manifest, arrays, tables))
+        self._unpack_learners(stored)
         self.state = StackState(**known)
 
 
@@ -266,7 +235,3 @@ def _check_labels(events: Events, label: str | None, place: str) -> None:
 
 def _iso(time: int) -> str:
     return utc(time).isoformat(timespec="seconds")
-
-
-def _under(prefix: str, parts: Mapping[str, Any]) -> dict[str, Any]:
-    return {name.removeprefix(prefix): part for name, part in parts.items() if name.startswith(prefix)}

@@ -101,6 +101,16 @@ def sigmoid(z: FloatArray) -> FloatArray:
     return np.where(z >= 0.0, 1.0, e) / (1.0 + e)
 
 
+LEAST = 2.0**-53
+"""A logit knows probabilities at least this far from 0 and 1, and lies within 36.74: no double is closer to 1."""
+
+
+def logit(p: FloatArray, least: float = LEAST) -> FloatArray:
+    """``log(p / (1 - p))``; what is below ``least``, or closer to 1 than a double can be, is taken as that."""
+    p = np.clip(p.astype(np.float64), least, 1.0 - LEAST)
+    return np.log(p) - np.log1p(-p)
+
+
 def margins(terms: Sequence[Term], offset: FloatArray) -> FloatArray:
     """The margin ``z`` of each row at the means, ``(n,)``."""
     parts = (_products(term.X, term.entity, term.mean) for term in terms)

@@ -1,0 +1,61 @@
+"""What learners that are made of others do alike: show what is inside, and keep it in one artifact."""
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from acclimate.arrays import Posterior
+from acclimate.errors import ConfigError
+from acclimate.learners.base import Fitted, Packed, S
+from acclimate.storage import Stored
+
+
+class Around(Fitted[S]):
+    """A learner that is made of others."""
+
+    @property
+    @abstractmethod
+    def _learners(self) -> Sequence[Any]:
+        """All of them; what is shown of coefficients is of the first one."""
+
+    def weights(self) -> list[tuple[str, float, float]]:
+        """Name, mean and standard deviation of the shared coefficients, of a learner that can tell them."""
+        first = self._learners[0]
+        return first.weights() if hasattr(first, "weights") else []
+
+    def entity_posterior(self, entity: str, id: Any) -> tuple[tuple[str, ...], Posterior, int]:
+        """What is known of one entity.
+
+        Names of the coefficients, their posterior ``(d,)`` and the rows learned so far.
+
+        Raises:
+            ConfigError: nothing is kept of such entities.
+        """
+        first = self._learners[0]
+        if not hasattr(first, "entity_posterior"):
+            raise ConfigError(f"a {type(first).__name__} keeps no posterior of '{entity}'")
+        return first.entity_posterior(entity, id)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all states."""
+        self._fitted()
+        return sum(learner.nbytes for learner in self._learners)
+
+    def _packed(self, state: S) -> Packed:  # noqa: ARG002
+        parts = [learner._contents() for learner in self._learners]
+        return Packed(  # numbered: names of learners may be none of files
+            {"learners": [part.manifest for part in parts]},
+            {f"{i}.{name}": array for i, part in enumerate(parts) for name, array in part.arrays.items()},
+            {f"{i}.{name}": table for i, part in enumerate(parts) for name, table in part.tables.items()},
+        )
+
+    def _unpack_learners(self, stored: Stored) -> None:
+        """Let all take their states back."""
+        for i, (learner, manifest) in enumerate(zip(self._learners, stored.manifest["learners"], strict=True)):
+            arrays, tables = (_under(f"{i}.", parts) for parts in (stored.arrays, stored.tables))
+            learner._restore(Stored(manifest, arrays, tables))
+
+
+def _under(prefix: str, parts: Mapping[str, Any]) -> dict[str, Any]:
+    return {name.removeprefix(prefix): part for name, part in parts.items() if name.startswith(prefix)}

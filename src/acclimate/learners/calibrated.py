@@ -1,0 +1,225 @@
+"""A learner whose probabilities are calibrated by what came of them: Platt's line, learned as events come.
+
+:mod:`acclimate.models.calibration` has the mathematics.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, NamedTuple, Self
+
+import numpy as np
+import pyarrow as pa
+
+from acclimate.arrays import FloatArray, IntArray, Posterior
+from acclimate.artifacts import Events, has_modes
+from acclimate.config import CalibratedParameters
+from acclimate.errors import ConfigError
+from acclimate.learners import make
+from acclimate.learners.around import Around
+from acclimate.learners.base import Packed, declared_by
+from acclimate.learners.gate import check_size
+from acclimate.learners.joined import times_of
+from acclimate.learners.members import refusal_of
+from acclimate.models.calibration import calibrated, identity, learned, rising
+from acclimate.models.gaussian import decay
+from acclimate.models.scoring import Mode
+from acclimate.storage import Stored
+from acclimate.times import duration_us
+
+
+@dataclass(frozen=True)
+class CalibratedState:
+    """The label, the content of the schema, the last event learned, and the line: a posterior of ``(2,)``."""
+
+    label: str
+    contract: dict[str, Any]
+    cut: int
+    line: Posterior
+
+
+@dataclass(frozen=True)
+class CalibratedInfo:
+    """How the last fit or update went.
+
+    The ``rows`` that the line was learned from, its ``intercept`` and its ``slope``.
+    """
+
+    rows: int
+    intercept: float
+    slope: float
+
+
+class _Rows(NamedTuple):
+    """Rows that came true: times (microseconds UTC), probabilities, labels and weights, ``(n,)`` each."""
+
+    time: IntArray
+    p: FloatArray
+    y: FloatArray
+    weight: FloatArray
+
+
+class Calibrated(Around[CalibratedState]):
+    """A learner whose probabilities a line in the logit puts right: ``logit p' = a + b logit p``.
+
+    The line is learned from what the learner said of new events before it learned them: ``update`` asks it first,
+    compares with the labels, and then lets it learn. So the line knows errors of days to come, as no fit does: a
+    fit begins at the line that changes nothing. The order of rows never changes.
+
+    Where the learner undoes an update nothing is learned, nor is the line.
+
+    Its arguments are the fields of :class:`acclimate.config.CalibratedParameters`. ``learner`` is the one that is
+    calibrated, up to date; ``info`` is of the last fit or update.
+
+    Raises:
+        ConfigError: the learner has no such mode.
+    """
+
+    kind: ClassVar[str] = "calibrated"
+
+    @declared_by(CalibratedParameters)
+    def __init__(self, parameters: CalibratedParameters) -> None:
+        self.parameters: CalibratedParameters = parameters
+        self.state: CalibratedState | None = None
+        self.info: CalibratedInfo | None = None
+        self.learner: Any = make(parameters.learner)
+        if parameters.mode != "point" and not has_modes(self.learner):
+            raise ConfigError(
+                f"predictions of a {type(self.learner).__name__} have no mode '{parameters.mode}'",
+                hint="leave the calibration's mode out",
+            )
+
+    def fit(self, events: Events, **options: Any) -> Self:
+        """Let the learner learn from these events alone, and begin at the line that changes nothing.
+
+        ``options`` are for the learner.
+        """
+        self.learner.fit(events, **options)
+        contract, label = events.schema.content(), events.schema.label(self.parameters.label)
+        return self._now(CalibratedState(label, contract, self.learner.cut, self._base), 0)
+
+    def update(self, events: Events, **options: Any) -> Self:
+        """Learn the line from what the learner says of new events, and then let it learn them too.
+
+        ``options`` are for the learner.
+
+        Raises:
+            NotFittedError: there was no fit.
+            MismatchError: the events have another schema.
+        """
+        before = self._fitted(events.schema)
+        rows = _read(events, before.label, self._said(events))
+        self.learner.update(events, **options)
+        if refusal_of(self.learner):
+            return self._now(before, 0)
+        cut = max(before.cut, self.learner.cut)
+        return self._now(replace(before, cut=cut, line=self._line(rows, before, cut)), len(rows.y))
+
+    def predict(self, events: Events, *, mode: Mode | None = None, **options: Any) -> FloatArray:
+        """Probabilities of the label, ``(n,)``, in the order of ``events.table()``; nothing is changed.
+
+        Args:
+            events: the rows.
+            mode: as the learner has it; without, the calibration's. A ``thompson`` draw passes by the line too.
+            options: for the learner, such as ``seed``.
+
+        Raises:
+            ConfigError: the line was learned from predictions of another mode.
+        """
+        state = self._fitted(events.schema)
+        return calibrated(state.line, self._said(events, mode or self.parameters.mode, **options))
+
+    def columns(self, events: Events) -> dict[str, int]:
+        """Read and check these events as :meth:`fit` would, and count the columns, where the learner can.
+
+        Raises:
+            ConfigError: a label, an entity or a feature is not in the schema.
+        """
+        return self.learner.columns(events) if hasattr(self.learner, "columns") else {}
+
+    def line(self) -> tuple[float, float]:
+        """Intercept ``a`` and slope ``b`` of ``logit p' = a + b logit p``, 0 and 1 before the first update.
+
+        Raises:
+            NotFittedError: there was no fit.
+        """
+        return rising(self._fitted().line)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the learner's state and of the line."""
+        line = self._fitted().line
+        return super().nbytes + line.mean.nbytes + line.precision.nbytes
+
+    def summary(self) -> list[str]:
+        """How the last fit or update went, in lines for the terminal."""
+        a, b = self.line()
+        rows = f", learned from {self.info.rows:,} new rows" if self.info and self.info.rows else ""
+        return [*self.learner.summary(), f"calibrated: logit p' = {a:.4f} + {b:.4f} logit p{rows}"]
+
+    def shortfall(self) -> str:
+        """How far from its optimum the learner stopped."""
+        return self.learner.shortfall()
+
+    def refusal(self) -> str:
+        """Why the learner has undone the last update; empty where it has not."""
+        return refusal_of(self.learner)
+
+    @property
+    def _learners(self) -> Sequence[Any]:
+        return [self.learner]
+
+    @property
+    def _base(self) -> Posterior:
+        return identity(self.parameters.ridge)
+
+    def _now(self, state: CalibratedState, rows: int) -> Self:
+        self.state, self.info = state, CalibratedInfo(rows, *rising(state.line))
+        return self
+
+    def _said(self, events: Events, mode: Mode | None = None, **options: Any) -> FloatArray:
+        """What the learner itself says of rows, ``(n,)``."""
+        learned_in = self.parameters.mode
+        mode = mode or learned_in
+        if mode not in (learned_in, "thompson"):
+            raise ConfigError(
+                f"the calibration is learned from predictions in mode '{learned_in}', and '{mode}' is asked for",
+                hint=f"set calibrate: {{mode: {mode}}}",
+            )
+        return self.learner.predict(events, **options, **({} if mode == "point" else {"mode": mode}))
+
+    def _line(self, rows: _Rows, before: CalibratedState, cut: int) -> Posterior:
+        """What is known of the line at the time ``cut``, by these rows too."""
+        weight, kept = rows.weight, 1.0
+        if self.parameters.half_life is not None:
+            half_life = float(duration_us(self.parameters.half_life))
+            weight = weight * decay((cut - rows.time).astype(np.float64), half_life)
+            kept = float(decay(np.array(cut - before.cut, np.float64), half_life))
+        return learned(before.line, rows.p, rows.y, weight=weight, kept=kept, base=self._base)
+
+    def _packed(self, state: CalibratedState) -> Packed:
+        packed = super()._packed(state)
+        arrays = {"line.mean": state.line.mean, "line.precision": state.line.precision}
+        return replace(packed, arrays={**packed.arrays, **arrays})
+
+    def _unpack(self, stored: Stored, known: dict[str, Any]) -> None:
+        self._unpack_learners(stored)
+        line = Posterior(stored.arrays["line.mean"], stored.arrays["line.precision"])
+        self.state = CalibratedState(**known, line=line)
+
+
+def _read(events: Events, label: str, p: FloatArray) -> _Rows:
+    """The rows whose label is known.
+
+    Raises:
+        RowError: a weight is beyond what can be computed with.
+    """
+    time, y = times_of(events), _column(events, label)
+    weight = np.ones(len(y)) if events.schema.weight is None else _column(events, events.schema.weight)
+    check_size("weight", weight, time)
+    known = np.isfinite(y)
+    return _Rows(time[known], p[known], y[known], weight[known])
+
+
+def _column(events: Events, name: str) -> FloatArray:
+    """A column of numbers, NaN where there is none, ``(n,)``."""
+    return events.table([name])[name].cast(pa.float64()).to_numpy()
