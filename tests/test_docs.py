@@ -13,11 +13,11 @@ import acclimate as ac
 from acclimate import pipeline, project
 from acclimate.config import (
     LEARNERS,
+    CalibratedParameters,
     GLMixParameters,
     GlobalRateParameters,
     RateParameters,
     SequentialLaplaceParameters,
-    CalibratedParameters,
     StackParameters,
     class_of,
 )
@@ -238,7 +238,7 @@ def test_the_arms_of_the_guide_are_allowed() -> None:
     text = next(t for kind, t in FENCE.findall((GUIDE / "arms.md").read_text()) if kind == "yaml")
     arms = yaml.safe_load(text)["replay"]["arms"]
     assert [project.ArmSection(**({"name": arm} if isinstance(arm, str) else arm)).name for arm in arms] == [
-        *("incremental", "fortnight", "outsider")
+        *("incremental", "fortnight", "integrated", "outsider")
     ]
 
 

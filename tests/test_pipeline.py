@@ -34,6 +34,7 @@ from acclimate.errors import (
 from acclimate.evaluate import Arm
 from acclimate.events.kuairand import kuairand
 from acclimate.events.movielens import movielens
+from acclimate.learners.calibrated import Calibrated
 from acclimate.learners.glmix import GLMix
 from acclimate.learners.meta_ranker import MetaRanker
 from acclimate.learners.rates import GlobalRate, Rate
@@ -118,6 +119,7 @@ KINDS: dict[str, tuple[str, type[Any]]] = {
         UserEncoder,
     ),
     "stack": (f"learners={{mine: {{kind: stack, learner: {ON_TOP}, members: {BELOW}}}}}", Stack),
+    "calibrated": ("learners={mine: {kind: glmix, random: user, calibrate: platt}}", Calibrated),
 }
 kinds = pytest.mark.parametrize("kind", KINDS)
 
@@ -565,7 +567,7 @@ def test_a_project_hands_every_option_on(folder: Path, tmp_path: Path, monkeypat
         "resamples": 9,
         "seed": 4,
     }
-    assert asked.keys() == {field.name for field in fields(ReplaySection)} - {"arms", "learner"}
+    assert asked.keys() == {field.name for field in fields(ReplaySection)} - {"arms", "learner", "mode"}
     written = {**asked, "within": "tab"}
     overrides = [f"replay.{name}={value}" for name, value in written.items()]
     with pytest.raises(DataError, match="measured"):

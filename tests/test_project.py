@@ -12,6 +12,7 @@ import yaml
 
 from acclimate.config import (
     LEARNERS,
+    CalibratedParameters,
     EntityTable,
     Feature,
     FixedEffect,
@@ -24,7 +25,6 @@ from acclimate.config import (
     RateParameters,
     Schema,
     SequentialLaplaceParameters,
-    CalibratedParameters,
     StackParameters,
     TimeColumn,
     Training,
@@ -137,12 +137,14 @@ learners:
     members: {trend: {kind: global-rate}}
     warm_up: 0.25
     every: 12h
+  right: {kind: glmix, fixed: [tags], calibrate: {mode: integrated, ridge: 3.0, half_life: 2d}}
 replay:
   start: 2024-01-05
   every: 6h
   end: 2024-01-06 12:00:00
   learner: ranker
   label_delay: 1h
+  mode: integrated
   ndcg_at: 5
   within: surface
   follow: 17
@@ -150,7 +152,7 @@ replay:
   seed: 3
   arms:
     - stale
-    - {name: recent, learner: other, regime: retrain, window: 14d}
+    - {name: recent, learner: other, regime: retrain, window: 14d, mode: point}
     - {name: trees, python: "arms.py:Trees"}
 """
 
@@ -301,6 +303,9 @@ def test_every_key_arrives(tmp_path: Path) -> None:
                 warm_up=0.25,
                 every="12h",
             ),
+            "right": CalibratedParameters(
+                GLMixParameters(fixed=("tags",)), mode="integrated", ridge=3.0, half_life="2d"
+            ),
         },
         "replay": ReplaySection(
             start="2024-01-05",
@@ -308,6 +313,7 @@ def test_every_key_arrives(tmp_path: Path) -> None:
             end="2024-01-06T12:00:00",
             learner="ranker",
             label_delay="1h",
+            mode="integrated",
             ndcg_at=5,
             within=("surface",),
             follow=17,
@@ -315,7 +321,7 @@ def test_every_key_arrives(tmp_path: Path) -> None:
             seed=3,
             arms=[
                 ArmSection("stale"),
-                ArmSection("recent", "retrain", "14d", learner="other"),
+                ArmSection("recent", "retrain", "14d", learner="other", mode="point"),
                 ArmSection("trees", python="arms.py:Trees"),
             ],
         ),
@@ -633,7 +639,7 @@ SECTIONS: dict[str, tuple[type, set[str]]] = {
     "learners.both": (StackParameters, set()),
     "learners.both.learner": (GLMixParameters, set()),
     "learners.both.members.a": (RateParameters, set()),
-    "learners.true": (CalibratedParameters, set()),
+    "learners.right": (CalibratedParameters, set()),
     "replay": (ReplaySection, set()),
 }
 
@@ -656,7 +662,7 @@ def test_the_names_there_are_are_told_for_every_section(file: Path, section: str
         "learners.vector.items={like: {size: 4}}",
         "learners.both={kind: stack, learner: {kind: glmix, fixed: a}}",
         "learners.both.members={a: {kind: rate, entity: item_id}}",
-        "learners.true={kind: calibrated, learner: {kind: global-rate}}",
+        "learners.right={kind: calibrated, learner: {kind: global-rate}}",
         f"{place}=3",
     )
     assert error.message == f"{file}: --set: {place}: unknown key"
@@ -797,6 +803,10 @@ def test_a_wrong_value_and_its_place(file: Path, override: str, message: str) ->
             "learners.ranker.learner.offset: no learner 'othr' in the project (did you mean 'other'?)",
         ),
         (
+            "learners.ranker={kind: glmix, offset: othr, calibrate: platt}",
+            "learners.ranker.offset: no learner 'othr' in the project (did you mean 'other'?)",
+        ),
+        (
             "learners.ranker={kind: stack, learner: {kind: glmix, fixed: a}}",
             "learners.ranker: the learner on top uses no other learner (name one in its features, or",
         ),
@@ -830,6 +840,57 @@ def test_too_many_learners_on_top_of_each_other(file: Path) -> None:
     assert failure(file, f"learners.ranker.fixed=[{wide}]", *below).message == (
         f"{file}: line 9: learners.ranker: Stack: there are 17 learners on top of each other, more than 16"
     )
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "{kind: glmix, calibrate: isotonic}",
+            ".calibrate: no calibration 'isotonic': write platt, or a section of keys",
+        ),
+        ("{kind: glmix, calibrate: {halflife: 3d}}", ".calibrate.halflife: unknown key"),
+        ("{kind: glmix, calibrate: {half_life: 3}}", ".calibrate.half_life: Input should be a valid string"),
+        ("{kind: glmix, calibrate: {mode: draw}}", ".calibrate.mode: Input should be 'point' or 'integrated'"),
+        ("{kind: glmix, calibrate: {ridge: 0}}", ".calibrate.ridge: Input should be greater than 0"),
+        ("{kind: glmix, fixd: a, calibrate: platt}", ".fixd: unknown key"),
+        (
+            "{kind: user-encoder, entity: user_id, item: item_id, items: {l: {behaviour: y}}, calibrate: platt}",
+            ".calibrate: Value error, an encoder gives no probabilities that could be calibrated",
+        ),
+        (
+            "{kind: calibrated, learner: {kind: global-rate}, calibrate: platt}",
+            ".calibrate: Value error, the learner is calibrated already",
+        ),
+        (
+            "{kind: stack, learner: {kind: glmix, fixed: a, calibrate: platt}, members: {a: {kind: global-rate}}}",
+            ": calibrate the stack, and not the learner on top of it",
+        ),
+    ],
+)
+def test_a_wrong_calibration_and_its_place(file: Path, override: str, message: str) -> None:
+    error = failure(file, f"learners.ranker={override}")
+    assert str(error).startswith(f"{file}: --set: learners.ranker{message}")
+
+
+def test_any_learner_that_predicts_can_be_calibrated(file: Path) -> None:
+    """A learner on top of others as a whole; and each of those by itself."""
+    learners = load_project(
+        file,
+        [
+            "learners.plain={kind: global-rate, calibrate: null}",
+            "learners.rate={kind: global-rate, calibrate: platt}",
+            "learners.ranker={kind: glmix, fixed: [rate], offset: plain, calibrate: {half_life: 3d}}",
+        ],
+    ).learners
+    assert learners["plain"] == GlobalRateParameters()
+    assert learners["rate"] == CalibratedParameters(GlobalRateParameters())
+    stack = StackParameters(
+        GLMixParameters(fixed=("rate",), offset="plain"), {n: learners[n] for n in ("rate", "plain")}
+    )
+    assert learners["ranker"] == CalibratedParameters(stack, half_life="3d")
+    fixed = CalibratedParameters(GLMixParameters(fixed=("b",), random={"user_id": {}}), ridge=2.0).shared_part()
+    assert fixed == CalibratedParameters(GLMixParameters(fixed=("b",)), ridge=2.0)
 
 
 def test_a_learner_that_names_others_is_a_stack_of_them(file: Path) -> None:

@@ -3,12 +3,12 @@
 import inspect
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from acclimate import learners, ledger
-from acclimate.artifacts import Encoder, Events, Instant, Learner, Replayable, Report, Summary
+from acclimate.artifacts import Encoder, Events, Instant, Learner, Replayable, Report, Summary, has_modes
 from acclimate.config import BASELINES, arms_beside
 from acclimate.errors import ConfigError, DataError, MismatchError, ModelError
 from acclimate.evaluate import Arm, Progress
@@ -353,7 +353,9 @@ def _replayed(
     project: Project, events: Events, out: str | Path, *, overwrite: bool, on_progress: OnProgress | None
 ) -> Report:
     section: Any = project.replay
-    asked = {f.name: getattr(section, f.name) for f in fields(section) if f.name not in ("arms", "learner")}
+    asked = {
+        f.name: getattr(section, f.name) for f in fields(section) if f.name not in ("arms", "learner", "mode")
+    }
     return replay(
         arms_of(project),
         events,
@@ -376,7 +378,8 @@ def arms_of(project: Project) -> list[Arm]:
     arms = section.arms
     if arms is None:
         arms = [ArmSection(name) for name in arms_beside(project.learners[main])]
-    return [_arm(arm, project, made, main) for arm in arms]
+    made_arms = [_arm(arm, project, made, main) for arm in arms]
+    return [replace(a, mode=a.mode or section.mode) if has_modes(a.learner) else a for a in made_arms]
 
 
 def demo(
@@ -432,12 +435,12 @@ def _middle(events: Events) -> Instant:
 def _arm(section: ArmSection, project: Project, made: dict[str, Learner], main: str) -> Arm:
     name, regime = section.name, section.regime or "incremental"
     if section.python:
-        return Arm(name, arm_from(section.python, project.folder), regime, section.window)
+        return Arm(name, arm_from(section.python, project.folder), regime, section.window, section.mode)
     if section.learner:
         project.predictor(section.learner)
-        return Arm(name, made[section.learner], regime, section.window)
+        return Arm(name, made[section.learner], regime, section.window, section.mode)
     if name in BASELINES:
         declared = BASELINES[name](project.learners[main], project.events.schema)
-        return Arm(name, learners.make(declared), regime, section.window)
+        return Arm(name, learners.make(declared), regime, section.window, section.mode)
     built_in: Any = name  # the regimes are the names of the other ones
-    return Arm(name, made[main], built_in, section.window)
+    return Arm(name, made[main], built_in, section.window, section.mode)

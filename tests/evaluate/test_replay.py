@@ -592,3 +592,24 @@ def test_errors_of_a_source_come_through_as_they_are():
     broken = Events(SCHEMA, Broken(SCHEMA, events.source.rows))
     with pytest.raises(RowError, match="a bad row"):
         replay([Arm("a", GlobalRate())], broken, start="2024-01-03")
+
+
+class Moody(Score):
+    """Says how it was asked."""
+
+    def predict(self, events, *, mode="point"):
+        return np.full(len(events.table(["score"])), {"point": 0.25, "integrated": 0.5}[mode])
+
+
+def test_an_arm_is_asked_in_its_mode():
+    arms = [Arm("plain", Moody()), *(Arm(mode, Moody(), mode=mode) for mode in ("point", "integrated"))]
+    report = replay(arms, as_events(draw(days=4)), start="2024-01-03", resamples=0)
+    said = {bin.arm: bin.predicted for bin in report.calibration}
+    assert said == {"plain": 0.25, "point": 0.25, "integrated": 0.5}
+
+
+def test_a_mode_that_a_learner_does_not_have():
+    with pytest.raises(ConfigError, match="arm 'a': predictions of a GlobalRate have no mode 'integrated'"):
+        Arm("a", GlobalRate(), mode="integrated")
+    with pytest.raises(ConfigError, match="mode 'draw' should be 'point' or 'integrated'"):
+        Arm("a", Moody(), mode="draw")

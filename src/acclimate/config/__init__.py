@@ -4,7 +4,7 @@ One frozen record per section of the project file. The same records are the Pyth
 code and one read from ``acclimate.yaml`` are equal.
 """
 
-from acclimate.config.arms import BASELINES, BUILT_IN_ARMS, Regime, arms_beside
+from acclimate.config.arms import BASELINES, BUILT_IN_ARMS, AskedMode, Regime, arms_beside
 from acclimate.config.encoder import MOST_BEHAVIOURS, ItemVectors, UserEncoderParameters, predicts
 from acclimate.config.heads import TaskHeadParameters
 from acclimate.config.learners import (
@@ -41,6 +41,7 @@ __all__ = [
     "LEARNERS",
     "MOST_BEHAVIOURS",
     "MOST_STACKED",
+    "AskedMode",
     "CalibratedParameters",
     "Duration",
     "EntityTable",

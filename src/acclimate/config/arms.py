@@ -11,6 +11,9 @@ Regime = Literal["stale", "fine-tune", "incremental", "retrain"]
 """When an arm learns: never after its first fit, from each window (with what it knew as a start alone, or as an
 anchor), or anew from all of the past."""
 
+AskedMode = Literal["point", "integrated"]
+"""How an arm is asked: at what is most likely, or over all that is."""
+
 
 def _has_shared_part(main: Any) -> bool:
     return hasattr(main, "shared_part") and (not hasattr(main, "learner") or _has_shared_part(main.learner))

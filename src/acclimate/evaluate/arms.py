@@ -7,14 +7,15 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
 
 from acclimate.arrays import FloatArray, Posterior
-from acclimate.artifacts import Cost, Events, Replayable, Source, SourceAround, TracePoint, Weight
-from acclimate.config import Regime
+from acclimate.artifacts import Cost, Events, Replayable, Source, SourceAround, TracePoint, Weight, has_modes
+from acclimate.config import AskedMode, Regime, checked
 from acclimate.errors import ConfigError, ModelError
 from acclimate.times import duration_us
 
@@ -48,22 +49,30 @@ class Arm:
     ``incremental``: updated with each window's events. ``fine-tune``: trained on them from where it stands, with
     nothing that holds it there, by a learner that has ``fine_tune``. ``stale``: never after its first fit.
     ``retrain``: fitted anew after each window on everything up to then, or on the last ``window`` of it
-    (``"14d"``).
+    (``"14d"``). ``mode``: how it is asked, ``point`` or ``integrated``; without, as the learner has it.
 
     Raises:
-        ConfigError: ``window`` is no duration, the regime has no use for it, or the learner cannot be fine-tuned.
+        ConfigError: ``window`` is no duration, the regime has no use for it, the learner cannot be fine-tuned, or
+            its predictions have no modes.
     """
 
     name: str
     learner: Replayable
     regime: Regime = "incremental"
     window: str | None = None
+    mode: AskedMode | None = None
 
     def __post_init__(self) -> None:
         if self.regime == "fine-tune" and not isinstance(self.learner, FineTunes):
             raise ConfigError(
                 f"arm '{self.name}': a {type(self.learner).__name__} cannot be fine-tuned",
                 hint="networks can, also those below a stack by themselves; others are incremental",
+            )
+        checked("mode", AskedMode | None, self.mode)
+        if self.mode is not None and not has_modes(self.learner):
+            raise ConfigError(
+                f"arm '{self.name}': predictions of a {type(self.learner).__name__} have no mode '{self.mode}'",
+                hint="leave the mode out",
             )
         if self.window is None:
             return
@@ -116,7 +125,8 @@ class Run:
         if not rows:
             self.predictions.append(np.zeros(0))
             return 0.0
-        p, seconds, _ = spent(self.learner.predict, asked)
+        options = {} if self.arm.mode is None else {"mode": self.arm.mode}
+        p, seconds, _ = spent(partial(self.learner.predict, **options), asked)
         self.predictions.append(_checked(p, rows, f"arm '{self.arm.name}', {place}"))
         return seconds
 

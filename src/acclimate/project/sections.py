@@ -11,6 +11,8 @@ from pydantic.dataclasses import dataclass
 from acclimate.config import (
     BUILT_IN_ARMS,
     MOST_STACKED,
+    AskedMode,
+    CalibratedParameters,
     Duration,
     LearnerParameters,
     Name,
@@ -45,7 +47,8 @@ def _with_members(name: str, learners: Mapping[str, LearnerParameters], above: S
         raise located(path[:1], f"{what}: {' -> '.join(path)}", record)
     offset = lacking_offset(record)
     if offset is not None and offset not in learners:
-        keys = ("learner", "offset") if hasattr(record, "learner") else ("offset",)
+        keyed: Any = record.learner if isinstance(record, CalibratedParameters) else record
+        keys = ("learner", "offset") if hasattr(keyed, "learner") else ("offset",)
         unknown = ConfigError(f"no learner '{offset}' in the project", hint=nearest(offset, learners))
         raise located((name, *keys), str(unknown), record)
     others = {other: _with_members(other, learners, path) for other in names_used(record) if other in learners}
@@ -95,7 +98,7 @@ class ArmSection:
 
     ``python`` is ``file.py:Name``, an object (or a class that makes one without arguments) with ``fit``,
     ``update`` and ``predict``; ``learner`` one of the project's. ``regime`` says when it learns, ``window`` on how
-    much of the past a retrained one.
+    much of the past a retrained one, ``mode`` how it is asked.
     """
 
     name: Name
@@ -103,6 +106,7 @@ class ArmSection:
     window: Duration | None = None
     python: str | None = None
     learner: str | None = None
+    mode: AskedMode | None = None
 
     def __post_init__(self) -> None:
         if self.python and self.learner:
@@ -130,6 +134,7 @@ class ReplaySection:
     arms: list[Annotated[ArmSection, BeforeValidator(_as_arm)]] | None = None
     learner: str | None = None
     label_delay: Duration | None = None
+    mode: AskedMode | None = None
     ndcg_at: NdcgAt = 10
     within: Names = ()
     follow: str | _Id | None = None
