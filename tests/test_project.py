@@ -849,18 +849,21 @@ def test_too_many_learners_on_top_of_each_other(file: Path) -> None:
             "{kind: glmix, calibrate: isotonic}",
             ".calibrate: no calibration 'isotonic': write platt, or a section of keys",
         ),
-        ("{kind: glmix, calibrate: {halflife: 3d}}", ".calibrate.halflife: unknown key"),
-        ("{kind: glmix, calibrate: {half_life: 3}}", ".calibrate.half_life: Input should be a valid string"),
-        ("{kind: glmix, calibrate: {mode: draw}}", ".calibrate.mode: Input should be 'point' or 'integrated'"),
-        ("{kind: glmix, calibrate: {ridge: 0}}", ".calibrate.ridge: Input should be greater than 0"),
+        (
+            "{kind: glmix, calibrate: {halflife: 3d}}",
+            ".calibrate.halflife: unknown key (did you mean 'half_life'?)",
+        ),
+        ("{kind: glmix, calibrate: {half_life: 3}}", ".calibrate.half_life: should be a valid string"),
+        ("{kind: glmix, calibrate: {mode: draw}}", ".calibrate.mode: should be 'point' or 'integrated'"),
+        ("{kind: glmix, calibrate: {ridge: 0}}", ".calibrate.ridge: should be greater than 0"),
         ("{kind: glmix, fixd: a, calibrate: platt}", ".fixd: unknown key"),
         (
             "{kind: user-encoder, entity: user_id, item: item_id, items: {l: {behaviour: y}}, calibrate: platt}",
-            ".calibrate: Value error, an encoder gives no probabilities that could be calibrated",
+            ".calibrate: an encoder gives no probabilities that could be calibrated",
         ),
         (
             "{kind: calibrated, learner: {kind: global-rate}, calibrate: platt}",
-            ".calibrate: Value error, the learner is calibrated already",
+            ".calibrate: the learner is calibrated already",
         ),
         (
             "{kind: stack, learner: {kind: glmix, fixed: a, calibrate: platt}, members: {a: {kind: global-rate}}}",

@@ -30,6 +30,7 @@ from acclimate.config.stacks import (
     lacking_offset,
     located,
     names_used,
+    offset_keys,
     record_of,
     stacked,
 )
@@ -79,6 +80,7 @@ __all__ = [
     "lacking_offset",
     "located",
     "names_used",
+    "offset_keys",
     "predicts",
     "record_of",
     "size_bytes",

@@ -45,6 +45,10 @@ def _as_learner(section: Any) -> Any:
     return TypeAdapter(record).validate_python(section)
 
 
+_CALIBRATION = ("mode", "ridge", "half_life")
+"""What may be said of a calibration: keys of :class:`CalibratedParameters`."""
+
+
 def _as_calibrated(section: Mapping[str, Any]) -> Any:
     """What the other keys declare, calibrated as the key ``calibrate`` says: not, ``platt``, or by a section."""
     learner = _as_learner({key: value for key, value in section.items() if key != "calibrate"})
@@ -53,11 +57,9 @@ def _as_calibrated(section: Mapping[str, Any]) -> Any:
         return learner
     if not isinstance(how, Mapping):
         raise located(["calibrate"], f"no calibration '{how}': write platt, or a section of keys", section)
-    if unknown := [str(key) for key in how if key not in ("mode", "ridge", "half_life")]:
-        errors: Any = [
-            {"type": "unexpected_keyword_argument", "loc": ("calibrate", key), "input": section} for key in unknown
-        ]
-        raise ValidationError.from_exception_data("learner", errors)
+    if unknown := [str(key) for key in how if key not in _CALIBRATION]:
+        what = f"unknown key ({nearest(unknown[0], _CALIBRATION)})"
+        raise located(["calibrate", unknown[0]], what, section)
     try:
         return TypeAdapter(CalibratedParameters).validate_python({"learner": learner, **how})
     except ValidationError as error:
@@ -174,6 +176,12 @@ def lacking_offset(record: Any) -> str | None:
     members = record.members if isinstance(record, StackParameters) else {}
     offset = getattr(getattr(record, "learner", record), "offset", None)
     return None if offset in members else offset
+
+
+def offset_keys(record: Any) -> tuple[str, ...]:
+    """Where the offset stands in a section; that of a calibrated learner is a key beside its others."""
+    record = record.learner if isinstance(record, CalibratedParameters) else record
+    return ("learner", "offset") if hasattr(record, "learner") else ("offset",)
 
 
 def stacked(record: Any, others: Mapping[str, Any]) -> Any:

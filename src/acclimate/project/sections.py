@@ -12,7 +12,6 @@ from acclimate.config import (
     BUILT_IN_ARMS,
     MOST_STACKED,
     AskedMode,
-    CalibratedParameters,
     Duration,
     LearnerParameters,
     Name,
@@ -27,6 +26,7 @@ from acclimate.config import (
     lacking_offset,
     located,
     names_used,
+    offset_keys,
     predicts,
     stacked,
 )
@@ -47,10 +47,8 @@ def _with_members(name: str, learners: Mapping[str, LearnerParameters], above: S
         raise located(path[:1], f"{what}: {' -> '.join(path)}", record)
     offset = lacking_offset(record)
     if offset is not None and offset not in learners:
-        keyed: Any = record.learner if isinstance(record, CalibratedParameters) else record
-        keys = ("learner", "offset") if hasattr(keyed, "learner") else ("offset",)
         unknown = ConfigError(f"no learner '{offset}' in the project", hint=nearest(offset, learners))
-        raise located((name, *keys), str(unknown), record)
+        raise located((name, *offset_keys(record)), str(unknown), record)
     others = {other: _with_members(other, learners, path) for other in names_used(record) if other in learners}
     try:
         return stacked(record, others)
