@@ -3,7 +3,7 @@ import pytest
 
 from acclimate.artifacts import Comparison
 from acclimate.evaluate import metrics
-from acclimate.evaluate.bootstrap import METRICS, compare
+from acclimate.evaluate.bootstrap import METRICS, compare, draws
 
 
 def draw(seed: int, rows: int = 300, entities: int = 40, windows: int = 3, arms: int = 3):
@@ -42,6 +42,48 @@ def test_it_is_what_repeating_the_rows_of_drawn_entities_gives(weighted):
     np.testing.assert_allclose([c.difference for c in against_c], plain[0] - plain[2], atol=1e-12)
     np.testing.assert_allclose([c.low for c in against_c], low, atol=1e-12)
     np.testing.assert_allclose([c.high for c in against_c], high, atol=1e-12)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_crossed_entities_are_drawn_each_by_itself(weighted):
+    """A row counts as often as the product of its entities says."""
+    y, p, entity, window, truth = draw(7)
+    item = np.random.default_rng(8).integers(0, 15, len(y)) * 3
+    weight = np.random.default_rng(1).random(len(y)) if weighted else np.ones(len(y))
+    rng, found = np.random.default_rng(5), []
+    for _ in range(20):
+        often = np.ones(len(y), np.int64)
+        for ids in (entity, item):
+            distinct, codes = np.unique(ids, return_inverse=True)
+            chosen = rng.integers(len(distinct), size=len(distinct))
+            often *= np.array([(chosen == c).sum() for c in range(len(distinct))])[codes]
+        rows = np.repeat(np.arange(len(y)), often)
+        group = entity * 10 + window
+        found.append([figures(y[rows], q[rows], group[rows], weight[rows], truth[rows]) for q in p.T])
+    low, high = np.percentile(np.array(found)[:, 0] - np.array(found)[:, 2], [2.5, 97.5], axis=0)
+
+    compared = compare(
+        ["a", "b", "c"],
+        y,
+        p,
+        entity,
+        window=window,
+        crossed=[item],
+        weight=weight,
+        truth=truth,
+        resamples=20,
+        seed=5,
+    )
+
+    against_c = [c for c in compared if (c.arm, c.against) == ("a", "c")]
+    assert [c.metric for c in against_c] == list(METRICS)
+    np.testing.assert_allclose([c.low for c in against_c], low, atol=1e-12)
+    np.testing.assert_allclose([c.high for c in against_c], high, atol=1e-12)
+
+
+def test_an_entity_that_all_rows_share_is_always_there():
+    for counts in draws([np.zeros(5, np.int64)], 3, 0):
+        assert counts.tolist() == [1.0] * 5
 
 
 def test_equal_arms_differ_by_exactly_nothing():

@@ -613,3 +613,17 @@ def test_a_mode_that_a_learner_does_not_have():
         Arm("a", GlobalRate(), mode="integrated")
     with pytest.raises(ConfigError, match="mode 'draw' should be 'point' or 'integrated'"):
         Arm("a", Moody(), mode="draw")
+
+
+def test_intervals_are_over_the_first_two_entities():
+    """All that differs is of two of twelve videos, which users alone would never show to be so few."""
+    columns = draw(rows=3000)
+    odd = {**columns, "score": np.where(columns["video_id"] < 2, 0.9, 0.5)}
+    arms = [Arm("score", Score()), Arm("rate", GlobalRate())]
+    users = dataclasses.replace(SCHEMA, entities={"user": "user_id"})
+    widths = []
+    for schema in (SCHEMA, users):
+        report = replay(arms, as_events(odd, schema), start="2024-01-03", seed=1)
+        (found,) = [c for c in report.comparisons if c.metric == "log_loss"]
+        widths.append(found.high - found.low)
+    assert widths[0] > 1.5 * widths[1]

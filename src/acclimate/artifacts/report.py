@@ -86,7 +86,10 @@ class CalibrationBin:
 
 @dataclass(frozen=True)
 class Comparison:
-    """``arm`` minus ``against`` in ``metric``, with a 95 % interval from a paired bootstrap over entities."""
+    """``arm`` minus ``against`` in ``metric``, with a 95 % interval from a paired bootstrap over entities.
+
+    They are the schema's first two, each drawn by itself, or its only one.
+    """
 
     arm: str
     against: str

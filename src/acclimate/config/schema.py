@@ -115,9 +115,9 @@ class Schema:
     """What the columns of an event log mean.
 
     ``entities`` names the things that events are about (role to column; a list gives both one name), most
-    important first: per-entity metrics, cohorts and bootstrap intervals go by the first. Labels are 0, 1 or
-    null (not known). ``weight`` counts a row several times, ``offset`` is a known part of the logit, and
-    ``truth`` is a true probability where a simulator knows one.
+    important first: per-entity metrics and cohorts go by the first, bootstrap intervals by the first two. Labels
+    are 0, 1 or null (not known). ``weight`` counts a row several times, ``offset`` is a known part of the logit,
+    and ``truth`` is a true probability where a simulator knows one.
     """
 
     time: Annotated[TimeColumn, BeforeValidator(lambda v: TimeColumn(v) if isinstance(v, str) else v)]

@@ -2,8 +2,15 @@
 
 Rows of one entity are not independent, so whole entities are drawn, with replacement, as many as there are
 (multinomial counts rather than Poisson ones: the textbook bootstrap, no dearer here, and the number of entities
-stays what it is). All arms see the same draws, so what they share cancels. Nothing is sorted twice: log-loss, GAUC
-and regret are sums over entities, and the pooled AUC takes one sort per arm and running sums per draw.
+stays what it is). Where users and items both vary, both are drawn, each by itself, and a row counts as often as
+the product says: the pigeonhole bootstrap (Owen 2007, Annals of Applied Statistics 1(2), 386-411). Drawing users
+alone takes the items for fixed, and its intervals are too narrow for other items. The pigeonhole bootstrap errs to
+the safe side: in a sparse table its variance is near ``nu_u s_u^2 + nu_i s_i^2 + 3 s_e^2`` (over the number of
+rows; ``nu`` is how many rows share an entity with a row, on average) where the truth has one ``s_e^2``. So the
+less users and items matter beside the noise of single rows, the wider its intervals are, by 1.7 at most.
+
+All arms see the same draws, so what they share cancels. Arms go one after another, so memory follows the rows and
+not the arms, and nothing is sorted twice: a draw is running sums over rows in the order of their scores.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,40 +21,27 @@ import numpy as np
 
 from acclimate.arrays import FloatArray, IntArray
 from acclimate.artifacts import Comparison
-from acclimate.evaluate.metrics import auc_by_group, bernoulli_entropy, row_log_loss, row_regret
+from acclimate.evaluate.metrics import bernoulli_entropy, row_log_loss, row_regret
 
 METRICS = ("auc", "gauc", "log_loss", "normalized_entropy", "regret")
 
 
 class _Ranks(NamedTuple):
-    """One arm's rows by class: entities and weights, negatives by ascending score.
+    """One arm's rows by group and class, ascending by score within them; groups of one class are left out.
 
-    ``below`` and ``upto`` count, for each positive row, the negatives that score less, and at most as much.
+    ``negative (m,)`` and ``positive (k,)`` are numbers of rows, ``losing (m,)`` and ``winning (k,)`` their groups,
+    of which there are ``groups``. For each positive row, among the negatives: where its group begins (``first``),
+    where those begin that score as much (``below``), and where they end (``upto``).
     """
 
     negative: IntArray
-    negative_weight: FloatArray
     positive: IntArray
-    positive_weight: FloatArray
+    losing: IntArray
+    winning: IntArray
+    groups: int
+    first: IntArray
     below: IntArray
     upto: IntArray
-
-
-class _Sums(NamedTuple):
-    """What one entity adds to each mean, ``(E,)``, or ``(arms, E)`` where arms differ.
-
-    ``weight`` and ``positive`` (its share with label 1); ``ranked``, the weight of the groups that have an AUC,
-    and ``won``, the same times that AUC; ``loss``; ``true``, the weight of the rows whose truth is known, and
-    ``regret`` on them.
-    """
-
-    weight: FloatArray
-    positive: FloatArray
-    ranked: FloatArray
-    loss: FloatArray
-    won: FloatArray
-    true: FloatArray
-    regret: FloatArray
 
 
 def compare(
@@ -57,6 +51,7 @@ def compare(
     entity: IntArray,
     *,
     window: IntArray,
+    crossed: Sequence[IntArray] = (),
     weight: FloatArray | None = None,
     truth: FloatArray | None = None,
     resamples: int = 200,
@@ -70,19 +65,25 @@ def compare(
         p: probabilities, ``(n, a)``.
         entity: ``(n,)``, what is drawn.
         window: ``(n,)``; GAUC takes the rows of one entity and window together.
+        crossed: other entities ``(n,)`` that are drawn too, each by itself.
         weight: row weights, ``(n,)``.
         truth: true probabilities, ``(n,)``, NaN where unknown; adds regret.
         resamples: number of draws; the interval runs from their 2.5th to their 97.5th percentile.
         seed: of the draws.
     """
-    if not len(y) or resamples < 1:
+    if not len(y) or resamples < 1 or len(arms) < 2:
         return []
     weight = np.ones(len(y)) if weight is None else weight
     truth = np.full(len(y), np.nan) if truth is None else truth
-    ids, entity = np.unique(entity, return_inverse=True)
-    ranks = [_ranks(y, p[:, a], entity, weight) for a in range(len(arms))]
-    sums = _entity_sums(y, p, entity, window=window, weight=weight, truth=truth)
-    figures = np.stack([_figures(c, ranks, sums) for c in _counts(len(ids), resamples, seed)])
+    drawn = [np.unique(ids, return_inverse=True)[1] for ids in (entity, *crossed)]
+    group = np.unique(drawn[0] * (int(window.max()) + 1) + window, return_inverse=True)[1]
+    figures = np.stack(
+        [
+            _figures(y, column, group, truth, (weight * counts for counts in draws(drawn, resamples, seed)))
+            for column in p.T
+        ],
+        axis=-1,
+    )
     return [
         Comparison(arms[i], arms[j], metric, *interval)
         for i, j in combinations(range(len(arms)), 2)
@@ -91,80 +92,80 @@ def compare(
     ]
 
 
-def _counts(entities: int, resamples: int, seed: int) -> Iterator[FloatArray]:
-    """How often each entity is drawn, ``(E,)``: first once each, then at random."""
+def draws(entities: Sequence[IntArray], resamples: int, seed: int) -> Iterator[FloatArray]:
+    """How often each row is there, ``(n,)``: first once, then ``resamples`` times as its entities are drawn.
+
+    ``entities`` are numbered from 0, ``(n,)`` each; a row counts as often as the product of theirs.
+    """
     rng = np.random.default_rng(seed)
-    yield np.ones(entities)
+    sizes = [int(codes.max()) + 1 for codes in entities]
+    yield np.ones(len(entities[0]))
     for _ in range(resamples):
-        yield np.bincount(rng.integers(entities, size=entities), minlength=entities).astype(np.float64)
+        counts = np.ones(len(entities[0]))
+        for codes, size in zip(entities, sizes, strict=True):
+            counts *= np.bincount(rng.integers(size, size=size), minlength=size)[codes]
+        yield counts
 
 
-def _ranks(y: FloatArray, p: FloatArray, entity: IntArray, weight: FloatArray) -> _Ranks:
-    order = np.argsort(p)
-    negative, positive = order[y[order] == 0], order[y[order] > 0]
+def _figures(
+    y: FloatArray, p: FloatArray, group: IntArray, truth: FloatArray, weights: Iterator[FloatArray]
+) -> FloatArray:
+    """Each metric of one arm at each of the row weights ``(n,)``: ``(draws, metrics)``."""
+    true = np.isfinite(truth)
+    loss, regret = row_log_loss(y, p), np.where(true, row_regret(np.nan_to_num(truth), p), 0.0)
+    pooled, grouped = _ranks(y, p, np.zeros_like(group)), _ranks(y, p, group)
+    rows: list[tuple[float, ...]] = []
+    for w in weights:
+        total = float(w.sum())
+        log_loss = _over(float((w * loss).sum()), total)
+        entropy = float(bernoulli_entropy(_over(float((w * y).sum()), total)))
+        lost = _over(float((w * regret).sum()), float((w * true).sum()))
+        rows.append((_auc(w, pooled), _auc(w, grouped), log_loss, _over(log_loss, entropy), lost))
+    return np.array(rows)
+
+
+def _ranks(y: FloatArray, p: FloatArray, group: IntArray) -> _Ranks:
+    rows, wins = np.bincount(group), np.bincount(group, y > 0)
+    order = np.lexsort((p, group))
+    order = order[((wins > 0) & (wins < rows))[group[order]]]
+    group = np.unique(group[order], return_inverse=True)[1]
+    positive = y[order] > 0
+    # A row's place among all scores of all groups: rows of equal group and score share one.
+    new = (np.diff(group, prepend=-1) != 0) | (np.diff(p[order], prepend=np.nan) != 0)
+    place = np.cumsum(new)
     return _Ranks(
-        entity[negative],
-        weight[negative],
-        entity[positive],
-        weight[positive],
-        np.searchsorted(p[negative], p[positive], side="left"),
-        np.searchsorted(p[negative], p[positive], side="right"),
+        order[~positive],
+        order[positive],
+        group[~positive],
+        group[positive],
+        int(group.max(initial=-1)) + 1,
+        np.searchsorted(group[~positive], group[positive], side="left"),
+        np.searchsorted(place[~positive], place[positive], side="left"),
+        np.searchsorted(place[~positive], place[positive], side="right"),
     )
 
 
-def _entity_sums(
-    y: FloatArray,
-    p: FloatArray,
-    entity: IntArray,
-    *,
-    window: IntArray,
-    weight: FloatArray,
-    truth: FloatArray,
-) -> _Sums:
-    def added(values: FloatArray, by: IntArray = entity) -> FloatArray:
-        return np.bincount(by, values, minlength=int(entity.max()) + 1).astype(np.float64)
+def _auc(weight: FloatArray, rows: _Ranks) -> float:
+    """The groups' AUC, averaged by their weight; a group in which the weight leaves one class is left out."""
+    negative, positive = weight[rows.negative], weight[rows.positive]
+    upto = np.concatenate([[0.0], np.cumsum(negative)])
+    beaten = positive * (upto[rows.below] + upto[rows.upto] - 2.0 * upto[rows.first])
 
-    def areas(column: FloatArray) -> tuple[FloatArray, FloatArray]:
-        windows = int(window.max()) + 1
-        group, area, mass = auc_by_group(y, column, entity * windows + window, weight)
-        mass = np.where(np.isfinite(area), mass, 0.0)
-        return added(mass, group // windows), added(mass * np.nan_to_num(area), group // windows)
+    def added(values: FloatArray, groups: IntArray) -> FloatArray:
+        if rows.groups == 1:  # many times faster than counting into one bin
+            return values.sum(keepdims=True)
+        return np.bincount(groups, values, rows.groups).astype(np.float64)
 
-    true = weight * np.isfinite(truth)
-    losses = weight[:, None] * row_log_loss(y[:, None], p)
-    regrets = true[:, None] * row_regret(np.nan_to_num(truth)[:, None], p)
-    ranked, won = zip(*(areas(column) for column in p.T), strict=True)
-    return _Sums(
-        weight=added(weight),
-        positive=added(weight * y),
-        ranked=ranked[0],
-        loss=np.stack([added(column) for column in losses.T]),
-        won=np.stack(won),
-        true=added(true),
-        regret=np.stack([added(column) for column in regrets.T]),
-    )
+    positives, negatives = added(positive, rows.winning), added(negative, rows.losing)
+    pairs = positives * negatives
+    known = pairs > 0
+    area = added(beaten, rows.winning)[known] / (2.0 * pairs[known])
+    mass = (positives + negatives)[known]
+    return _over(float((mass * area).sum()), float(mass.sum()))
 
 
-def _figures(counts: FloatArray, ranks: Sequence[_Ranks], sums: _Sums) -> FloatArray:
-    """Each metric of each arm when entity ``e`` is there ``counts[e]`` times: ``(metrics, arms)``."""
-    # Sums along rows rather than a matrix product: equal rows must give equal sums, to the last bit.
-    weight, positive, ranked, loss, won, true, regret = ((s * counts).sum(axis=-1) for s in sums)
-    log_loss = _over(loss, weight)
-    entropy = bernoulli_entropy(_over(positive, weight))
-    areas = np.array([_auc(counts, r) for r in ranks])
-    return np.stack([areas, _over(won, ranked), log_loss, _over(log_loss, entropy), _over(regret, true)])
-
-
-def _over(sums: FloatArray, mass: FloatArray) -> FloatArray:
-    return sums / mass if mass > 0 else np.full_like(sums, np.nan)
-
-
-def _auc(counts: FloatArray, rows: _Ranks) -> float:
-    beaten = np.concatenate([[0.0], np.cumsum(counts[rows.negative] * rows.negative_weight)])
-    positive = counts[rows.positive] * rows.positive_weight
-    pairs = positive.sum() * beaten[-1]
-    won = (positive * (beaten[rows.below] + beaten[rows.upto])).sum() / 2
-    return float(won / pairs) if pairs > 0 else np.nan
+def _over(sums: float, mass: float) -> float:
+    return sums / mass if mass > 0 else np.nan
 
 
 def _interval(difference: FloatArray) -> tuple[float, float, float] | None:

@@ -22,14 +22,16 @@ _COHORT_STARTS = (1, 5, 20)
 class Outcome:
     """The ``n`` labelled rows of all windows, in order, and what ``a`` arms predicted.
 
-    ``y (n,)``; ``p (n, a)``; ``entity (n,)``, ``window (n,)`` and each of ``within`` ``(n,)`` are numbered from 0;
-    ``past (n,)`` counts the entity's events before the window; ``weight`` and ``truth`` ``(n,)`` if there are any.
+    ``y (n,)``; ``p (n, a)``; ``entity (n,)``, ``crossed (n,)`` (the schema's second entity, if it has one),
+    ``window (n,)`` and each of ``within`` ``(n,)`` are numbered from 0; ``past (n,)`` counts the entity's events
+    before the window; ``weight`` and ``truth`` ``(n,)`` if there are any.
     """
 
     arms: tuple[str, ...]
     y: FloatArray
     p: FloatArray
     entity: IntArray
+    crossed: IntArray | None
     window: IntArray
     past: IntArray
     within: dict[str, IntArray]
@@ -84,13 +86,14 @@ class Outcome:
         ]
 
     def comparisons(self, *, resamples: int, seed: int) -> list[Comparison]:
-        """Every two arms, with intervals from a bootstrap over entities."""
+        """Every two arms, with intervals from a bootstrap over the schema's first two entities."""
         return compare(
             self.arms,
             self.y,
             self.p,
             self.entity,
             window=self.window,
+            crossed=() if self.crossed is None else (self.crossed,),
             weight=self.weight,
             truth=self.truth,
             resamples=resamples,
@@ -118,7 +121,7 @@ def outcome(
         ndcg_at: where nDCG is cut.
     """
     schema, rows = events.schema, pa.concat_tables(windows)
-    column = next(iter(schema.entities.values()))
+    column, *crossed = list(schema.entities.values())[:2]
     window = np.repeat(np.arange(len(windows)), [w.num_rows for w in windows])
     entity, ids = codes_of(rows[column])
     past = _past_rows(entity, window, _rows_of(ids, events.reader([column])))
@@ -129,6 +132,7 @@ def outcome(
         y=y[known],
         p=np.column_stack([np.concatenate(p)[known] for p in predictions.values()]),
         entity=entity[known],
+        crossed=codes_of(rows[crossed[0]])[0][known] if crossed else None,
         window=window[known],
         past=past[known],
         within={name: codes_of(rows[name])[0][known] for name in within},
@@ -141,7 +145,7 @@ def outcome(
 def columns_kept(schema: Schema, label: str, within: Sequence[str]) -> list[str]:
     """The columns of a window that :func:`outcome` needs."""
     optional = [c for c in (schema.weight, schema.truth) if c]
-    return list(dict.fromkeys([next(iter(schema.entities.values())), label, *optional, *within]))
+    return list(dict.fromkeys([*list(schema.entities.values())[:2], label, *optional, *within]))
 
 
 def _rows_of(ids: "pa.Array[Any]", batches: pa.RecordBatchReader) -> IntArray:
