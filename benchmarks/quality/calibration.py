@@ -24,7 +24,7 @@ from acclimate.evaluate.bootstrap import draws
 from acclimate.project import load_project
 
 SEEDS = 20
-HALF_LIVES = (None, "14d", "7d", "3d", "1d")
+HALF_LIVES = (None, "14d", "7d", "3d", "1d", "12h")
 DAY, START = 86_400_000_000, 1_704_067_200_000_000
 PROJECT = Path(__file__).parents[2] / "examples/kuairand/acclimate.yaml"
 CHOSEN_ON, TOLD_ON = ("2022-04-20", "2022-04-28"), ("2022-04-28", "2022-05-09")
