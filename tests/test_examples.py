@@ -51,7 +51,17 @@ def kuairand_dir(monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_kuairand(kuairand: Project, tmp_path: Path) -> None:
     report = pipeline.replay_project(kuairand, tmp_path / "out")
     assert list(report.arms) == [
-        *("stale", "incremental", "retrain", "fixed", "global-rate", "item-rate", "user-rate", "lightgbm")
+        *(
+            "stale",
+            "incremental",
+            "calibrated",
+            "retrain",
+            "fixed",
+            "global-rate",
+            "item-rate",
+            "user-rate",
+            "lightgbm",
+        )
     ]
     assert [window.start[:10] for window in report.windows if window.arm == "incremental"] == [
         "2022-05-06",

@@ -93,16 +93,17 @@ def too_sure(seed: int) -> tuple[ac.Events, dict[str, Any]]:
     return ac.read_events(pa.table(columns), schema), {"random": {"user": []}}
 
 
-def differences(world: Callable[[int], tuple[ac.Events, dict[str, Any]]], half_life: str | None) -> np.ndarray:
-    """Each measure without calibration, and what it changes by it, of each seed: ``(seeds, 2, measures)``."""
+def measured(world: Callable[[int], tuple[ac.Events, dict[str, Any]]]) -> np.ndarray:
+    """Each measure without calibration, and by each of two half-lives: ``(seeds, 3, measures)``."""
     found: list[list[list[float | None]]] = []
     for seed in range(SEEDS):
         events, declared = world(seed)
-        arms = {"plain": ac.GLMix(**declared), "platt": ac.Calibrated(ac.GLMix(**declared), half_life=half_life)}
+        arms = {"plain": ac.GLMix(**declared)} | {
+            str(half_life): ac.Calibrated(ac.GLMix(**declared), half_life=half_life) for half_life in (None, "3d")
+        }
         said = played(arms, events, "2024-01-11")
         found.append([[measure(said.y, p) for measure in MEASURES.values()] for p in said.p.values()])
-    plain, platt = np.array(found, float).swapaxes(0, 1)
-    return np.stack([plain, platt - plain], axis=1)
+    return np.array(found, float)
 
 
 def told(differing: np.ndarray) -> str:
@@ -114,12 +115,13 @@ def told(differing: np.ndarray) -> str:
 def simulated() -> None:
     """One line for each world and half-life."""
     for world in (drifting, jumping, too_sure):
-        for half_life in (None, "3d"):
-            found = differences(world, half_life)
+        plain, *others = measured(world).swapaxes(0, 1)
+        for half_life, platt in zip(("none", "3d"), others, strict=True):
             parts = [
-                f"{name} {found[:, 0, m].mean():.5f} {told(found[:, 1, m])}" for m, name in enumerate(MEASURES)
+                f"{name} {plain[:, m].mean():.5f} {told(platt[:, m] - plain[:, m])}"
+                for m, name in enumerate(MEASURES)
             ]
-            print(f"{world.__name__:9} half-life {half_life!s:4}  " + ", ".join(parts), flush=True)
+            print(f"{world.__name__:9} half-life {half_life:4}  " + ", ".join(parts), flush=True)
 
 
 # --- KuaiRand ---------------------------------------------------------------------------------------------------
@@ -127,8 +129,7 @@ def simulated() -> None:
 
 def ranker(half_life: str | None, *, calibrate: bool = True) -> Any:
     """The learner of the example, calibrated or not."""
-    record: Any = load_project(PROJECT).learner("ranker")
-    plain = getattr(record, "learner", record)
+    plain = load_project(PROJECT).learner("ranker")
     return ac.Calibrated(plain, half_life=half_life) if calibrate else learners.make(plain)
 
 
