@@ -3,10 +3,10 @@
 python -m benchmarks.quality.bootstrap
 
 Two arms predict the logits of a world with users, items and noise of single rows, each off by errors of its own:
-of users (standard deviation ``u``), of items (``i``) and of rows (``e``). In each simulation users, items, what they
-meet and what they do are drawn anew; the truth is the mean difference over a great many of these. Told are the
-share of simulations whose interval holds it, with its own 95 % interval (Wilson), and the mean width of intervals
-over one that would be just right: 3.92 standard deviations of the difference over simulations.
+of users (standard deviation ``u``), of items (``i``) and of rows (``e``). In each simulation users, items, what
+they meet and what they do are drawn anew; the truth is the mean difference over a great many of these. Told are
+the share of simulations whose interval holds it, with its own 95 % interval (Wilson), and the mean width of
+intervals over one that would be just right: 3.92 standard deviations of the difference over simulations.
 """
 
 from collections.abc import Iterator
