@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from acclimate import learners, ledger
-from acclimate.artifacts import Encoder, Events, Instant, Learner, Replayable, Report, Summary, has_modes
+from acclimate.artifacts import Encoder, Events, Instant, Learner, Replayable, Report, Summary, modes_of
 from acclimate.config import BASELINES, arms_beside
 from acclimate.errors import ConfigError, DataError, MismatchError, ModelError
 from acclimate.evaluate import Arm, Progress
@@ -379,7 +379,7 @@ def arms_of(project: Project) -> list[Arm]:
     if arms is None:
         arms = [ArmSection(name) for name in arms_beside(project.learners[main])]
     made_arms = [_arm(arm, project, made, main) for arm in arms]
-    return [replace(a, mode=a.mode or section.mode) if has_modes(a.learner) else a for a in made_arms]
+    return [replace(a, mode=a.mode or section.mode) if modes_of(a.learner) else a for a in made_arms]
 
 
 def demo(

@@ -13,6 +13,7 @@ from scipy.special import expit
 import acclimate as ac
 from acclimate import learners
 from acclimate.arrays import FloatArray
+from acclimate.artifacts import modes_of
 from acclimate.errors import ConfigError
 from acclimate.evaluate import metrics
 from acclimate.models.calibration import calibrated, identity, learned
@@ -169,3 +170,14 @@ def test_what_cannot_be_calibrated() -> None:
     with pytest.raises(ConfigError, match="in mode 'point', and 'integrated' is asked") as caught:
         model.predict(DAYS[1], mode="integrated")
     assert caught.value.hint == "set calibrate: {mode: integrated}"
+
+
+def test_a_replay_asks_for_the_mode_that_is_calibrated() -> None:
+    """Told before a fit begins; of what has no modes none can be asked for."""
+    stack = ac.Stack(ac.GLMix(fixed=["x", "rate"]), {"rate": ac.Rate("user")})
+    assert modes_of(ac.GLMix()) == modes_of(stack) == ("point", "integrated", "thompson")
+    assert modes_of(ac.Calibrated(stack, mode="integrated")) == ("integrated", "thompson")
+    assert modes_of(ac.Calibrated(ac.Rate("user"))) == modes_of(ac.Rate("user")) == ()
+    assert ac.Arm("a", ac.Calibrated(stack, mode="integrated"), mode="integrated").mode == "integrated"
+    with pytest.raises(ConfigError, match="predictions of a Calibrated have no mode 'integrated'"):
+        ac.Arm("a", ac.Calibrated(stack), mode="integrated")

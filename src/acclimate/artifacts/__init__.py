@@ -3,7 +3,7 @@
 ``Events`` go in, a ``Learner`` or an ``Encoder`` learns from them, a ``Report`` says how well.
 """
 
-from acclimate.artifacts.contracts import Encoder, Entities, Kept, Learned, Learner, Replayable, has_modes
+from acclimate.artifacts.contracts import Encoder, Entities, Kept, Learned, Learner, Replayable, modes_of
 from acclimate.artifacts.events import Events, Fingerprint, Instant, Source, SourceAround, Summary, TableSource
 from acclimate.artifacts.report import (
     ArmResult,
@@ -42,5 +42,5 @@ __all__ = [
     "TracePoint",
     "Weight",
     "WindowResult",
-    "has_modes",
+    "modes_of",
 ]

@@ -99,10 +99,14 @@ class Kept(Protocol):
         ...
 
 
-def has_modes(learner: Any) -> bool:
-    """Whether a learner's predictions have a ``mode``: an argument of its ``predict``, or of the one on top."""
-    inner = getattr(learner, "top", None)
-    return has_modes(inner) if inner is not None else "mode" in inspect.signature(learner.predict).parameters
+def modes_of(learner: Any) -> tuple[str, ...]:
+    """The modes that a learner's predictions have; none where its ``predict`` takes no ``mode``.
+
+    One that is made of others says so itself, by an attribute ``modes``.
+    """
+    if hasattr(learner, "modes"):
+        return learner.modes
+    return ("point", "integrated", "thompson") if "mode" in inspect.signature(learner.predict).parameters else ()
 
 
 class Learner(Kept, Replayable, Protocol):

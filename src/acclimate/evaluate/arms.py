@@ -14,9 +14,9 @@ import numpy as np
 import pyarrow as pa
 
 from acclimate.arrays import FloatArray, Posterior
-from acclimate.artifacts import Cost, Events, Replayable, Source, SourceAround, TracePoint, Weight, has_modes
+from acclimate.artifacts import Cost, Events, Replayable, Source, SourceAround, TracePoint, Weight, modes_of
 from acclimate.config import AskedMode, Regime, checked
-from acclimate.errors import ConfigError, ModelError
+from acclimate.errors import ConfigError, ModelError, nearest
 from acclimate.times import duration_us
 
 T = TypeVar("T")
@@ -53,7 +53,7 @@ class Arm:
 
     Raises:
         ConfigError: ``window`` is no duration, the regime has no use for it, the learner cannot be fine-tuned, or
-            its predictions have no modes.
+            its predictions have no such mode.
     """
 
     name: str
@@ -69,10 +69,11 @@ class Arm:
                 hint="networks can, also those below a stack by themselves; others are incremental",
             )
         checked("mode", AskedMode | None, self.mode)
-        if self.mode is not None and not has_modes(self.learner):
+        modes = modes_of(self.learner)
+        if self.mode is not None and self.mode not in modes:
             raise ConfigError(
                 f"arm '{self.name}': predictions of a {type(self.learner).__name__} have no mode '{self.mode}'",
-                hint="leave the mode out",
+                hint=nearest(self.mode, modes) if modes else "leave the mode out",
             )
         if self.window is None:
             return

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from acclimate.arrays import Posterior
+from acclimate.artifacts import modes_of
 from acclimate.errors import ConfigError
 from acclimate.learners.base import Fitted, Packed, S
 from acclimate.storage import Stored
@@ -17,6 +18,11 @@ class Around(Fitted[S]):
     @abstractmethod
     def _learners(self) -> Sequence[Any]:
         """All of them; what is shown of coefficients is of the first one."""
+
+    @property
+    def modes(self) -> tuple[str, ...]:
+        """The modes that predictions have: those of the first one."""
+        return modes_of(self._learners[0])
 
     def weights(self) -> list[tuple[str, float, float]]:
         """Name, mean and standard deviation of the shared coefficients, of a learner that can tell them."""

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from acclimate.arrays import FloatArray, IntArray, Posterior
-from acclimate.artifacts import Events, has_modes
+from acclimate.artifacts import Events, modes_of
 from acclimate.config import CalibratedParameters
 from acclimate.errors import ConfigError
 from acclimate.learners import make
@@ -82,7 +82,7 @@ class Calibrated(Around[CalibratedState]):
         self.state: CalibratedState | None = None
         self.info: CalibratedInfo | None = None
         self.learner: Any = make(parameters.learner)
-        if parameters.mode != "point" and not has_modes(self.learner):
+        if parameters.mode != "point" and parameters.mode not in modes_of(self.learner):
             raise ConfigError(
                 f"predictions of a {type(self.learner).__name__} have no mode '{parameters.mode}'",
                 hint="leave the calibration's mode out",
@@ -127,6 +127,11 @@ class Calibrated(Around[CalibratedState]):
         """
         state = self._fitted(events.schema)
         return calibrated(state.line, self._said(events, mode or self.parameters.mode, **options))
+
+    @property
+    def modes(self) -> tuple[str, ...]:
+        """The modes of the learner that can be asked for: the one that is calibrated, and draws."""
+        return tuple(mode for mode in modes_of(self.learner) if mode in (self.parameters.mode, "thompson"))
 
     def columns(self, events: Events) -> dict[str, int]:
         """Read and check these events as :meth:`fit` would, and count the columns, where the learner can.
