@@ -41,7 +41,7 @@ class CalibratedState:
 class CalibratedInfo:
     """How the last fit or update went.
 
-    The ``rows`` that the line was learned from, its ``intercept`` and its ``slope``.
+    The ``rows`` learned, and the line's ``intercept`` and ``slope``.
     """
 
     rows: int
@@ -95,7 +95,7 @@ class Calibrated(Around[CalibratedState]):
         """
         self.learner.fit(events, **options)
         contract, label = events.schema.content(), events.schema.label(self.parameters.label)
-        return self._now(CalibratedState(label, contract, self.learner.cut, self._base), 0)
+        return self._now(CalibratedState(label, contract, self.learner.cut, self._base))
 
     def update(self, events: Events, **options: Any) -> Self:
         """Learn the line from what the learner says of new events, and then let it learn them too.
@@ -110,9 +110,9 @@ class Calibrated(Around[CalibratedState]):
         rows = _read(events, before.label, self._said(events))
         self.learner.update(events, **options)
         if refusal_of(self.learner):
-            return self._now(before, 0)
+            return self._now(before)
         cut = max(before.cut, self.learner.cut)
-        return self._now(replace(before, cut=cut, line=self._line(rows, before, cut)), len(rows.y))
+        return self._now(replace(before, cut=cut, line=self._line(rows, before, cut)))
 
     def predict(self, events: Events, *, mode: Mode | None = None, **options: Any) -> FloatArray:
         """Probabilities of the label, ``(n,)``, in the order of ``events.table()``; nothing is changed.
@@ -157,9 +157,9 @@ class Calibrated(Around[CalibratedState]):
 
     def summary(self) -> list[str]:
         """How the last fit or update went, in lines for the terminal."""
-        a, b = self.line()
-        rows = f", learned from {self.info.rows:,} new rows" if self.info and self.info.rows else ""
-        return [*self.learner.summary(), f"calibrated: logit p' = {a:.4f} + {b:.4f} logit p{rows}"]
+        info = self.info
+        line = [f"calibrated: logit p' = {info.intercept:.4f} + {info.slope:.4f} logit p"] if info else []
+        return [*self.learner.summary(), *line]
 
     def shortfall(self) -> str:
         """How far from its optimum the learner stopped."""
@@ -177,8 +177,8 @@ class Calibrated(Around[CalibratedState]):
     def _base(self) -> Posterior:
         return identity(self.parameters.ridge)
 
-    def _now(self, state: CalibratedState, rows: int) -> Self:
-        self.state, self.info = state, CalibratedInfo(rows, *rising(state.line))
+    def _now(self, state: CalibratedState) -> Self:
+        self.state, self.info = state, CalibratedInfo(self.learner.info.rows, *rising(state.line))
         return self
 
     def _said(self, events: Events, mode: Mode | None = None, **options: Any) -> FloatArray:
