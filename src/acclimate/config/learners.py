@@ -62,7 +62,9 @@ class RandomEffect:
     """Coefficients of each entity's own, shrunk to a population that is learned from all entities.
 
     Args:
-        entity: role or column of an entity of the schema.
+        entity: role or column of an entity of the schema, or a column of an entity table, such as
+            ``video.author_id``, whose value as of the event is the id. Rows without an id are predicted like those
+            of an entity never seen, and teach the other effects alone.
         features: names of features; an intercept is always among the coefficients.
         min_rows: what an entity has learned counts once it has had this many rows, over fit and updates.
         max_rows: of an entity with more rows in a batch, a deterministic sample of this many stands for all in
@@ -186,7 +188,8 @@ class RateParameters:
     """A :class:`acclimate.Rate`: the rate of positive rows of each entity, smoothed towards the rate of all.
 
     Args:
-        entity: role or column of an entity of the schema.
+        entity: role or column of an entity of the schema, or a column of an entity table; rows without an id count
+            for the rate of all alone, and are predicted at it.
         label: of the schema; its first one by default.
         prior_rows: how many rows at the rate of all an entity starts with.
     """

@@ -137,14 +137,14 @@ class Schema:
             self.feature_columns(name)
 
     def entity_column(self, name: str) -> str:
-        """The column of an entity given by role or by column.
+        """The column of an entity given by role or by column; that of a table is ``<table>.<column>``.
 
         Raises:
             ConfigError: there is no such entity.
         """
         if name in self.entities:
             return self.entities[name]
-        if name in self.entities.values():
+        if name in self.entities.values() or any(name.startswith(f"{table}.") for table in self.tables):
             return name
         raise ConfigError(f"no entity '{name}' in the schema", hint=nearest(name, self.entities))
 

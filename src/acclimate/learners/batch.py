@@ -32,7 +32,8 @@ class Seen:
 
     ``effect``: as it is before the batch and, once it was begun or grown, with the batch's columns; ``index``: its
     columns with those that the batch brings. ``X``: the
-    design ``(n, d)``; ``ids``: the distinct entities ``(t,)``; ``codes``: which of these each row is of, ``(n,)``.
+    design ``(n, d)``; ``ids``: the distinct entities ``(t,)``, one of which may stand for rows that have none;
+    ``codes``: which of these each row is of, ``(n,)``.
     """
 
     effect: Effect
@@ -258,7 +259,9 @@ def _seen(effect: Effect, index: FeatureIndex, X: "sparse.csr_array[Any]", ids: 
         return Seen(effect, index, X, np.zeros(X.shape[0], np.int64), np.array([FIXED], np.dtypes.StringDType()))
     codes, distinct = codes_of(ids)
     kind = effect.ids or id_type(distinct.type)
-    return Seen(replace(effect, ids=kind), index, X, codes, ids_as(distinct, kind, f"'{effect.name}'"))
+    return Seen(
+        replace(effect, ids=kind), index, X, codes, ids_as(distinct, kind, f"'{effect.name}'", missing=True)
+    )
 
 
 def _stacked(parts: "list[sparse.csr_array[Any]]", width: int) -> "sparse.csr_array[Any]":

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from acclimate.arrays import ArrowArray, FloatArray, IdArray
 from acclimate.artifacts import Events
 from acclimate.config import GlobalRateParameters, RateParameters
-from acclimate.features import codes_of, id_type, ids_as, ids_as_arrow
+from acclimate.features import codes_of, has_id, id_type, ids_as, ids_as_arrow
 from acclimate.learners.base import Fitted, Packed, declared_by
 from acclimate.learners.entities import IdIndex, with_room
 from acclimate.learners.gate import check_size
@@ -104,12 +104,14 @@ def count(events: Events, before: RateState, column: str | None) -> tuple[RateSt
             codes, distinct = codes_of(known[column])
             state = replace(state, ids=state.ids or id_type(distinct.type))
             rows, positives = np.bincount(codes, weight), np.bincount(codes, weight * y)
-            counts.add(_ids(distinct, state, column), rows.astype(np.float64), positives.astype(np.float64))
+            ids = _ids(distinct, state, column)
+            counted = has_id(ids)
+            counts.add(ids[counted], rows[counted].astype(np.float64), positives[counted].astype(np.float64))
     return state, counts, RateInfo(total)
 
 
 def _ids(ids: ArrowArray, state: RateState, column: str) -> IdArray:
-    return ids_as(ids, state.ids or id_type(ids.type), f"column '{column}'")
+    return ids_as(ids, state.ids or id_type(ids.type), f"column '{column}'", missing=True)
 
 
 class _Counting(Fitted[RateState]):

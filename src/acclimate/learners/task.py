@@ -8,6 +8,7 @@ import numpy as np
 
 from acclimate.arrays import BoolArray, EntityStates, FloatArray, IntArray, Posterior
 from acclimate.config import RandomEffect
+from acclimate.features import has_id
 from acclimate.learners.batch import Batch, Seen, sampled
 from acclimate.learners.effects import FIXED, Effect
 from acclimate.learners.shared import Shared, unknown
@@ -24,8 +25,9 @@ class Part:
     before it. ``codes``: which of these each row is of, ``(n,)``. ``latest`` and ``rows`` ``(t,)``: the time of
     their last event here, and how many they have. ``learns`` and ``waits`` ``(t,)``: whether an entity learns from
     the batch together with all others, or on its own and unseen by them, since it has too few rows yet; neither
-    where the effect is locked. ``active``: how much each row counts here by its age ``(n,)``; ``sample``: the
-    same by ``max_rows``, 0 for rows that others stand for; none where all count whole.
+    where the effect is locked, nor what stands for rows without an entity, which stays at the population.
+    ``active``: how much each row counts here by its age ``(n,)``; ``sample``: the same by ``max_rows``, 0 for rows
+    that others stand for; none where all count whole.
     """
 
     effect: Effect
@@ -180,7 +182,7 @@ def _part(seen: Seen, states: EntityStates, batch: Batch, *, locked: bool) -> Pa
     np.maximum.at(latest, seen.codes, batch.time)
     rows = np.bincount(seen.codes, minlength=count)
     enough = states.rows + rows >= seen.effect.least_rows
-    free = not locked
+    free = has_id(seen.ids) & (not locked)
     return Part(seen.effect, states, seen.codes, latest, rows, learns=enough & free, waits=~enough & free)
 
 
