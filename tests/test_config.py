@@ -183,7 +183,7 @@ WRITTEN_OUT = GLMixParameters(fixed=FixedEffect(("tab",)), random=(RandomEffect(
         ({"features": "tab"}, {"user": {"features": ["topics", "tab"]}}),
         (FixedEffect(["tab"]), [RandomEffect("user", ["topics", "tab"])]),
         (FixedEffect("tab"), {"user": RandomEffect("user", ["topics", "tab"])}),
-        (("tab",), {"tastes": {"entity": "user", "features": ["topics", "tab"]}}),
+        (("tab",), {"user": {"entity": "user", "features": ["topics", "tab"]}}),
         (("tab",), [{"entity": "user", "features": ["topics", "tab"]}]),
     ],
 )
@@ -216,15 +216,37 @@ def test_entities_alone_have_an_intercept_alone(random: Any, entities: Sequence[
     [
         ["user", "user"],
         [RandomEffect("user"), RandomEffect("user", ["topics"])],
-        {"tastes": {"entity": "user"}, "user": ["topics"]},
+        [RandomEffect("user"), RandomEffect("video", name="user")],
     ],
 )
-def test_two_effects_of_one_entity(random: Any) -> None:
+def test_two_effects_of_one_name(random: Any) -> None:
     with pytest.raises(ConfigError) as caught:
         ac.GLMix(random=random)
     assert str(caught.value) == (
-        "GLMix: random: two random effects of one entity in ['user', 'user']; put their features together"
+        "GLMix: random: two effects are called 'user'; put their features together, or give one of them a 'name'"
     )
+
+
+def test_names_of_effects() -> None:
+    """A name is the key of a mapping, where the entity is said besides."""
+    expected = (
+        RandomEffect("user"),
+        RandomEffect(("user", "tab")),
+        RandomEffect("user", ["topics"], name="tastes"),
+        RandomEffect(("user", "tab"), name="habits"),
+    )
+    listed = ["user", ["user", "tab"], {"entity": "user", "features": "topics", "name": "tastes"}, expected[3]]
+    assert tuple(ac.GLMix(random=listed).parameters.random) == expected
+    mapping = {
+        "user": {},
+        "user x tab": expected[1],
+        "tastes": {"entity": "user", "features": "topics"},
+        "habits": RandomEffect(("user", "tab")),
+    }
+    assert tuple(ac.GLMix(random=mapping).parameters.random) == expected
+    assert [effect.called for effect in expected] == ["user", "user x tab", "tastes", "habits"]
+    with pytest.raises(ConfigError, match="two effects are called 'fixed'"):
+        ac.GLMix(random={"fixed": RandomEffect("user")})
 
 
 def test_two_effects_of_one_entity_by_role_and_by_column() -> None:

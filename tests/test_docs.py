@@ -221,7 +221,7 @@ def test_the_project_files_of_the_guide_load(tmp_path: Path) -> None:
     assert loaded.replay.every == "6h"
     ranker = loaded.learner("ranker")
     assert isinstance(ranker, GLMixParameters)
-    assert [effect.entity for effect in ranker.random] == ["user", "video"]
+    assert [effect.entity for effect in ranker.random] == [("user",), ("video",)]
     several = project.parse_project(first | second, tmp_path)
     assert several.learner("popular") == RateParameters("video", prior_rows=50)
     assert [arm.name for arm in pipeline.arms_of(several)] == ["incremental", "fixed", "popular"]

@@ -279,7 +279,7 @@ RANDOM = "learners.ranker.random"
         ("learners.ranker.random=", r"has: random was \['user', 'item'\] and is \[\] \("),
         (
             f"learners.ranker.random={{item: {{half_life: 20d}}, user: {TOPICS}, page: {{entity: item_id}}}}",
-            r"has: random was \['user', 'item'\] and is \['item', 'user', 'item_id'\] \(",
+            r"has: random was \['user', 'item'\] and is \['item', 'user', 'page'\] \(",
         ),
         (
             "learners.ranker.random.user.ridge=7",
@@ -343,7 +343,7 @@ def test_an_update_of_a_rate_with_other_settings_is_refused(
         "learners.ranker.tolerance=1e-2",
         f"learners.ranker.random={{item: {{half_life: 20d}}, user: {TOPICS}}}",
         RANDOM + "=[{entity: user, features: topics, half_life: 20d}, {entity: item, half_life: 20d}]",
-        RANDOM + "={tastes: {entity: user, features: topics, half_life: 20d}, item: {half_life: 20d}}",
+        RANDOM + "={user: {entity: user, features: topics, half_life: 20d}, item: {half_life: 20d}}",
     ],
 )
 def test_an_update_with_the_same_settings_written_otherwise(folder: Path, tmp_path: Path, override: str) -> None:
@@ -367,6 +367,7 @@ def test_every_field_is_compared() -> None:
         "max_steps": 3,
         "states": "float32",
         "entity": "item",
+        "name": "tastes",
         "prior_rows": 3.0,
         "features": ["tab"],
         "min_rows": 2,
@@ -437,7 +438,7 @@ def test_what_is_no_model_cannot_be_loaded(tmp_path: Path, text: str) -> None:
 
 def test_a_model_without_one_of_its_effects_is_damaged(folder: Path, tmp_path: Path) -> None:
     pipeline.fit(project_of(folder), tmp_path / "model", until="2024-01-05")
-    sealed_anew(tmp_path / "model", effects=[{"column": None, "ids": None}] * 2)
+    sealed_anew(tmp_path / "model", effects=[{"columns": [], "ids": None}] * 2)
     with pytest.raises(FormatError, match="damaged: 2 effects where the parameters have 3"):
         pipeline.update(project_of(folder), tmp_path / "model")
 

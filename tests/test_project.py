@@ -216,7 +216,7 @@ def test_every_key_arrives(tmp_path: Path) -> None:
                     RandomEffect(
                         "user", ("tags",), min_rows=2, max_rows=50, ridge=3.0, forgetting=0.9, precision="full"
                     ),
-                    RandomEffect("item", half_life="7d"),
+                    RandomEffect("item", half_life="7d", name="items"),
                 ),
             ),
             "other": GLMixParameters(),
@@ -419,7 +419,7 @@ def test_short_forms_of_a_fixed_effect(file: Path, text: str, effect: FixedEffec
         ("{user_id: , item_id: {}}", [RandomEffect("user_id"), RandomEffect("item_id")]),
         ("{user_id: [a, b]}", [RandomEffect("user_id", ("a", "b"))]),
         ("{user_id: a}", [RandomEffect("user_id", ("a",))]),
-        ("{u: {entity: user_id, min_rows: 3}}", [RandomEffect("user_id", min_rows=3)]),
+        ("{u: {entity: user_id, min_rows: 3}}", [RandomEffect("user_id", min_rows=3, name="u")]),
         ("[item_id, {entity: user_id, min_rows: 3}]", [RandomEffect("item_id"), RandomEffect("user_id", (), 3)]),
     ],
 )
@@ -754,10 +754,10 @@ def test_all_records_that_a_file_holds_were_tried() -> None:
         ("learners.ranker.random=3", "learners.ranker.random: should be a name or a list of names"),
         ("learners.ranker.random=[3]", "learners.ranker.random.0: should be a section of keys"),
         (
-            "learners.ranker.random={mine: {entity: user_id}, theirs: {entity: user_id}}",
-            "learners.ranker.random: two random effects of one entity in ['user_id', 'user_id']; put",
+            "learners.ranker.random={mine: {entity: user_id}, theirs: {entity: user_id, name: mine}}",
+            "learners.ranker.random: two effects are called 'mine'; put",
         ),
-        ("learners.ranker.random=[user_id, user_id]", "learners.ranker.random: two random effects of one entity"),
+        ("learners.ranker.random=[user_id, user_id]", "learners.ranker.random: two effects are called 'user_id'"),
         ("replay.start=", "replay.start: 'None' is no time"),
         ("replay.start=soon", "replay.start: 'soon' is no time; write 2022-04-25"),
         ("replay.end=1650000000", "replay.end: '1650000000' is no time"),

@@ -212,7 +212,7 @@ def _check_settings(saved: Any, declared: Any, path: str | Path) -> None:
 
 
 def _differences(was: Any, now: Any, place: str) -> Iterator[str]:
-    """Where two records differ, in words; those in a sequence go by their first field, in a mapping by key."""
+    """Where two records differ, in words; those in a sequence go by name or first field, in a mapping by key."""
     if type(was) is type(now) and is_dataclass(was):
         for field in fields(was):
             inner = f"{place}.{field.name}" if place else field.name
@@ -229,7 +229,7 @@ def _differences(was: Any, now: Any, place: str) -> Iterator[str]:
 def _by_name(value: Any) -> dict[str, Any] | None:
     """Several records by name, if the value is that."""
     if isinstance(value, tuple) and all(is_dataclass(item) for item in value):
-        value = {str(getattr(one, fields(one)[0].name)): one for one in value}
+        value = {str(getattr(one, "called", getattr(one, fields(one)[0].name))): one for one in value}
     return value if isinstance(value, dict) and all(map(is_dataclass, value.values())) else None
 
 

@@ -178,3 +178,72 @@ def test_ids_that_stand_for_missing_ones_and_numbers_that_are_not_whole():
         ids_as(pa.array([1.5]), "int64", "'user'")
     with pytest.raises(MismatchError, match="1 ids of 'user' are missing"):
         ids_as(pa.array([1.0, np.nan]), "int64", "'user'")
+
+
+def habits(**options: Any) -> ac.GLMix:
+    return ac.GLMix(random=["user", ac.RandomEffect(("user", "tab"), ["x"], **options)])
+
+
+def with_tabs(schema: ac.Schema = SCHEMA) -> ac.Schema:
+    return replace(schema, entities={**schema.entities, "tab": "tab"})
+
+
+def test_a_combination_is_as_good_as_a_column_of_its_own(tmp_path):
+    """Numbers beside text; ids of the column are in the same order."""
+
+    def tabs(rows: Any) -> dict[str, Any]:
+        tab = [f"tab {k % 3}" for k in range(len(rows["click"]))]
+        return {"tab": tab, "pair": [f"{user}\x1f{t}" for user, t in zip(rows["user_id"], tab, strict=True)]}
+
+    joined = replace(SCHEMA, entities={**SCHEMA.entities, "both": "pair"})
+    expected = ac.GLMix(random=["user", ac.RandomEffect("both", ["x"])])
+    expected = learned(expected, joined, tabs)
+    model = learned(habits(), with_tabs(), tabs)
+    model.save(tmp_path / "model")
+    for kept in (model, ac.GLMix.load(tmp_path / "model")):
+        assert sorted(kept.states("user x tab").ids.tolist()) == sorted(expected.states("both").ids.tolist())
+        names, posterior, rows = kept.entity_posterior(("user", "tab"), (3, "tab 1"))
+        right = expected.entity_posterior("both", "3\x1ftab 1")
+        assert (names, rows) == (right[0], right[2])
+        assert rows > 0
+        assert_allclose(posterior.mean, right[1].mean, rtol=1e-9, atol=1e-12)
+        assert_allclose(posterior.precision, right[1].precision, rtol=1e-9)
+        assert_array_equal(kept.entity_posterior(("user_id", "tab"), [3, "tab 1"])[1].mean, posterior.mean)
+        assert_array_equal(kept.entity_posterior("user x tab", (3, "tab 1"))[1].mean, posterior.mean)
+        assert kept.entity_posterior(("user", "tab"), (3, "tab 9"))[2] == 0
+
+
+def test_a_combination_without_one_of_its_parts_is_none():
+    schema = with_authors(SOME)
+    model = learned(ac.GLMix(random=[ac.RandomEffect(["user", "video.author_id"])]), schema)
+    pairs = {
+        (user, video % 3)
+        for seed in (0, 1)
+        for user, video in zip(log(seed=seed)["user_id"], log(seed=seed)["video_id"], strict=True)
+        if video < 8
+    }
+    assert set(model.states(("user", "video.author_id")).ids.tolist()) == {f"{u}\x1fauthor {a}" for u, a in pairs}
+
+
+def test_numbers_that_came_as_floats_are_combined_as_whole_ones():
+    floats = {"video_id": np.arange(12), "author_id": np.array([*(np.arange(8) % 4), *[np.nan] * 4])}
+    model = learned(ac.GLMix(random=[ac.RandomEffect(["user", "video.author_id"])]), with_authors(floats))
+    assert model.entity_posterior(("user", "video.author_id"), (3, 2))[2] > 0
+
+
+@pytest.mark.parametrize("id", [3, "3", (3,), (3, 1, 2)])
+def test_an_id_of_a_combination_has_all_of_its_parts(id):
+    model = habits().fit(events_of(with_tabs(), log()))
+    with pytest.raises(MismatchError, match=r"an id of 'user x tab' is of 2 parts"):
+        model.entity_posterior(("user", "tab"), id)
+    with pytest.raises(ConfigError, match=r"no random effect of 'tab x user' \(there are: user, user x tab\)"):
+        model.entity_posterior(("tab", "user"), (1, 3))
+
+
+def test_a_combination_is_locked_by_what_it_is_called():
+    schema = with_tabs()
+    model = habits().fit(events_of(schema, log()))
+    before, users = model.states("user x tab"), model.states("user")
+    model.update(events_of(schema, log(seed=1)), locked=["user x tab"])
+    assert_same_states(model.states("user x tab"), before)
+    assert model.states("user").posterior.mean.tolist() != users.posterior.mean.tolist()

@@ -15,7 +15,7 @@ from pydantic import (
 )
 from pydantic.dataclasses import dataclass
 
-from acclimate.config.records import STRICT, Duration, Names, in_our_words, in_place
+from acclimate.config.records import STRICT, Duration, Key, Name, Names, in_our_words, in_place
 from acclimate.config.training import Training
 
 PrecisionKind = Literal["auto", "full", "diagonal", "marginal"]
@@ -63,8 +63,9 @@ class RandomEffect:
 
     Args:
         entity: role or column of an entity of the schema, or a column of an entity table, such as
-            ``video.author_id``, whose value as of the event is the id. Rows without an id are predicted like those
-            of an entity never seen, and teach the other effects alone.
+            ``video.author_id``, whose value as of the event is the id; a list of several, such as
+            ``["user", "tab"]``, is one entity for each combination of them. Rows without an id are predicted like
+            those of an entity never seen, and teach the other effects alone.
         features: names of features; an intercept is always among the coefficients.
         min_rows: what an entity has learned counts once it has had this many rows, over fit and updates.
         max_rows: of an entity with more rows in a batch, a deterministic sample of this many stands for all in
@@ -74,9 +75,10 @@ class RandomEffect:
         forgetting: as in :class:`FixedEffect`.
         half_life: as in :class:`FixedEffect`, per entity, up to its last event.
         precision: as in :class:`FixedEffect`.
+        name: what the effect is called; its key in a project file, the entity (``user x tab``) without.
     """
 
-    entity: str
+    entity: Key
     features: Names = ()
     min_rows: Annotated[int, Field(ge=1, lt=2**63)] = 1
     max_rows: Annotated[int, Field(ge=1, lt=2**63)] | None = None
@@ -84,9 +86,15 @@ class RandomEffect:
     forgetting: Annotated[float, Field(gt=0, le=1)] = 1.0
     half_life: Duration | None = None
     precision: PrecisionKind = "auto"
+    name: Name | None = None
 
     def __post_init__(self) -> None:
         _check_effect(self.features, self.forgetting, self.half_life)
+
+    @property
+    def called(self) -> str:
+        """Its name, or its entity."""
+        return self.name or " x ".join(self.entity)
 
 
 def _check_effect(features: Sequence[str], forgetting: float, half_life: str | None) -> None:
@@ -102,23 +110,30 @@ def _as_fixed(value: Any) -> Any:
 
 
 def _as_random(value: Any) -> Any:
-    """Random effects may be a mapping from entities to their keys, or to their features, or a list of entities."""
+    """Random effects may be a mapping from names or entities to keys, or to features, or a list of entities."""
     if value is None or isinstance(value, str):
         value = () if value is None else (value,)
     if not isinstance(value, Mapping):
         if not isinstance(value, Sequence):
             return value
-        return tuple({"entity": one} if isinstance(one, str) else one for one in value)
-    return tuple(
-        effect if isinstance(effect, RandomEffect) else {"entity": entity, **_as_fixed(effect)}
-        for entity, effect in value.items()
-    )
+        return tuple({"entity": one} if isinstance(one, str | list | tuple) else one for one in value)
+    return tuple(_as_named(name, effect) for name, effect in value.items())
 
 
-def _one_of_each_entity(effects: Sequence[RandomEffect]) -> Sequence[RandomEffect]:
-    entities = [effect.entity for effect in effects]
-    if len(set(entities)) < len(entities):
-        raise ValueError(f"two random effects of one entity in {entities}; put their features together")
+def _as_named(name: str, effect: Any) -> Any:
+    """A random effect by its name, which is that of its entity where it does not say more."""
+    if isinstance(effect, RandomEffect):
+        return effect if name == effect.called else replace(effect, name=name)
+    keys = _as_fixed(effect)
+    return {"entity": name, **keys} if keys.get("entity", name) == name else {"name": name, **keys}
+
+
+def _of_different_names(effects: Sequence[RandomEffect]) -> Sequence[RandomEffect]:
+    names = ["fixed", *(effect.called for effect in effects)]
+    if twice := [name for place, name in enumerate(names) if name in names[:place]]:
+        raise ValueError(
+            f"two effects are called '{twice[0]}'; put their features together, or give one of them a 'name'"
+        )
     return tuple(effects)
 
 
@@ -129,8 +144,8 @@ class GLMixParameters:
 
     Args:
         fixed: the coefficients that all rows share: a :class:`FixedEffect`, or just its features.
-        random: coefficients per entity, one effect for each entity column; in a project file a mapping from
-            entities to the keys of a :class:`RandomEffect`, or to its features.
+        random: coefficients per entity, in one effect or in several; in a project file a mapping from entities or
+            names to the keys of a :class:`RandomEffect`, or to its features.
         label: the label to predict; the schema's first without.
         offset: name of a learner whose logit is a known part of this one's: a member of its
             :class:`acclimate.Stack`, or another learner of the project.
@@ -150,7 +165,7 @@ class GLMixParameters:
     random: Annotated[
         Sequence[Annotated[RandomEffect, WrapValidator(in_place)]],
         BeforeValidator(_as_random),
-        AfterValidator(_one_of_each_entity),
+        AfterValidator(_of_different_names),
     ] = ()
     label: str | None = None
     offset: str | None = None

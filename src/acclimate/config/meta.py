@@ -3,16 +3,12 @@
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, WrapValidator
+from pydantic import Field, WrapValidator
 from pydantic.dataclasses import dataclass
 
 from acclimate.config.learners import NetworkRidge, Widths
-from acclimate.config.records import STRICT, Name, Names, in_our_words, in_place
+from acclimate.config.records import STRICT, Key, Name, Names, in_our_words, in_place
 from acclimate.config.training import Training
-
-
-def _as_entities(value: object) -> object:
-    return (value,) if isinstance(value, str) else value
 
 
 @in_our_words
@@ -32,7 +28,7 @@ class MetaBlock:
         support: newest events of an entity that it is adapted on.
     """
 
-    entity: Annotated[Names, BeforeValidator(_as_entities), Field(min_length=1, max_length=4)]
+    entity: Key
     features: Names = ()
     hidden: Widths = (32,)
     size: Annotated[int, Field(ge=1, le=4096)] = 16

@@ -88,6 +88,8 @@ NdcgAt = Annotated[int, Field(ge=1, le=1_000_000)]
 Resamples = Annotated[int, Field(ge=0, le=100_000)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Names = Annotated[Sequence[str], BeforeValidator(_as_tuple)]
+Key = Annotated[Names, Field(min_length=1, max_length=4)]
+"""An entity by role or column, or several: one entity for each combination of them."""
 Duration = Annotated[str, AfterValidator(_check_duration), WrapValidator(in_place)]
 
 

@@ -5,6 +5,7 @@ from acclimate.features.codes import codes_of, flat, has_id, id_type, ids_as, id
 from acclimate.features.encode import design, encode, names_of
 from acclimate.features.fields import FieldRows, Layout
 from acclimate.features.index import INTERCEPT, FeatureIndex, Settled
+from acclimate.features.keys import combined, key_column, shown
 
 __all__ = [
     "INTERCEPT",
@@ -14,6 +15,7 @@ __all__ = [
     "Settled",
     "codes_of",
     "columns_of_vector",
+    "combined",
     "design",
     "encode",
     "flat",
@@ -21,6 +23,8 @@ __all__ = [
     "id_type",
     "ids_as",
     "ids_as_arrow",
+    "key_column",
     "names_of",
     "positions",
+    "shown",
 ]

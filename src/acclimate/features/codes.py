@@ -46,13 +46,7 @@ def ids_as(ids: ArrowArray, kind: str, of: str, *, missing: bool = False) -> IdA
     Raises:
         MismatchError: they cannot be of that type, or some are missing and must not be.
     """
-    try:
-        kept: Any = _numbers_known(ids).cast(_arrow_type(kind))
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise MismatchError(
-            f"ids of {of} are {ids.type}, those learned before are {kind}",
-            hint="bring them to one type, or fit anew",
-        ) from error
+    kept = kept_as(ids, kind, of)
     if pc.any(pc.equal(kept, _NO_ID[kind])).as_py():
         raise MismatchError(
             f"{_NO_ID[kind]!r}, an id of {of}, stands for a missing one", hint="give it another id"
@@ -61,6 +55,21 @@ def ids_as(ids: ArrowArray, kind: str, of: str, *, missing: bool = False) -> IdA
         raise MismatchError(f"{kept.null_count} ids of {of} are missing", hint="every entity needs an id")
     values = kept.fill_null(_NO_ID[kind])
     return values.to_numpy() if kind == "int64" else np.array(values.to_pylist(), np.dtypes.StringDType())
+
+
+def kept_as(ids: ArrowArray, kind: str, of: str) -> Any:
+    """The ids as an Arrow array of that type, null where missing.
+
+    Raises:
+        MismatchError: they cannot be of that type.
+    """
+    try:
+        return _numbers_known(ids).cast(_arrow_type(kind))
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise MismatchError(
+            f"ids of {of} are {ids.type}, those learned before are {kind}",
+            hint="bring them to one type, or fit anew",
+        ) from error
 
 
 def has_id(ids: IdArray) -> BoolArray:

@@ -18,7 +18,18 @@ from acclimate.arrays import ArrowArray, FloatArray, IdArray, IntArray
 from acclimate.artifacts import Events
 from acclimate.config import Schema
 from acclimate.errors import ConfigError
-from acclimate.features import FeatureIndex, Settled, codes_of, design, encode, flat, id_type, ids_as, names_of
+from acclimate.features import (
+    FeatureIndex,
+    Settled,
+    codes_of,
+    design,
+    encode,
+    flat,
+    id_type,
+    ids_as,
+    key_column,
+    names_of,
+)
 from acclimate.learners.effects import FIXED, Effect
 from acclimate.learners.gate import check_cells, check_size
 from acclimate.models.hashing import hashed
@@ -214,9 +225,13 @@ def _features(effects: Sequence[Effect]) -> list[str]:
 
 
 def _columns(schema: Schema, effects: Sequence[Effect], label: str | None) -> list[str]:
-    named = [schema.time.column, label, schema.weight, schema.offset, *(effect.column for effect in effects)]
+    named = [schema.time.column, label, schema.weight, schema.offset, *_id_columns(effects)]
     features = [column for name in _features(effects) for column in schema.feature_columns(name)]
     return list(dict.fromkeys(column for column in (*named, *features) if column is not None))
+
+
+def _id_columns(effects: Sequence[Effect]) -> list[str]:
+    return [column for effect in effects for column in effect.columns]
 
 
 def read_tables(events: Events, columns: list[str], label: str | None) -> Iterator[pa.Table]:
@@ -248,14 +263,12 @@ def _floats(table: pa.Table, column: str | None, default: float = 0.0) -> FloatA
 
 
 def _ids(table: pa.Table, effect: Effect) -> ArrowArray:
-    if effect.column is None:
-        return pa.nulls(table.num_rows)
-    return flat(table[effect.column])
+    return flat(key_column(table, effect.columns)) if effect.columns else pa.nulls(table.num_rows)
 
 
 def _seen(effect: Effect, index: FeatureIndex, X: "sparse.csr_array[Any]", ids: ArrowArray) -> Seen:
     """With the ids as numbers of distinct ones, in the type of those learned before."""
-    if effect.column is None:
+    if not effect.columns:
         return Seen(effect, index, X, np.zeros(X.shape[0], np.int64), np.array([FIXED], np.dtypes.StringDType()))
     codes, distinct = codes_of(ids)
     kind = effect.ids or id_type(distinct.type)

@@ -1,6 +1,6 @@
 """One effect of a GLMix: what was declared of it, and what all of its entities share."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -30,8 +30,8 @@ Declared: TypeAlias = FixedEffect | RandomEffect
 class Effect:
     """What all entities of one effect share.
 
-    ``name``: ``fixed``, or the entity as it was declared; ``column``: that of its ids, none of the fixed effect,
-    whose one entity has the id ``fixed``; ``ids``: the type in which ids are kept, once one was seen. ``ridge``:
+    ``name``: ``fixed``, or what it is called; ``columns``: those of its ids, none of the fixed effect, whose one
+    entity has the id ``fixed``; ``ids``: the type in which ids are kept, once one was seen. ``ridge``:
     the population before any data; ``population``: as learned; both of mean ``(d,)``, for the ``d`` columns of
     ``index``. ``base``: the population that stored states rest on, that of the last fit; ``past``: what the
     population was learned from, as of ``learned``, in microseconds UTC.
@@ -39,7 +39,7 @@ class Effect:
 
     name: str
     declared: Declared
-    column: str | None
+    columns: tuple[str, ...]
     ids: str | None
     index: FeatureIndex
     ridge: Posterior
@@ -177,25 +177,39 @@ def new_effects(parameters: GLMixParameters, schema: Schema) -> list[Effect]:
     """The effects as declared, the fixed one first: an intercept each, at a ridge of its own unit.
 
     Raises:
-        ConfigError: an entity is not in the schema, two effects are of one, or the offset is of another learner.
+        ConfigError: an entity is not in the schema, two effects without names are of one, or the offset is of
+            another learner.
     """
     if parameters.offset is not None:
         raise ConfigError(
             f"the offset '{parameters.offset}' is to come from another learner, and a GLMix alone has none",
             hint="put it on top of that one with a Stack; a column that is an offset is named in the schema",
         )
-    effects = [_new_effect(FIXED, parameters.fixed, None)]
+    effects = [_new_effect(FIXED, parameters.fixed, ())]
+    nameless = set[tuple[str, ...]]()
     for declared in parameters.random:
-        column = schema.entity_column(declared.entity)
-        if column in (effect.column for effect in effects):
-            raise ConfigError(f"two random effects of entity '{column}'", hint="put their features together")
-        effects.append(_new_effect(declared.entity, declared, column))
+        columns = tuple(schema.entity_column(name) for name in declared.entity)
+        if declared.name is None and columns in nameless:
+            raise ConfigError(
+                f"two random effects of entity '{' x '.join(columns)}'",
+                hint="put their features together, or give one of them a name",
+            )
+        nameless |= {columns} if declared.name is None else set()
+        effects.append(_new_effect(declared.called, declared, columns))
     return effects
 
 
-def _new_effect(name: str, declared: Declared, column: str | None) -> Effect:
+def named(effects: Sequence[Effect], asked: str | Sequence[str], roles: Mapping[str, str]) -> list[Effect]:
+    """The effect that is called so, or else all of the entity whose ``roles`` or columns these are."""
+    parts = (asked,) if isinstance(asked, str) else asked
+    columns = tuple(roles.get(part, part) for part in parts)
+    called = [effect for effect in effects if effect.name == asked]
+    return called or [effect for effect in effects if effect.columns == columns]
+
+
+def _new_effect(name: str, declared: Declared, columns: tuple[str, ...]) -> Effect:
     ridge = Posterior(np.zeros(1), np.full((1, 1), declared.ridge))
-    effect = Effect(name, declared, column, None, FeatureIndex(), ridge, ridge, ridge, Past.nothing(ridge))
+    effect = Effect(name, declared, columns, None, FeatureIndex(), ridge, ridge, ridge, Past.nothing(ridge))
     if effect.form == "full":
         return effect
     ridge = Posterior(np.zeros(1), np.full(1, declared.ridge))

@@ -13,6 +13,7 @@ from scipy import sparse
 
 from acclimate.arrays import FloatArray, IdArray, IntArray, Posterior
 from acclimate.errors import ModelError, RowError
+from acclimate.features import shown
 from acclimate.models.limits import LARGEST, LARGEST_COEFFICIENT, LARGEST_FEATURE, SMALLEST_FEATURE
 from acclimate.times import utc
 
@@ -119,7 +120,10 @@ def check_posterior(
     kind, what = ("posterior", f"finite in {columns}") if columns else ("precision", "positive definite")
     if ids is not None:
         bad = ids[~sound].tolist()
-        kind, place = f"{kind}s", f"{len(bad):,} of {len(ids):,} entities of '{place}' ({_some(bad)})"
+        kind, place = (
+            f"{kind}s",
+            f"{len(bad):,} of {len(ids):,} entities of '{place}' ({_some(list(map(shown, bad)))})",
+        )
     digits, way_out = ("", "") if kept == "float64" else (f", rounded to {kept}", "use states: float64; ")
     raise ModelError(
         f"the {kind} of {place} would not be {what}{digits}: nothing was changed",

@@ -3,7 +3,7 @@
 Zhang et al., GLMix (KDD 2016) for the model; Ouyang et al., arXiv 2108.13299 for the sequential Bayesian update.
 """
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Self
 
@@ -14,11 +14,11 @@ from acclimate.arrays import EntityStates, FloatArray, Posterior, unwarned
 from acclimate.artifacts import Events
 from acclimate.config import GLMixParameters
 from acclimate.errors import ConfigError, MismatchError, nearest
-from acclimate.features import id_type, ids_as
+from acclimate.features import combined, id_type, ids_as
 from acclimate.learners import mixed
 from acclimate.learners.base import Fitted, Packed, declared_by
 from acclimate.learners.batch import Batch, Seen
-from acclimate.learners.effects import FIXED, Effect
+from acclimate.learners.effects import FIXED, Effect, named
 from acclimate.learners.entities import MemoryEntities
 from acclimate.learners.gate import check_posterior
 from acclimate.learners.mixed import Info
@@ -140,18 +140,20 @@ class GLMix(Fitted[Shared]):
         columns = (state.fixed.index.names, posterior.mean.tolist(), posterior.standard_deviation().tolist())
         return list(zip(*columns, strict=True))
 
-    def entity_posterior(self, entity: str, id: str | int) -> tuple[tuple[str, ...], Posterior, int]:
+    def entity_posterior(
+        self, entity: str | Sequence[str], id: str | int | Sequence[str | int]
+    ) -> tuple[tuple[str, ...], Posterior, int]:
         """Names of the coefficients, their posterior ``(d,)`` and the rows learned so far, of one entity.
 
-        ``entity`` is its role or its column. An id never seen, or
-        with fewer rows than ``min_rows``, is at the population, with no rows.
+        ``entity`` is its role or its column, or what the effect is called; of a combination a tuple, as its ``id``
+        is. An id never seen, or with fewer rows than ``min_rows``, is at the population, with no rows.
 
         Raises:
-            ConfigError: there is no such random effect.
+            ConfigError: there is no such random effect, or several.
             MismatchError: the id cannot be one of those learned.
         """
         effect = self._effect(entity)
-        asked: Any = [id]
+        asked: Any = combined(effect.name, effect.columns, [id])
         try:
             one: Any = pa.array(asked)
         except (pa.ArrowInvalid, OverflowError) as error:
@@ -160,11 +162,14 @@ class GLMix(Fitted[Shared]):
         states = effect.shown(effect.now(self.entities.take(effect.name, ids, effect.base)))
         return effect.index.names, states.posterior.at(0), int(states.rows[0])
 
-    def states(self, entity: str) -> EntityStates:
-        """All entities that have learned from ``min_rows`` rows or more; ``entity`` is a role or a column.
+    def states(self, entity: str | Sequence[str]) -> EntityStates:
+        """All entities that have learned from ``min_rows`` rows or more.
+
+        ``entity`` is as in :meth:`entity_posterior`; ids of a combination are texts, their parts with the
+        character 31 (unit separator) between them.
 
         Raises:
-            ConfigError: there is no such random effect.
+            ConfigError: there is no such random effect, or several.
         """
         effect = self._effect(entity)
         states = effect.now(self.entities.take(effect.name, self.entities.ids(effect.name), effect.base))
@@ -199,15 +204,17 @@ class GLMix(Fitted[Shared]):
             [steps, *(f"{count:,} entities of '{name}' unsettled" for name, count in open_ends.items())]
         )
 
-    def _effect(self, entity: str) -> Effect:
+    def _effect(self, entity: str | Sequence[str]) -> Effect:
         state = self._fitted()
-        roles: dict[str, str] = state.contract["entities"]
-        by_column = {effect.column: effect for effect in state.random}
-        column = roles.get(entity, entity)
-        if column not in by_column:
-            names = [str(name) for name in by_column]
-            raise ConfigError(f"no random effect of '{entity}'", hint=nearest(column, names))
-        return by_column[column]
+        told = entity if isinstance(entity, str) else " x ".join(entity)
+        found = named(state.random, entity, state.contract["entities"])
+        if not found:
+            names = [effect.name for effect in state.random]
+            raise ConfigError(f"no random effect of '{told}'", hint=nearest(told, names))
+        if len(found) > 1:
+            names = ", ".join(effect.name for effect in found)
+            raise ConfigError(f"{len(found)} random effects of '{told}'", hint=f"name one of them: {names}")
+        return found[0]
 
     def _take(self, seen: Seen) -> EntityStates:
         return seen.effect.now(self.entities.take(seen.effect.name, seen.ids, seen.effect.base))

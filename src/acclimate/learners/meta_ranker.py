@@ -15,10 +15,11 @@ from acclimate.arrays import FloatArray, IdArray
 from acclimate.artifacts import Events
 from acclimate.config import MetaRankerParameters
 from acclimate.errors import ConfigError, nearest
+from acclimate.features import combined
 from acclimate.learners.base import Fitted, Packed, declared_by
 from acclimate.learners.encoder.rows import Numbered
 from acclimate.learners.meta.learning import Embedded, check_parity, embedded_along, fitted, refresher_of
-from acclimate.learners.meta.rows import MetaReader, combined
+from acclimate.learners.meta.rows import MetaReader
 from acclimate.learners.meta.state import MetaState, packed, unpacked
 from acclimate.models.scoring import sigmoid
 from acclimate.storage import Stored

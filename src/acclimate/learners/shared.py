@@ -12,7 +12,7 @@ from acclimate.config import GLMixParameters, Schema
 from acclimate.errors import ConfigError, DataError, nearest
 from acclimate.features import Settled
 from acclimate.learners.batch import Batch, Seen, read_batch
-from acclimate.learners.effects import FIXED, Effect, new_effects, ridge_prior
+from acclimate.learners.effects import FIXED, Effect, named, new_effects, ridge_prior
 from acclimate.models.gaussian import widened
 
 
@@ -96,19 +96,20 @@ def grown(shared: Shared, batch: Batch) -> tuple[Shared, Batch]:
 
 
 def locked_effects(parameters: GLMixParameters, schema: Schema, locked: Collection[str]) -> set[str]:
-    """The names of the effects to lock; an entity goes by its role or its column.
+    """The names of the effects to lock; an entity, by its role or its column, is all of its effects.
 
     Raises:
         ConfigError: there is no such effect, or none is left.
     """
-    names = {FIXED: FIXED} | {schema.entity_column(e.entity): e.entity for e in parameters.random}
-    asked = {schema.entities.get(name, name): name for name in locked}
-    for column, name in asked.items():
-        if column not in names:
-            raise ConfigError(f"no effect '{name}' to lock", hint=nearest(name, names.values()))
-    if names.keys() <= asked.keys():
+    effects = new_effects(parameters, schema)
+    names = {effect.name for name in locked for effect in named(effects, name, schema.entities)}
+    for name in locked:
+        if not named(effects, name, schema.entities):
+            hint = nearest(name, [effect.name for effect in effects])
+            raise ConfigError(f"no effect '{name}' to lock", hint=hint)
+    if len(names) == len(effects):
         raise ConfigError("every effect is locked", hint="leave one to be learned")
-    return {names[column] for column in asked}
+    return names
 
 
 def _at_ridge(seen: Seen, batch: Batch) -> Seen:

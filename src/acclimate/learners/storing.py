@@ -39,7 +39,7 @@ def packed(state: Shared, entities: MemoryEntities) -> Packed:
         arrays |= {f"{i}.states.{name}": array for name, array in entities.arrays(effect.name).items()}
         tables[f"ids-{i}"] = pa.table({"id": ids_as_arrow(entities.ids(effect.name), effect.ids or "int64")})
     effects = [
-        {"column": effect.column, "ids": effect.ids, "learned": effect.learned, "count": effect.past.count}
+        {"columns": effect.columns, "ids": effect.ids, "learned": effect.learned, "count": effect.past.count}
         for effect in state.effects
     ]
     manifest = {"effects": effects, "settled": asdict(state.settled), "position": entities.position}
@@ -54,7 +54,7 @@ def unpacked(
     Raises:
         ValueError: parts do not belong together.
     """
-    declared = [(FIXED, parameters.fixed), *((effect.entity, effect) for effect in parameters.random)]
+    declared = [(FIXED, parameters.fixed), *((effect.called, effect) for effect in parameters.random)]
     records = stored.manifest["effects"]
     if len(records) != len(declared):
         raise ValueError(f"{len(records)} effects where the parameters have {len(declared)}")
@@ -96,8 +96,8 @@ def _effect(stored: Stored, i: int, name: str, declared: Declared, record: dict[
         return Posterior(arrays["mean"], arrays["precision"])
 
     index, population = FeatureIndex(names), prior("population")
-    place = (name, declared, record["column"], record["ids"], index)
-    if record["column"] is None:
+    place = (name, declared, tuple(record["columns"]), record["ids"], index)
+    if not record["columns"]:
         return Effect(*place, prior("ridge"), population, population, Past.nothing(population))
     was, information = prior("past"), stored.arrays[f"{i}.past.information"]
     _check_shapes(f"{i}.past", {"information": information}, {"information": was.precision.shape})

@@ -15,9 +15,10 @@ from acclimate.artifacts import Events
 from acclimate.config import MetaRankerParameters
 from acclimate.errors import ModelError
 from acclimate.extras import import_module
+from acclimate.features import shown
 from acclimate.learners.encoder.rows import Numbered
 from acclimate.learners.meta.buffer import Supports
-from acclimate.learners.meta.rows import MetaReader, shown
+from acclimate.learners.meta.rows import MetaReader
 from acclimate.learners.meta.state import Embeddings, MetaState, space_of
 from acclimate.learners.meta.tasks import Timeline, newest
 from acclimate.learners.network.rows import NetworkRows, RowStore

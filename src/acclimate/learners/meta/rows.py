@@ -2,23 +2,17 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
-from acclimate.arrays import ArrowArray, IdArray, IntArray
+from acclimate.arrays import IdArray, IntArray
 from acclimate.artifacts import Events
 from acclimate.config import MetaBlock, Schema
-from acclimate.errors import DataError, MismatchError
-from acclimate.features import Layout
+from acclimate.errors import DataError
+from acclimate.features import Layout, key_column
 from acclimate.learners.batch import columns_of, read_tables
 from acclimate.learners.encoder.rows import Numbered
 from acclimate.learners.network.rows import NetworkRows, RowStore, check_rows, columns_read
-
-_BETWEEN = "\x1f"
-"""Stands between the ids of a combination of entities."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +76,7 @@ class MetaReader:
             rows = NetworkRows(read, *columns_of(table, events.schema, label))
             check_rows(rows, layout)
             keys = [
-                Keys(*known.distinct(_key(table, columns)))
+                Keys(*known.distinct(key_column(table, columns)))
                 for known, columns in zip(self.known, self.entities, strict=True)
             ]
             yield MetaPiece(rows, keys), layout
@@ -109,34 +103,3 @@ class MetaReader:
     def numbers(self, piece: MetaPiece) -> list[IntArray]:
         """The same, -1 where an entity is not known."""
         return [known.index.numbers(key.ids)[key.code] for known, key in zip(self.known, piece.keys, strict=True)]
-
-
-def combined(name: str, parts: Sequence[str], ids: IdArray | Sequence[Any]) -> IdArray | Sequence[Any]:
-    """Ids of a block as they are kept: those of a combination of entities, one of each of its ``parts``, as text.
-
-    Raises:
-        MismatchError: an id of a combination has not as many parts.
-    """
-    if len(parts) == 1:
-        return ids
-    for id in ids:
-        if not isinstance(id, Sequence | np.ndarray) or isinstance(id, str) or len(id) != len(parts):
-            raise MismatchError(
-                f"an id of '{name}' is of {len(parts)} parts: {', '.join(parts)}; got {id!r}",
-                hint=f"give tuples ({', '.join(parts)})",
-            )
-    return [_BETWEEN.join(map(str, id)) for id in ids]
-
-
-def shown(id: Any) -> str:
-    """An id as it is told; of a combination its parts."""
-    return ", ".join(str(id).split(_BETWEEN))
-
-
-def _key(table: pa.Table, columns: Sequence[str]) -> ArrowArray:
-    """The ids of a block: a column, or several side by side as text; missing where one of them is."""
-    if len(columns) == 1:
-        return table[columns[0]]
-    texts = [table[column].cast(pa.string()) for column in columns]
-    joined: Any = pc.binary_join_element_wise
-    return joined(*texts, _BETWEEN)
