@@ -247,3 +247,51 @@ def test_a_combination_is_locked_by_what_it_is_called():
     model.update(events_of(schema, log(seed=1)), locked=["user x tab"])
     assert_same_states(model.states("user x tab"), before)
     assert model.states("user").posterior.mean.tolist() != users.posterior.mean.tolist()
+
+
+def test_two_levels_of_one_entity_are_one_whose_variances_add_up():
+    """Their sum is all that rows say of them: levels of precisions 2 and 3 are one of 1 / (1/2 + 1/3)."""
+    options = {"learn_population": False, "tolerance": 1e-9}
+    effects = [ac.RandomEffect("user", ridge=2.0), ac.RandomEffect("user", ridge=3.0, name="more")]
+    two, one = (
+        ac.GLMix(random=effects, **options),
+        ac.GLMix(random=[ac.RandomEffect("user", ridge=1.2)], **options),
+    )
+    asked = events_of(SCHEMA, log(seed=2))
+    first, second = (events_of(SCHEMA, log(seed=seed)) for seed in (0, 1))
+    assert_allclose(two.fit(first).predict(asked), one.fit(first).predict(asked), rtol=1e-7)
+    shares = [two.entity_posterior(name, 3)[1].mean[0] for name in ("user", "more")]
+    assert_allclose(shares[0] / shares[1], 1.5, rtol=1e-6)
+    assert_allclose(sum(shares), one.entity_posterior("user", 3)[1].mean[0], rtol=1e-6)
+    assert_allclose(two.update(second).predict(asked), one.update(second).predict(asked), atol=0.02)
+
+
+def test_effects_of_one_entity_by_their_names(tmp_path):
+    effects = {"user": {"half_life": "30d"}, "tastes": {"entity": "user", "features": "x", "min_rows": 3}}
+    model = learned(ac.GLMix(random=effects), SCHEMA)
+    model.save(tmp_path / "model")
+    model = ac.GLMix.load(tmp_path / "model")
+    assert [model.entity_posterior(name, 3)[0] for name in effects] == [("(intercept)",), ("(intercept)", "x")]
+    assert len(model.entity_posterior("user", 3)[1].mean) == 1  # what is called so comes before whose they are
+    with pytest.raises(ConfigError, match=r"2 random effects of 'user_id' \(name one of them: user, tastes\)"):
+        model.entity_posterior("user_id", 3)
+    users, tastes, later = model.states("user"), model.states("tastes"), events_of(SCHEMA, log(seed=2))
+    model.update(later, locked=["tastes"])
+    assert_same_states(model.states("tastes"), tastes)
+    assert model.states("user").rows.sum() == users.rows.sum() + 300
+    users = model.states("user")
+    model.update(later, locked=["user_id"])
+    for name, states in (("user", users), ("tastes", tastes)):
+        assert_same_states(model.states(name), states)
+
+
+def test_an_effect_that_forgets_beside_one_that_does_not():
+    """The level of all time is what the fast one returns to."""
+    effects = {"user": {}, "mood": {"entity": "user", "half_life": "1h"}}
+    model = ac.GLMix(random=effects, learn_population=False).fit(events_of(SCHEMA, log()))
+    rows = log(seed=1)
+    days = START + 24 * HOUR * np.arange(100, 400)
+    model.update(events_of(SCHEMA, {**rows, "time": days}))
+    mood, level = model.states("mood").posterior, model.states("user").posterior
+    assert np.abs(mood.mean).max() < np.abs(level.mean).max()
+    assert mood.precision.max() < level.precision.min()
