@@ -55,6 +55,7 @@ def test_kuairand(kuairand: Project, tmp_path: Path) -> None:
             "stale",
             "incremental",
             "calibrated",
+            "whole",
             "retrain",
             "fixed",
             "global-rate",

@@ -354,16 +354,21 @@ Figures = Mapping[str, list[dict[str, float]]]
 
 
 def lines(title: str, figures: Figures, against: str | None = None) -> None:
-    """A table of arms, each with its figures by seed; and what each is ahead of one of them, seed by seed."""
+    """A table of arms, each with its figures by seed; and what each is ahead of one of them, seed by seed.
+
+    What has a learner beneath it, as in its name, is set against that one too.
+    """
     columns = list(next(iter(figures.values()))[0])
     print(f"\n{title}\n\n| | {' | '.join(columns)} |\n{'| --- ' * (len(columns) + 1)}|")
     for name, by_seed in figures.items():
         print(f"| {name} | {' | '.join(interval([one[c] for one in by_seed], c) for c in columns)} |")
     for name, by_seed in figures.items():
-        if against is not None and name != against:
-            pairs = list(zip(by_seed, figures[against], strict=True))
-            cells = [interval([one[column] - other[column] for one, other in pairs], column) for column in columns]
-            print(f"| {name} minus {against} | {' | '.join(cells)} |")
+        beneath = name.partition(" + ")[0]
+        for other in dict.fromkeys([against, beneath]) if against else ():
+            if other in figures and other != name:
+                pairs = list(zip(by_seed, figures[other], strict=True))
+                cells = [interval([one[column] - two[column] for one, two in pairs], column) for column in columns]
+                print(f"| {name} minus {other} | {' | '.join(cells)} |")
 
 
 def tables(section: str, plays: Mapping[str, list[Play]], seeds: range) -> None:
