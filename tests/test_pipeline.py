@@ -368,8 +368,9 @@ def test_every_field_is_compared() -> None:
         "states": "float32",
         "entity": "item",
         "name": "tastes",
+        "ridges": {"x": 2.0},
         "prior_rows": 3.0,
-        "features": ["tab"],
+        "features": ["x"],
         "min_rows": 2,
         "max_rows": 9,
         "ridge": 2.0,
@@ -382,9 +383,9 @@ def test_every_field_is_compared() -> None:
         "warm_up": 0.25,
         "every": "9d",
     }
-    user, rate = ac.RandomEffect("user"), RateParameters("user")
+    user, rate = ac.RandomEffect("user", ["tab", "x"]), RateParameters("user")
     stack = StackParameters(GLMixParameters(fixed=["popular"]), {"popular": rate})
-    records = (GLMixParameters(), GlobalRateParameters(), rate, stack, ac.FixedEffect(), user)
+    records = (GLMixParameters(), GlobalRateParameters(), rate, stack, ac.FixedEffect(["tab", "x"]), user)
     for record in records:
         assert list(pipeline._differences(record, record, "")) == []
         names = [field.name for field in fields(record) if field.name != "kind"]

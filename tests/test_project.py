@@ -71,7 +71,8 @@ learners:
     states: float32
     fixed: {features: [tags, length], ridge: 2, half_life: 30d, precision: diagonal}
     random:
-      user: {features: [tags], min_rows: 2, max_rows: 50, ridge: 3, forgetting: 0.9, precision: full}
+      user:
+        {features: [tags], min_rows: 2, max_rows: 50, ridge: 3, forgetting: 0.9, precision: full, ridges: {tags: 9}}
       items: {entity: item, half_life: 7d}
   other: {kind: glmix}
   popular: {kind: rate, entity: item, label: like, prior_rows: 5}
@@ -214,7 +215,14 @@ def test_every_key_arrives(tmp_path: Path) -> None:
                 fixed=FixedEffect(("tags", "length"), ridge=2.0, half_life="30d", precision="diagonal"),
                 random=(
                     RandomEffect(
-                        "user", ("tags",), min_rows=2, max_rows=50, ridge=3.0, forgetting=0.9, precision="full"
+                        "user",
+                        ("tags",),
+                        min_rows=2,
+                        max_rows=50,
+                        ridge=3.0,
+                        forgetting=0.9,
+                        precision="full",
+                        ridges={"tags": 9.0},
                     ),
                     RandomEffect("item", half_life="7d", name="items"),
                 ),

@@ -117,7 +117,7 @@ def test_pieces_are_put_together(monkeypatch):
 
 def test_what_is_locked_gets_no_columns_and_the_others_do():
     first = read(log())
-    known = [seen.effect.grown(seen.index, seen.X, first.weight, {}) for seen in first.seen]
+    known = [seen.effect.grown(seen.index, seen.X, first.weight, {}, strength=seen.ridge) for seen in first.seen]
     data = {**log(seed=1), "genre": ["opera"] * 12}
     batch = read_batch(events_of(SCHEMA, data), known, first.settled, label="click", locked={"user"})
     fixed, user, video = batch.seen

@@ -7,9 +7,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from sample_events import HOUR, START, assert_same_states, events_of, in_pieces
 from scipy.optimize import minimize
 from scipy.special import expit
-from tests.learners.sample_events import HOUR, START, assert_same_states, events_of, in_pieces
 
 import acclimate as ac
 from acclimate.errors import ColumnError, ConfigError, MismatchError

@@ -44,6 +44,7 @@ class FixedEffect:
         precision: what is kept of the posterior precision ``H``: ``full``, its ``diagonal`` (the field's
             SIMPLE variance ``1/diag(H)``), or the ``marginal`` precisions ``1/diag(H^-1)`` (FULL variance).
             ``auto`` is ``full`` up to 512 features (32 in a random effect), else ``diagonal``.
+        ridges: the ridge of single features, by name, where it is another one.
     """
 
     features: Names = ()
@@ -51,9 +52,10 @@ class FixedEffect:
     forgetting: Annotated[float, Field(gt=0, le=1)] = 1.0
     half_life: Duration | None = None
     precision: PrecisionKind = "auto"
+    ridges: dict[str, Ridge] = Field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _check_effect(self.features, self.forgetting, self.half_life)
+        _check_effect(self.features, self.forgetting, self.half_life, self.ridges)
 
 
 @in_our_words
@@ -75,6 +77,8 @@ class RandomEffect:
         forgetting: as in :class:`FixedEffect`.
         half_life: as in :class:`FixedEffect`, per entity, up to its last event.
         precision: as in :class:`FixedEffect`.
+        ridges: as in :class:`FixedEffect`; of a population that is learned their ratios to ``ridge`` shape the
+            prior.
         name: what the effect is called; its key in a project file, the entity (``user x tab``) without.
     """
 
@@ -86,10 +90,11 @@ class RandomEffect:
     forgetting: Annotated[float, Field(gt=0, le=1)] = 1.0
     half_life: Duration | None = None
     precision: PrecisionKind = "auto"
+    ridges: dict[str, Ridge] = Field(default_factory=dict)
     name: Name | None = None
 
     def __post_init__(self) -> None:
-        _check_effect(self.features, self.forgetting, self.half_life)
+        _check_effect(self.features, self.forgetting, self.half_life, self.ridges)
 
     @property
     def called(self) -> str:
@@ -97,11 +102,15 @@ class RandomEffect:
         return self.name or " x ".join(self.entity)
 
 
-def _check_effect(features: Sequence[str], forgetting: float, half_life: str | None) -> None:
+def _check_effect(
+    features: Sequence[str], forgetting: float, half_life: str | None, ridges: Mapping[str, float]
+) -> None:
     if len(set(features)) < len(features):
         raise ValueError(f"a feature is named twice in {', '.join(features)}")
     if half_life is not None and forgetting != 1.0:
         raise ValueError("'forgetting' is per update and 'half_life' by elapsed time: set one of them")
+    if unknown := [name for name in ridges if name not in features]:
+        raise ValueError(f"'ridges' has '{unknown[0]}', which is none of its features")
 
 
 def _as_fixed(value: Any) -> Any:

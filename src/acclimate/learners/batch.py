@@ -4,7 +4,7 @@ Encoded piece by piece, so that the raw rows never all stand in memory.
 """
 
 import zlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -44,7 +44,8 @@ class Seen:
     ``effect``: as it is before the batch and, once it was begun or grown, with the batch's columns; ``index``: its
     columns with those that the batch brings. ``X``: the
     design ``(n, d)``; ``ids``: the distinct entities ``(t,)``, one of which may stand for rows that have none;
-    ``codes``: which of these each row is of, ``(n,)``.
+    ``codes``: which of these each row is of, ``(n,)``. ``ridge``: the prior precision of each standardised
+    coefficient ``(d,)``, of the columns that the batch has.
     """
 
     effect: Effect
@@ -52,6 +53,7 @@ class Seen:
     X: "sparse.csr_array[Any]"
     codes: IntArray
     ids: IdArray
+    ridge: FloatArray
 
     def at(self, rows: IntArray) -> "Seen":
         """Only these rows; entities stay."""
@@ -120,10 +122,12 @@ def read_batch(
         RowError: a weight, an offset or a feature is beyond what can be computed with.
         ConfigError: the rows take more memory than the events are allowed.
     """
-    schema, pieces = events.schema, list[_Piece]()
+    schema, pieces, features = events.schema, list[_Piece](), dict[str, set[str]]()
     indexes = [effect.index for effect in effects]
     for table in read_tables(events, _columns(schema, effects, label), label):
         encoded, settled = encode(_features(effects), table, schema, settled)
+        for name in {name for effect in effects for name in effect.declared.ridges}:
+            features.setdefault(name, set()).update(encoded[name].names)
         designs: list[sparse.csr_array[Any]] = []
         for number, effect in enumerate(effects):
             X, indexes[number] = design(
@@ -141,7 +145,8 @@ def read_batch(
     seen: list[Seen] = []  # the designs of pieces go as they are joined, so that rows are there once, not twice
     for number, (effect, index) in enumerate(zip(effects, indexes, strict=True)):
         stacked = _stacked([piece.designs.pop(0) for piece in pieces], len(index))
-        seen.append(_seen(effect, index, stacked, pa.chunked_array([piece.ids[number] for piece in pieces])))
+        ids = pa.chunked_array([piece.ids[number] for piece in pieces])
+        seen.append(_seen(effect, index, stacked, ids, _ridge(effect, index, features)))
     pa.default_memory_pool().release_unused()  # what the raw rows took is a good part of what learning takes
     columns = [np.concatenate(parts) for parts in zip(*(piece.columns for piece in pieces), strict=True)]
     batch = Batch(seen, settled, *columns)
@@ -266,15 +271,26 @@ def _ids(table: pa.Table, effect: Effect) -> ArrowArray:
     return flat(key_column(table, effect.columns)) if effect.columns else pa.nulls(table.num_rows)
 
 
-def _seen(effect: Effect, index: FeatureIndex, X: "sparse.csr_array[Any]", ids: ArrowArray) -> Seen:
+def _ridge(effect: Effect, index: FeatureIndex, features: Mapping[str, Collection[str]]) -> FloatArray:
+    """The ridge of each column; ``features`` have the names of theirs."""
+    ridge = np.full(len(index), effect.declared.ridge)
+    for feature, strength in effect.declared.ridges.items():
+        numbers = index.numbers(features.get(feature, ()))
+        ridge[numbers[numbers >= 0]] = strength
+    return ridge
+
+
+def _seen(
+    effect: Effect, index: FeatureIndex, X: "sparse.csr_array[Any]", ids: ArrowArray, ridge: FloatArray
+) -> Seen:
     """With the ids as numbers of distinct ones, in the type of those learned before."""
     if not effect.columns:
-        return Seen(effect, index, X, np.zeros(X.shape[0], np.int64), np.array([FIXED], np.dtypes.StringDType()))
+        one = np.array([FIXED], np.dtypes.StringDType())
+        return Seen(effect, index, X, np.zeros(X.shape[0], np.int64), one, ridge)
     codes, distinct = codes_of(ids)
     kind = effect.ids or id_type(distinct.type)
-    return Seen(
-        replace(effect, ids=kind), index, X, codes, ids_as(distinct, kind, f"'{effect.name}'", missing=True)
-    )
+    known = ids_as(distinct, kind, f"'{effect.name}'", missing=True)
+    return Seen(replace(effect, ids=kind), index, X, codes, known, ridge)
 
 
 def _stacked(parts: "list[sparse.csr_array[Any]]", width: int) -> "sparse.csr_array[Any]":

@@ -68,20 +68,29 @@ class Effect:
 
     @property
     def unit(self) -> Posterior:
-        """Around 0 in the units of the ridge, whatever its strength: a standardised coefficient of variance 1."""
+        """Around 0 in the units of the ridge, whatever its strength: a standardised coefficient of variance 1.
+
+        Of a feature with a ridge of its own, of variance ``ridge / ridges[feature]``.
+        """
         return Posterior(self.ridge.mean, self.ridge.precision / self.declared.ridge)
 
     def grown(
-        self, index: FeatureIndex, X: "sparse.csr_array[Any]", weight: FloatArray, sizes: Mapping[str, int]
+        self,
+        index: FeatureIndex,
+        X: "sparse.csr_array[Any]",
+        weight: FloatArray,
+        sizes: Mapping[str, int],
+        *,
+        strength: FloatArray,
     ) -> "Effect":
         """The same knowledge over the columns of ``X`` (n, d), with weights ``(n,)``; ``sizes`` are of embeddings.
 
-        New coefficients are at the ridge, independent of the old ones.
+        New coefficients are at the ridge, of ``strength`` (d,), independent of the old ones.
         """
         if index is self.index:
             return self
         grown = replace(self, index=index)
-        ridge = ridge_prior(grown, X, weight, sizes)
+        ridge = ridge_prior(grown, X, weight, sizes, strength=strength)
         population = widened(self.population, self._like_siblings(ridge, index))
         nothing = Posterior(ridge.mean, np.zeros_like(ridge.precision))
         information = widened(Posterior(self.past.population.mean, self.past.information), nothing).precision
@@ -217,9 +226,16 @@ def _new_effect(name: str, declared: Declared, columns: tuple[str, ...]) -> Effe
 
 
 def ridge_prior(
-    effect: Effect, X: "sparse.csr_array[Any]", weight: FloatArray, sizes: Mapping[str, int]
+    effect: Effect,
+    X: "sparse.csr_array[Any]",
+    weight: FloatArray,
+    sizes: Mapping[str, int],
+    *,
+    strength: FloatArray,
 ) -> Posterior:
-    """``lambda I`` around 0 in the standardised space of ``X`` (n, d) with weights (n,), in raw units.
+    """Precisions ``strength`` (d,) around 0 in the standardised space of ``X`` (n, d), in raw units.
+
+    Rows have the weights ``(n,)``.
 
     The numbers of an embedding, whose lengths are ``sizes``, have one unit: which way the axes of a vector lie
     says nothing, and what hardly varies, such as a hidden unit that few rows wake, would have a scale so small
@@ -229,14 +245,14 @@ def ridge_prior(
         RowError: a column's numbers are too small to have a prior.
     """
     check_new_columns(effect.name, effect.index.names, X)
-    strength, d = effect.declared.ridge, X.shape[1]
+    d = X.shape[1]
     vectors = [effect.index.numbers(columns_of_vector(name, size)) for name, size in sizes.items()]
     scaling = Scaling.of(X, centre=True, weight=weight).with_one_unit(
         [numbers[numbers >= 0] for numbers in vectors]
     )
     if effect.form == "full":
-        return Posterior(np.zeros(d), scaling.precision_out(Full(strength * np.eye(d))).array)
+        return Posterior(np.zeros(d), scaling.precision_out(Full(np.diag(strength))).array)
     # The raw intercept varies with every centred coefficient; a diagonal keeps the marginal precisions.
     precision = strength * scaling.scale**2
-    precision[0] = strength / (1.0 + np.sum((scaling.centre / scaling.scale) ** 2))
+    precision[0] = 1.0 / (1.0 / strength[0] + np.sum((scaling.centre / scaling.scale) ** 2 / strength))
     return Posterior(np.zeros(d), precision)

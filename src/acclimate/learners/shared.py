@@ -79,10 +79,7 @@ def begun(
 
 def grown(shared: Shared, batch: Batch) -> tuple[Shared, Batch]:
     """What is known before an update, also to the batch: each effect over the columns that its rows bring."""
-    fixed, *random = (
-        replace(seen, effect=seen.effect.grown(seen.index, seen.X, batch.weight, batch.settled.sizes))
-        for seen in batch.seen
-    )
+    fixed, *random = (replace(seen, effect=_grown(seen, batch)) for seen in batch.seen)
     posterior = widened(shared.fixed_states.posterior, fixed.effect.population)
     shared = replace(
         shared,
@@ -112,9 +109,13 @@ def locked_effects(parameters: GLMixParameters, schema: Schema, locked: Collecti
     return names
 
 
+def _grown(seen: Seen, batch: Batch) -> Effect:
+    return seen.effect.grown(seen.index, seen.X, batch.weight, batch.settled.sizes, strength=seen.ridge)
+
+
 def _at_ridge(seen: Seen, batch: Batch) -> Seen:
     effect = replace(seen.effect, index=seen.index)
-    ridge = ridge_prior(effect, seen.X, batch.weight, batch.settled.sizes)
+    ridge = ridge_prior(effect, seen.X, batch.weight, batch.settled.sizes, strength=seen.ridge)
     return replace(seen, effect=replace(effect, ridge=ridge).at_population(ridge))
 
 
