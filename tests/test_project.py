@@ -72,7 +72,8 @@ learners:
     fixed: {features: [tags, length], ridge: 2, half_life: 30d, precision: diagonal}
     random:
       user:
-        {features: [tags], min_rows: 2, max_rows: 50, ridge: 3, forgetting: 0.9, precision: full, ridges: {tags: 9}}
+        {features: [tags], min_rows: 2, max_rows: 50, ridge: 3, ridges: {tags: 9}, forgetting: 0.9,
+         precision: full}
       items: {entity: item, half_life: 7d}
   other: {kind: glmix}
   popular: {kind: rate, entity: item, label: like, prior_rows: 5}
