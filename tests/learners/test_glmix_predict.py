@@ -54,7 +54,7 @@ def asked() -> ac.Events:
 
 def moments(model: ac.GLMix, events: ac.Events) -> tuple[np.ndarray, np.ndarray]:
     """Mean and variance of each row's margin, one row at a time from what the model tells of its posteriors."""
-    fixed = model.state.fixed_states.posterior
+    fixed = model.state.fixed_posterior
     mean, variance = [], []
     for row in events.table().to_pylist():
         x = np.array([1.0, row["x"]])
@@ -163,7 +163,7 @@ def test_many_draws_have_the_moments_of_the_posterior(model):
     assert np.abs((draws.mean(axis=0) - mean) / sd).max() < 4.0 / np.sqrt(600)
     assert_allclose(draws.var(axis=0) / variance, 1.0, atol=4.0 * np.sqrt(2.0 / 600))
     # Two rows of one user are correlated by all three effects.
-    fixed = model.state.fixed_states.posterior
+    fixed = model.state.fixed_posterior
     x = np.array([[1.0, 0.0], [1.0, 2.0]])
     for columns, user in (([0, 1], 1), ([2, 3], 77)):
         user_part = model.entity_posterior("user", user)[1]
@@ -193,7 +193,7 @@ def test_strangers_are_drawn_from_the_population():
 
 def test_weights_are_those_of_the_fixed_effect():
     model = model_of()
-    posterior = model.state.fixed_states.posterior
+    posterior = model.state.fixed_posterior
     names, mean, sd = zip(*model.weights(), strict=True)
     assert names == ("(intercept)", "x")
     assert_array_equal(mean, posterior.mean[0])
@@ -224,6 +224,7 @@ def test_the_state_is_as_large_as_its_arrays():
     model = model_of()
     posteriors = [model.state.fixed_states.posterior, *(model.states(e).posterior for e in ("user", "video"))]
     arrays = [array for posterior in posteriors for array in (posterior.mean, posterior.precision)]
+    arrays.append(model.state.marginal)
     assert model.nbytes == sum(array.nbytes for array in arrays) + 24 * (8 + 5)
     before = model.nbytes
     model.update(events_of(SCHEMA, {**log(rows=10), "user_id": np.arange(100, 110)}))

@@ -130,7 +130,7 @@ def test_there_may_be_more_coefficients_than_a_small_integer_counts():
     """2.5e9: the columns of all entities side by side, of which none but those with rows are there."""
     d = count = 50_000
     X = sparse.csr_array((np.array([3.0, 4.0]), np.array([1, d - 1]), np.array([0, 1, 2])), shape=(2, d))
-    side_by_side = Design(X, np.array([0, count - 1]), count, Scaling(np.zeros(d), np.ones(d)))._wide
+    side_by_side = Design(X, np.array([0, count - 1]), count, Scaling(np.zeros(d), np.ones(d))).wide
     assert side_by_side.shape == (2, count * d)
     assert side_by_side.indices.tolist() == [1, count * d - 1]
 

@@ -134,9 +134,12 @@ class GLMix(Fitted[Shared]):
         return mixed.columns(self.parameters, events)
 
     def weights(self) -> list[tuple[str, float, float]]:
-        """Name, mean and standard deviation of every coefficient of the fixed effect, in raw feature units."""
+        """Name, mean and standard deviation of every coefficient of the fixed effect, in raw feature units.
+
+        The deviations count that random effects are not known exactly either.
+        """
         state = self._fitted()
-        posterior = state.fixed_states.posterior.at(0)
+        posterior = state.fixed_posterior.at(0)
         columns = (state.fixed.index.names, posterior.mean.tolist(), posterior.standard_deviation().tolist())
         return list(zip(*columns, strict=True))
 
@@ -179,8 +182,9 @@ class GLMix(Fitted[Shared]):
     @property
     def nbytes(self) -> int:
         """Bytes of the state."""
-        fixed = self._fitted().fixed_states.posterior
-        return fixed.mean.nbytes + fixed.precision.nbytes + self.entities.nbytes
+        state = self._fitted()
+        fixed = state.fixed_states.posterior
+        return fixed.mean.nbytes + fixed.precision.nbytes + state.marginal.nbytes + self.entities.nbytes
 
     def summary(self) -> list[str]:
         """How the last fit or update went, in lines for the terminal."""
@@ -225,7 +229,8 @@ class GLMix(Fitted[Shared]):
         Raises:
             ModelError: something is not finite, or a precision not positive definite.
         """
-        check_posterior("the fixed effect", shared.fixed.index.names, shared.fixed_states.posterior.at(0))
+        for posterior in (shared.fixed_states.posterior, shared.fixed_posterior):
+            check_posterior("the fixed effect", shared.fixed.index.names, posterior.at(0))
         for effect in shared.effects:
             check_posterior(f"the population of '{effect.name}'", effect.index.names, effect.population)
         effects = {effect.name: effect for effect in shared.random}

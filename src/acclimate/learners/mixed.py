@@ -21,6 +21,7 @@ from acclimate.learners.shared import Shared
 from acclimate.learners.task import Part, Task
 from acclimate.models.joint import Block, Solution, solve_joint
 from acclimate.models.likelihood import Loss
+from acclimate.models.marginal import Other, marginal_precision
 from acclimate.models.scoring import Mode, Term, score
 from acclimate.models.separate import SeparateSolution, is_separate, solve_separately
 
@@ -104,9 +105,12 @@ def learn(
     pieces: dict[str, Iterator[EntityStates]] = {}
     for one in found:
         pieces[one.name] = chain(pieces.get(one.name, ()), one.pieces())
-    fixed_states = next(pieces.pop(FIXED)) if FIXED in pieces else shared.fixed_states
+    if FIXED in pieces:
+        joint = (one.solution for one in found if one.name == FIXED and isinstance(one.solution, Solution))
+        marginal = _marginal(task, parts, shared, next(joint).curvature)
+        shared = replace(shared, fixed_states=next(pieces.pop(FIXED)), marginal=marginal)
     fixed, *random = (part.effect for part in parts)
-    shared = replace(shared, fixed=fixed, random=tuple(random), fixed_states=fixed_states)
+    shared = replace(shared, fixed=fixed, random=tuple(random))
     return shared, pieces, search.info(len(task.label), found)
 
 
@@ -267,6 +271,25 @@ class _Search:
         return Info(rows, self.steps, self.products, self.rounds, decrement, converged, unsettled)
 
 
+def _marginal(task: Task, parts: list[Part], shared: Shared, curvature: FloatArray) -> FloatArray:
+    """The raw precision of the fixed effect with all that learn beside it integrated out, for :class:`Shared`.
+
+    Effects that are locked, and entities that wait, count as known.
+    """
+    fixed, *blocks = task.blocks(parts)
+    part, index = parts[0], parts[0].effect.index
+    states = replace(part.states, posterior=shared.fixed_posterior)
+    block = replace(fixed, prior=part.effect.prior(states, part.latest))
+    effects = [parts[k].effect for k in task.designs if k > 0]
+    others = [
+        Other(block, effect.population, index.numbers(effect.index.names))
+        for effect, block in zip(effects, blocks, strict=True)
+    ]
+    scaling, found = block.design.scaling, marginal_precision(block, curvature, others)
+    precision = scaling.precision_out(found.kept(block.form)).array
+    return precision[..., None] if block.form == "full" and precision.ndim == 2 else precision
+
+
 # --- prediction and checks ----------------------------------------------------------------------------------
 
 
@@ -277,7 +300,7 @@ def predict(
     names = {effect.name for effect in shared.effects}
     batch = read_batch(events, shared.effects, shared.settled, label=None, locked=names)
     fixed, *random = batch.seen
-    posterior = shared.fixed_states.posterior
+    posterior = shared.fixed_posterior
     terms = [Term(fixed.X, fixed.codes, fixed.ids, posterior.mean, posterior.precision)]
     for seen in random:
         effect, name = seen.effect, seen.effect.name

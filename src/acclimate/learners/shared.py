@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from acclimate.arrays import EntityStates, IdArray, Posterior
+from acclimate.arrays import EntityStates, FloatArray, IdArray, Posterior
 from acclimate.artifacts import Events
 from acclimate.config import GLMixParameters, Schema
 from acclimate.errors import ConfigError, DataError, nearest
@@ -21,7 +21,8 @@ class Shared:
     """What all entities of a GLMix share, carried from batch to batch.
 
     ``fixed`` and ``random``: the effects; ``fixed_states``: the
-    posterior of the fixed one, as the state of its only entity;
+    posterior of the fixed one given the others, as the state of its only entity, which holds it in an update;
+    ``marginal``: its precision with theirs integrated out, ``(1, d, d)`` or ``(1, d)``: how sure it is;
     ``settled``: what is settled about features; ``contract``: the content of the schema; ``cut``: the time of the
     last event learned, microseconds UTC.
     """
@@ -29,6 +30,7 @@ class Shared:
     fixed: Effect
     random: tuple[Effect, ...]
     fixed_states: EntityStates
+    marginal: FloatArray
     settled: Settled
     label: str
     contract: dict[str, Any]
@@ -38,6 +40,11 @@ class Shared:
     def effects(self) -> tuple[Effect, ...]:
         """All effects, the fixed one first."""
         return (self.fixed, *self.random)
+
+    @property
+    def fixed_posterior(self) -> Posterior:
+        """Of the fixed effect, as the one block of many, with what random effects leave open."""
+        return Posterior(self.fixed_states.posterior.mean, self.marginal)
 
 
 def unknown(effect: Effect, ids: IdArray) -> EntityStates:
@@ -68,24 +75,30 @@ def begun(
         raise DataError(f"no event has a known label '{label}'", hint="look at events.describe()")
     fixed, *random = (seen if seen.effect.name in locked else _at_ridge(seen, batch) for seen in batch.seen)
     if before is not None and FIXED in locked:
-        fixed_states = before.fixed_states
+        fixed_states, marginal = before.fixed_states, before.marginal
     else:
         fixed = _centred(fixed, batch)
         fixed_states = unknown(fixed.effect, fixed.ids)
+        marginal = fixed_states.posterior.precision
     effects = (fixed.effect, tuple(seen.effect for seen in random))
-    shared = Shared(*effects, fixed_states, batch.settled, label, schema.content(), int(batch.time.max()))
+    known = (batch.settled, label, schema.content(), int(batch.time.max()))
+    shared = Shared(*effects, fixed_states, marginal, *known)
     return shared, replace(batch, seen=[fixed, *random])
 
 
 def grown(shared: Shared, batch: Batch) -> tuple[Shared, Batch]:
     """What is known before an update, also to the batch: each effect over the columns that its rows bring."""
     fixed, *random = (replace(seen, effect=_grown(seen, batch)) for seen in batch.seen)
-    posterior = widened(shared.fixed_states.posterior, fixed.effect.population)
+    posterior, marginal = (
+        widened(known, fixed.effect.population)
+        for known in (shared.fixed_states.posterior, shared.fixed_posterior)
+    )
     shared = replace(
         shared,
         fixed=fixed.effect,
         random=tuple(seen.effect for seen in random),
         fixed_states=replace(shared.fixed_states, posterior=posterior),
+        marginal=marginal.precision,
         settled=batch.settled,
         cut=max(shared.cut, int(batch.time.max())),
     )

@@ -24,6 +24,7 @@ def packed(state: Shared, entities: MemoryEntities) -> Packed:
     arrays: dict[str, NDArray[Any]] = {
         "fixed.mean": fixed.posterior.mean,
         "fixed.precision": fixed.posterior.precision,
+        "fixed.marginal": state.marginal,
         "fixed.touched": fixed.touched,
         "fixed.rows": fixed.rows,
     }
@@ -76,12 +77,14 @@ def unpacked(
         arrays["touched"],
         arrays["rows"],
     )
-    shapes = {"mean": (1, len(effects[0].index)), "touched": (1,), "rows": (1,)}
+    width = len(effects[0].index)
+    shapes = {"mean": (1, width), "marginal": arrays["precision"].shape, "touched": (1,), "rows": (1,)}
     _check_shapes("fixed", arrays, shapes)
     return Shared(
         effects[0],
         tuple(effects[1:]),
         fixed,
+        arrays["marginal"],
         Settled(settled["fill"], settled["kinds"], settled["sizes"]),
         **known,
     )

@@ -47,7 +47,7 @@ class Design:
         return int(self.X.shape[1])
 
     @cached_property
-    def _wide(self) -> "sparse.csr_array[Any]":
+    def wide(self) -> "sparse.csr_array[Any]":
         """The rows over the coefficients of all entities, ``(n, e * d)``."""
         rows = self.X
         absent = bool((self.entity < 0).any())
@@ -74,11 +74,11 @@ class Design:
 
     def margin(self, coefficients: FloatArray) -> FloatArray:
         """``x . w[entity]`` of each row, ``(n,)``."""
-        return self._wide @ coefficients.ravel()
+        return self.wide @ coefficients.ravel()
 
     def pullback(self, rows: FloatArray) -> FloatArray:
         """The transpose: numbers of the rows ``(n,)`` gathered in the coefficients ``(e, d)``."""
-        return (self._wide.T @ rows).reshape(self.count, self.width)
+        return (self.wide.T @ rows).reshape(self.count, self.width)
 
     def groups(self, members: IntArray | None = None) -> Iterator[Group]:
         """Entities side by side."""
@@ -113,7 +113,7 @@ class Design:
             gram = (self._squares().T @ curvature).reshape(self.count, self.width)
             return Diagonal(gram if members is None else gram[members])
         if self.count == 1:
-            gram = _gram(self._wide, curvature)[None]
+            gram = _gram(self.wide, curvature)[None]
             return Full(gram if members is None else gram[members])
         members = np.arange(self.count) if members is None else members
         grams, root = np.zeros((len(members), self.width, self.width)), np.sqrt(curvature)
@@ -137,7 +137,7 @@ class Design:
 
     def _squares(self) -> Any:
         """The squared cells over the coefficients of all entities, ``(n, e * d)``."""
-        wide = self._wide
+        wide = self.wide
         return sparse.csr_array((wide.data**2, wide.indices, wide.indptr), wide.shape)
 
 
