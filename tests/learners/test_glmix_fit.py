@@ -713,7 +713,7 @@ def test_the_form_of_an_entitys_precision(precision, columns, full):
     assert posterior.precision.shape == ((d, d) if full else (d,))
     floats = d + (d * d if full else d)
     assert model.entities.nbytes == 9 * 8 * (floats + 3)  # 9 users, each with id, time and rows
-    assert model.nbytes == model.entities.nbytes + 2 * 8  # and the intercept of the fixed effect
+    assert model.nbytes == model.entities.nbytes + 3 * 8  # and the fixed intercept: mean, two precisions
 
 
 # --- what is not allowed ------------------------------------------------------------------------------------
