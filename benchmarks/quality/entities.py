@@ -25,6 +25,7 @@ from acclimate.config import GLMixParameters
 from benchmarks.quality.effects_world import DAY, SCHEMA, START, events_of, interval, regret
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "kuairand" / "acclimate.yaml"
+START_OF_TEST = "2022-04-20"
 FIRST, DAYS, USERS, NEW, ROWS = 10, 20, 300, 40, 1500
 """Days of the fit and in all; users; new videos a day, which are shown for five days; rows a day."""
 
@@ -99,6 +100,14 @@ def in_two(rows: int, seed: int, users: int = 500) -> dict[str, list[float]]:
     return found
 
 
+def print_variances(model: ac.GLMix) -> None:
+    """Of the levels of each effect, as they were learned."""
+    assert model.state is not None
+    for effect in model.state.random:
+        print(f"variance of '{effect.name}': {effect.population.covariance()[0, 0]:.2g}")
+    print(flush=True)
+
+
 def kuairand() -> None:
     """Print what an author effect changes on real data, with intervals of the paired bootstrap over users."""
     given = project.load_project(EXAMPLE)
@@ -116,7 +125,9 @@ def kuairand() -> None:
         "ridges": model(list(ridge.values()), learn=False),
         "ridges, author": model([ridge["user"], *split], learn=False),
     }
-    report = ac.replay(arms, pipeline.open_events(given), start="2022-04-20", end="2022-04-28")
+    events = pipeline.open_events(given)
+    print_variances(arms["learned, author"].fit(events.before(START_OF_TEST)))
+    report = ac.replay(arms, events, start=START_OF_TEST, end="2022-04-28")
     print("| effects | AUC | GAUC | log-loss | calibration error |\n| --- | --- | --- | --- | --- |")
     for name, arm in report.arms.items():
         measures = (arm.auc, arm.gauc, arm.log_loss, arm.calibration_error)
