@@ -25,7 +25,7 @@ from acclimate.config import GLMixParameters
 from benchmarks.quality.effects_world import DAY, SCHEMA, START, events_of, interval, regret
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "kuairand" / "acclimate.yaml"
-START_OF_TEST = "2022-04-20"
+REPLAY_FROM = "2022-04-20"
 FIRST, DAYS, USERS, NEW, ROWS = 10, 20, 300, 40, 1500
 """Days of the fit and in all; users; new videos a day, which are shown for five days; rows a day."""
 
@@ -126,8 +126,8 @@ def kuairand() -> None:
         "ridges, author": model([ridge["user"], *split], learn=False),
     }
     events = pipeline.open_events(given)
-    print_variances(arms["learned, author"].fit(events.before(START_OF_TEST)))
-    report = ac.replay(arms, events, start=START_OF_TEST, end="2022-04-28")
+    print_variances(arms["learned, author"].fit(events.before(REPLAY_FROM)))
+    report = ac.replay(arms, events, start=REPLAY_FROM, end="2022-04-28")
     print("| effects | AUC | GAUC | log-loss | calibration error |\n| --- | --- | --- | --- | --- |")
     for name, arm in report.arms.items():
         measures = (arm.auc, arm.gauc, arm.log_loss, arm.calibration_error)
