@@ -213,6 +213,17 @@ def test_a_combination_is_as_good_as_a_column_of_its_own(tmp_path):
         assert kept.entity_posterior(("user", "tab"), (3, "tab 9"))[2] == 0
 
 
+def test_a_categorical_feature_is_part_of_a_combination():
+    """As the tab of an impression, which older logs do not have: no column that the schema calls an entity."""
+    features = {"screen": ac.Feature(column="tab", kind="categorical")}
+    model = ac.GLMix(random=[["user", "screen"]]).fit(events_of(replace(SCHEMA, features=features), log()))
+    entities = {**SCHEMA.entities, "screen": "tab"}
+    expected = ac.GLMix(random=[["user", "screen"]]).fit(events_of(replace(SCHEMA, entities=entities), log()))
+    assert_same_states(model.states(("user", "screen")), expected.states(("user", "screen")))
+    with pytest.raises(ConfigError, match="no entity 'tab' in the schema"):
+        ac.GLMix(random=[["user", "tab"]]).fit(events_of(replace(SCHEMA, features=features), log()))
+
+
 def test_a_combination_without_one_of_its_parts_is_none():
     schema = with_authors(SOME)
     model = learned(ac.GLMix(random=[ac.RandomEffect(["user", "video.author_id"])]), schema)

@@ -137,7 +137,9 @@ class Schema:
             self.feature_columns(name)
 
     def entity_column(self, name: str) -> str:
-        """The column of an entity given by role or by column; that of a table is ``<table>.<column>``.
+        """The column of an entity given by role, by column (of a table ``<table>.<column>``), or by feature.
+
+        A feature is one if it is declared ``categorical``.
 
         Raises:
             ConfigError: there is no such entity.
@@ -146,6 +148,8 @@ class Schema:
             return self.entities[name]
         if name in self.entities.values() or any(name.startswith(f"{table}.") for table in self.tables):
             return name
+        if name in self.features and self.features[name].kind == "categorical":
+            return self.features[name].column or name
         raise ConfigError(f"no entity '{name}' in the schema", hint=nearest(name, self.entities))
 
     def label(self, name: str | None = None) -> str:

@@ -212,7 +212,7 @@ def named(effects: Sequence[Effect], asked: str | Sequence[str], roles: Mapping[
     """The effect that is called so, or else all of the entity whose ``roles`` or columns these are."""
     parts = (asked,) if isinstance(asked, str) else asked
     columns = tuple(roles.get(part, part) for part in parts)
-    called = [effect for effect in effects if effect.name == asked]
+    called = [effect for effect in effects if effect.name == " x ".join(parts)]
     return called or [effect for effect in effects if effect.columns == columns]
 
 
