@@ -289,6 +289,7 @@ def test_a_learner_is_made_of_every_field() -> None:
         random={"user": {"features": ["topics"], "ridge": 2.0}},
         label="like",
         learn_population=False,
+        approximation="variational",
         tolerance=0.5,
         max_steps=3,
         states="float32",

@@ -363,6 +363,7 @@ def test_every_field_is_compared() -> None:
         "random": {"item": ["tab"]},
         "label": "like",
         "learn_population": False,
+        "approximation": "variational",
         "tolerance": 0.5,
         "max_steps": 3,
         "states": "float32",

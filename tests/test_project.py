@@ -66,6 +66,7 @@ learners:
     kind: glmix
     label: like
     learn_population: false
+    approximation: variational
     tolerance: 0.1
     max_steps: 7
     states: float32
@@ -210,6 +211,7 @@ def test_every_key_arrives(tmp_path: Path) -> None:
             "ranker": GLMixParameters(
                 label="like",
                 learn_population=False,
+                approximation="variational",
                 tolerance=0.1,
                 max_steps=7,
                 states="float32",

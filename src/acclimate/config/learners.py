@@ -160,6 +160,9 @@ class GLMixParameters:
             :class:`acclimate.Stack`, or another learner of the project.
         learn_population: learn each random effect's population from all entities at ``fit`` (empirical Bayes) and
             refresh it in ``update``; without, it stays at the ridge.
+        approximation: the Gaussian that stands for a posterior: ``laplace`` lies at the mode; ``variational`` is
+            nearest to it all (Gaussian variational approximation), nearer its mean where entities have few rows,
+            for predictions that are integrated and for many small updates.
         tolerance: stop when the joint Newton decrement is this many posterior standard deviations.
         max_steps: Newton steps at most.
         states: what the states of entities are kept in; ``float32`` takes half the memory and rounds means and
@@ -179,6 +182,7 @@ class GLMixParameters:
     label: str | None = None
     offset: str | None = None
     learn_population: bool = True
+    approximation: Literal["laplace", "variational"] = "laplace"
     tolerance: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-2
     max_steps: Annotated[int, Field(ge=0, le=1_000_000)] = 50
     states: Literal["float64", "float32"] = "float64"

@@ -31,6 +31,12 @@ Changed: TypeAlias = Mapping[str, Iterable[EntityStates]]
 _ROUNDS = 30
 """Rounds of fit and population at most; one variance settles in three, a large covariance comes close."""
 
+_SPREADS = 10
+"""Rounds of coefficients and variances of the rows at most, where losses are expected ones; three are usual."""
+
+_SPREAD_SETTLED = 0.01
+"""Change of the rows' variances, relative to 1 and themselves, at which they are as good as found."""
+
 _LOOSE = 0.03
 """Decrement per square root of an entity at which a round of learning the population is close enough."""
 
@@ -195,6 +201,42 @@ class _Search:
         self.steps, self.products = self.steps + found.steps, self.products + found.products
         return found
 
+    def approximated(
+        self,
+        free: list[int],
+        blocks: list[Block],
+        y: FloatArray,
+        offset: FloatArray,
+        weight: FloatArray,
+        *,
+        start: Sequence[FloatArray] | None,
+        curvature: FloatArray | None,
+    ) -> Solution | SeparateSolution:
+        """The solution that posteriors lie around: at the mode, or where the expected loss is least.
+
+        The latter is under the variance that random effects leave each row's margin (Opper and Archambeau, 2009).
+        """
+        if self.parameters.approximation == "laplace":
+            return self.solution(blocks, y, offset, weight, start=start, curvature=curvature)
+        spread, variance, rounds = None, None, 0
+        while True:
+            found = self.joint(
+                blocks,
+                y,
+                offset,
+                weight,
+                start=start,
+                curvature=curvature,
+                variance=variance,
+                tolerance=self.parameters.tolerance,
+            )
+            start, curvature = [found.means(i) for i in range(len(blocks))], found.curvature
+            spread, before = variances(found, free, spread), variance
+            variance, rounds = np.sum(spread, axis=0), rounds + 1
+            settled = before is not None and np.all(np.abs(variance - before) <= _SPREAD_SETTLED * (1.0 + before))
+            if settled or rounds == _SPREADS:
+                return found
+
     def together(
         self,
         task: Task,
@@ -216,15 +258,17 @@ class _Search:
         for k in sorted(samples, key=lambda k: -np.count_nonzero(samples[k])):
             start = None if means is None else [means[free.index(j)] for j in rest]
             weight = task.weight * samples[k]
-            solution = self.solution(task.blocks(parts, rest), task.label, margin, weight, start=start)
+            solution = self.approximated(
+                rest, task.blocks(parts, rest), task.label, margin, weight, start=start, curvature=None
+            )
             found.append(_Found(parts[k], parts[k].learners, solution, rest.index(k)))
             margin = margin + solution.margin_of(rest.index(k))
             rest.remove(k)
         if not rest:
             return found, margin
         start = None if means is None else [means[free.index(k)] for k in rest]
-        solution = self.solution(
-            task.blocks(parts, rest), task.label, margin, task.weight, start=start, curvature=curvature
+        solution = self.approximated(
+            rest, task.blocks(parts, rest), task.label, margin, task.weight, start=start, curvature=curvature
         )
         found += [_Found(parts[k], parts[k].learners, solution, i) for i, k in enumerate(rest)]
         return found, margin + solution.margin
