@@ -405,7 +405,7 @@ def test_the_example_loads(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
     assert project.events.schema.tables["video"].source == "/data/kuairand/video_features_basic_pure.parquet"
     assert project.replay is not None
-    assert len(project.replay.arms) == 9
+    assert len(project.replay.arms) == 10
 
 
 @pytest.mark.parametrize(
