@@ -70,7 +70,7 @@ class Numbered:
         except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
             raise MismatchError(f"the ids of '{self.what}' are not of one type") from error
         kind = id_type(column.type)
-        if len(column) and kind != (self.kind or kind):
+        if len(column) and (kind != (self.kind or kind) or pa.types.is_floating(column.type)):
             raise MismatchError(f"ids of '{self.what}' are {column.type}, those learned before are {self.kind}")
         return self.index.numbers(ids_as(column, kind, f"'{self.what}'"))
 
