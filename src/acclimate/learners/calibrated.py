@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
-import pyarrow as pa
 
 from acclimate.arrays import FloatArray, IntArray, Posterior
 from acclimate.artifacts import Events, modes_of
@@ -17,8 +16,8 @@ from acclimate.errors import ConfigError
 from acclimate.learners import make
 from acclimate.learners.around import Around
 from acclimate.learners.base import Packed, declared_by
+from acclimate.learners.batch import columns_of
 from acclimate.learners.gate import check_size
-from acclimate.learners.joined import times_of
 from acclimate.learners.members import refusal_of
 from acclimate.models.calibration import calibrated, identity, learned, rising
 from acclimate.models.gaussian import decay
@@ -218,13 +217,9 @@ def _read(events: Events, label: str, p: FloatArray) -> _Rows:
     Raises:
         RowError: a weight is beyond what can be computed with.
     """
-    time, y = times_of(events), _column(events, label)
-    weight = np.ones(len(y)) if events.schema.weight is None else _column(events, events.schema.weight)
+    schema = events.schema
+    table = events.table([name for name in (schema.time.column, label, schema.weight) if name is not None])
+    y, weight, _, time = columns_of(table, replace(schema, offset=None), label)
     check_size("weight", weight, time)
     known = np.isfinite(y)
     return _Rows(time[known], p[known], y[known], weight[known])
-
-
-def _column(events: Events, name: str) -> FloatArray:
-    """A column of numbers, NaN where there is none, ``(n,)``."""
-    return events.table([name])[name].cast(pa.float64()).to_numpy()
