@@ -185,11 +185,31 @@ _PriorOf: TypeAlias = Callable[[IntArray], Posterior]
 def _solved_dense(
     posteriors: Posterior, prior: _PriorOf, rows: "_Rows", grouping: Grouping, search: _Search
 ) -> tuple[Posterior, UpdateInfo]:
-    """Entities of similar size side by side, each by its whole Hessian."""
+    """Each entity by its whole Hessian, in compiled loops; where that has no root, by what NumPy can do."""
+    from acclimate.kernels.newton import Rows, solve_entities
+
     count, d = posteriors.mean.shape
-    mean, precision = posteriors.mean.copy(), posteriors.precision.copy()
+    touched = np.flatnonzero(grouping.sizes)
     steps, decrement = np.zeros(count, np.int64), np.zeros(count)
-    for group in grouping.groups(d):
+    if not len(touched):
+        return posteriors, UpdateInfo(steps, decrement, decrement <= search.tolerance)
+    after = prior(touched)
+    indptr = np.concatenate([[0], np.cumsum(grouping.sizes[touched])])
+    compiled = Rows(np.ascontiguousarray(rows.X), rows.y, rows.offset, rows.weight, grouping.order, indptr)
+    steps[touched], decrement[touched] = solve_entities(
+        compiled,
+        after,
+        loss=search.loss,
+        kept=search.form,
+        tolerance=search.tolerance,
+        max_steps=search.max_steps,
+    )
+    if len(touched) == count:
+        mean, precision = after.mean, after.precision
+    else:
+        mean, precision = posteriors.mean.copy(), posteriors.precision.copy()
+        mean[touched], precision[touched] = after.mean, after.precision
+    for group in grouping.groups(d, np.flatnonzero(np.isnan(decrement))):
         members = group.members
         w, hessian, info = _newton(prior(members), rows.padded(group), search)
         mean[members], precision[members] = w, hessian.kept(search.form).array
@@ -264,8 +284,12 @@ class _Rows:
             if column.shape != labels.shape:
                 raise ConfigError(f"{name} {column.shape} does not go with y {labels.shape}")
         size = abs(design).max(axis=1).toarray() if isinstance(design, sparse.csr_array) else np.abs(design)
-        _require_size("feature", size, LARGEST_FEATURE)
         _require((times >= 0.0) & np.isfinite(times), "weight is negative or not finite")
+        cells = design.data if isinstance(design, sparse.csr_array) else design
+        # Extremes are quick and need no room; which rows are at fault is asked only if there are any.
+        if not max(cells.max(initial=0.0), -cells.min(initial=0.0)) <= LARGEST_FEATURE:
+            size = abs(design).max(axis=1).toarray() if isinstance(design, sparse.csr_array) else np.abs(design)
+            _require_size("feature", size, LARGEST_FEATURE)
         _require_size("offset", np.abs(known), LARGEST)
         _require_size("weight", times, LARGEST)
         allowed = np.isin(labels, (0.0, 1.0)) if loss == "logistic" else np.isfinite(labels)
