@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import pyarrow as pa
 
-from acclimate.arrays import EntityStates, FloatArray, Posterior, unwarned
+from acclimate.arrays import EntityStates, FloatArray, IdArray, Posterior, unwarned
 from acclimate.artifacts import Events
 from acclimate.config import GLMixParameters
 from acclimate.errors import ConfigError, MismatchError, nearest
@@ -18,6 +18,7 @@ from acclimate.features import combined, id_type, ids_as
 from acclimate.learners import mixed
 from acclimate.learners.base import Fitted, Packed, declared_by
 from acclimate.learners.batch import Batch, Seen
+from acclimate.learners.coefficients import coefficients
 from acclimate.learners.effects import FIXED, Effect, named
 from acclimate.learners.entities import MemoryEntities
 from acclimate.learners.gate import check_posterior
@@ -156,12 +157,7 @@ class GLMix(Fitted[Shared]):
             MismatchError: the id cannot be one of those learned.
         """
         effect = self._effect(entity)
-        asked: Any = combined(effect.name, effect.columns, [id])
-        try:
-            one: Any = pa.array(asked)
-        except (pa.ArrowInvalid, OverflowError) as error:
-            raise MismatchError(f"{id!r} is no id of '{entity}'", hint="give a whole number or a text") from error
-        ids = ids_as(one, effect.ids or id_type(one.type), f"'{entity}'")
+        ids = self._ids(effect, [id])
         states = effect.shown(effect.now(self.entities.take(effect.name, ids, effect.base)))
         return effect.index.names, states.posterior.at(0), int(states.rows[0])
 
@@ -178,6 +174,43 @@ class GLMix(Fitted[Shared]):
         states = effect.now(self.entities.take(effect.name, self.entities.ids(effect.name), effect.base))
         enough = states.rows >= effect.least_rows
         return states if enough.all() else states_at(states, np.flatnonzero(enough))
+
+    def coefficients(
+        self,
+        entity: str | Sequence[str] | None = None,
+        ids: Sequence[Any] | None = None,
+        *,
+        level: float = 0.95,
+    ) -> pa.RecordBatchReader:
+        """All coefficients as rows of a table, made batch by batch as they are read, whatever their number.
+
+        ``read_all()`` makes one Arrow table of them, and every frame that speaks Arrow takes the reader itself.
+
+        Columns: ``effect``; ``id`` of the entity, null in the fixed effect, as text where all effects are asked
+        for; ``feature``; ``mean`` and ``sd`` of the posterior, in raw feature units; ``lower`` and ``upper``, the
+        ends of the interval ``mean ± z sd``; ``rows`` that the entity has learned from.
+
+        Args:
+            entity: ``"fixed"``, or an effect as in :meth:`entity_posterior`; all effects without.
+            ids: some of its entities, one never seen being at the population; without, all that have learned from
+                ``min_rows`` rows or more. Ids of a combination are given as tuples, and come as in :meth:`states`.
+            level: of the interval, in (0, 1).
+
+        Raises:
+            ConfigError: there is no such effect, ``ids`` come without one, or the level is none.
+            MismatchError: an id cannot be one of those learned.
+        """
+        state = self._fitted()
+        if not 0.0 < level < 1.0:
+            raise ConfigError(f"the level {level} of an interval", hint="it lies between 0 and 1, such as .95")
+        if ids is not None and entity in (None, FIXED):
+            raise ConfigError("ids of no random effect", hint="name the entity whose ids they are")
+        if entity is None:
+            asked = [(effect, None) for effect in state.effects]
+        else:
+            effect = state.fixed if entity == FIXED else self._effect(entity)
+            asked = [(effect, None if ids is None else self._ids(effect, ids))]
+        return coefficients(state, self.entities, asked, level=level)
 
     @property
     def nbytes(self) -> int:
@@ -219,6 +252,22 @@ class GLMix(Fitted[Shared]):
             names = ", ".join(effect.name for effect in found)
             raise ConfigError(f"{len(found)} random effects of '{told}'", hint=f"name one of them: {names}")
         return found[0]
+
+    def _ids(self, effect: Effect, ids: Sequence[Any]) -> IdArray:
+        """Ids as they are kept.
+
+        Raises:
+            MismatchError: one cannot be one of those learned.
+        """
+        asked: Any = combined(effect.name, effect.columns, ids)
+        try:
+            given: Any = pa.array(asked)
+        except (pa.ArrowInvalid, OverflowError) as error:
+            told = ids[0] if len(ids) == 1 else list(ids[:3])
+            raise MismatchError(
+                f"{told!r} is no id of '{effect.name}'", hint="give a whole number or a text"
+            ) from error
+        return ids_as(given, effect.ids or id_type(given.type), f"'{effect.name}'")
 
     def _take(self, seen: Seen) -> EntityStates:
         return seen.effect.now(self.entities.take(seen.effect.name, seen.ids, seen.effect.base))

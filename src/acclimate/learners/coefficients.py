@@ -1,0 +1,80 @@
+"""The coefficients of a GLMix as rows of a table, with names and intervals: piece by piece, however many."""
+
+from collections.abc import Iterator, Sequence
+from statistics import NormalDist
+
+import numpy as np
+import pyarrow as pa
+
+from acclimate.arrays import EntityStates, IdArray
+from acclimate.features import ids_as_arrow
+from acclimate.learners.effects import FIXED, Effect
+from acclimate.learners.entities import MemoryEntities
+from acclimate.learners.shared import Shared
+from acclimate.learners.task import states_at
+
+_CELLS = 1 << 20
+"""Numbers of posteriors, means and precisions, that are taken from the store at a time: 8 MB."""
+
+
+def coefficients(
+    shared: Shared,
+    entities: MemoryEntities,
+    asked: Sequence[tuple[Effect, IdArray | None]],
+    *,
+    level: float,
+) -> pa.RecordBatchReader:
+    """One row per coefficient: see :meth:`acclimate.GLMix.coefficients`.
+
+    ``asked``: effects, and which of their entities; ``None`` for all that have learned from enough rows.
+    """
+    numbers = len(asked) == 1 and asked[0][0].ids == "int64"
+    id_type = pa.int64() if numbers else pa.string()
+    floats = ((name, pa.float64()) for name in ("mean", "sd", "lower", "upper"))
+    names = [("effect", pa.string()), ("id", id_type), ("feature", pa.string())]
+    schema = pa.schema([*names, *floats, ("rows", pa.int64())])
+    deviations = NormalDist().inv_cdf(0.5 + 0.5 * level)
+    batches = (
+        _batch(effect, states, deviations, schema)
+        for effect, ids in asked
+        for states in shown_states(shared, entities, effect, ids)
+    )
+    return pa.RecordBatchReader.from_batches(schema, batches)
+
+
+def shown_states(
+    shared: Shared, entities: MemoryEntities, effect: Effect, ids: IdArray | None = None
+) -> Iterator[EntityStates]:
+    """The states of an effect as others see them, some entities at a time.
+
+    Of these ``ids``, or of all entities that have learned from enough rows.
+    """
+    if effect.name == FIXED:
+        states = shared.fixed_states
+        yield EntityStates(states.ids, shared.fixed_posterior, states.touched, states.rows)
+        return
+    some = entities.ids(effect.name) if ids is None else ids
+    width = len(effect.index)
+    step = max(1, _CELLS // (width + width * (width if effect.base.is_full else 1)))
+    for first in range(0, len(some), step):
+        states = effect.now(entities.take(effect.name, some[first : first + step], effect.base))
+        if ids is None:
+            states = states_at(states, np.flatnonzero(states.rows >= effect.least_rows))
+        yield effect.shown(states)
+
+
+def _batch(effect: Effect, states: EntityStates, deviations: float, schema: pa.Schema) -> pa.RecordBatch:
+    """One row per coefficient of each of the states; an interval ends so many standard deviations off its mean."""
+    count, width = len(states), len(effect.index)
+    entity, column = np.divmod(np.arange(count * width), width)
+    mean, sd = states.posterior.mean.ravel(), states.posterior.standard_deviation().ravel()
+    id_type = schema.field("id").type
+    ids = ids_as_arrow(states.ids, effect.ids).cast(id_type) if effect.ids else pa.nulls(count, id_type)
+    columns = [
+        pa.array([effect.name]).take(np.zeros_like(entity)),
+        ids.take(entity),
+        pa.array(effect.index.names, pa.string()).take(column),
+        *(pa.array(values) for values in (mean, sd, mean - deviations * sd, mean + deviations * sd)),
+        pa.array(states.rows[entity]),
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
