@@ -1,4 +1,4 @@
-"""What others may rely on: the names of ``acclimate.interop``, and that what they need is asked for in one line."""
+"""What others may rely on: the names of ``acclimate.interop``, and that what they need is asked for."""
 
 import subprocess
 import sys
@@ -8,8 +8,12 @@ import pytest
 from acclimate import interop
 from acclimate.errors import MissingExtraError
 
-NAMES = ["GLMixClassifier"]
-NEEDED = {"GLMixClassifier": ("sklearn", "sklearn", "classifier")}
+NAMES = ["GLMixClassifier", "read_photon", "write_photon"]
+NEEDED = {
+    "GLMixClassifier": ("sklearn", "sklearn", ["classifier"]),
+    "read_photon": ("fastavro", "avro", ["photon_files", "photon"]),
+    "write_photon": ("fastavro", "avro", ["photon_files", "photon"]),
+}
 
 
 def test_the_names():
@@ -25,15 +29,17 @@ def test_the_names():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_without_its_library_a_name_says_what_to_install(name, monkeypatch):
-    library, extra, module = NEEDED[name]
+    library, extra, modules = NEEDED[name]
     for loaded in [key for key in sys.modules if key.partition(".")[0] == library]:
         monkeypatch.setitem(sys.modules, loaded, None)
     monkeypatch.setitem(sys.modules, library, None)
-    monkeypatch.delitem(sys.modules, f"acclimate.interop.{module}", raising=False)
+    for module in modules:
+        monkeypatch.delitem(sys.modules, f"acclimate.interop.{module}", raising=False)
+        monkeypatch.delattr(interop, module, raising=False)
     with pytest.raises(MissingExtraError) as error:
         getattr(interop, name)
     assert str(error.value) == (
-        f"{library} is not installed, and {module} needs it (pip install 'acclimate[{extra}]')"
+        f"{library} is not installed, and {modules[-1]} needs it (pip install 'acclimate[{extra}]')"
     )
 
 

@@ -7,10 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from acclimate.interop.classifier import GLMixClassifier
+    from acclimate.interop.photon import read_photon, write_photon
 
-_HOME = {"GLMixClassifier": "acclimate.interop.classifier"}
+_HOME = {
+    "GLMixClassifier": "acclimate.interop.classifier",
+    "read_photon": "acclimate.interop.photon",
+    "write_photon": "acclimate.interop.photon",
+}
 
-__all__ = ["GLMixClassifier"]
+__all__ = ["GLMixClassifier", "read_photon", "write_photon"]
 
 
 def __getattr__(name: str) -> Any:
