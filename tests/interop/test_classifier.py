@@ -1,7 +1,6 @@
 """The classifier: scikit-learn's own checks, its logistic regression, and the GLMix that it is."""
 
 import pickle
-import warnings
 
 import numpy as np
 import pandas as pd
@@ -11,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy.sparse import csr_array
 from sklearn.base import clone
 from sklearn.compose import make_column_transformer
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
@@ -34,9 +34,7 @@ from learners.sample_events import events_of
     ]
 )
 def test_scikit_learn_accepts_it(estimator, check):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", category=FutureWarning)  # of scikit-learn's own making
-        check(estimator)
+    check(estimator)
 
 
 def test_all_of_its_checks_are_run():
@@ -163,11 +161,16 @@ def test_rows_without_an_id_and_ids_never_seen_are_at_the_population():
     assert p[0] == p[1] != p[2]
     floats = ask.assign(user=[np.nan, 99.0, 3.0])
     assert_array_equal(ours.predict_proba(floats)[:, 1], p)
+    texts = np.array([[f"u{one}", x] for one, x in X.to_numpy()], object)
+    ours = GLMixClassifier(entities=[0]).fit(texts, y)
+    gaps = np.array([[np.nan, 0.5], [None, 0.5], ["u99", 0.5], ["u3.0", 0.5]], object)
+    p = ours.predict_proba(gaps)[:, 1]
+    assert p[0] == p[1] == p[2] != p[3]
 
 
 def test_intercepts_alone():
     user, _, y = rows()
-    ours = GLMixClassifier(entities=[0]).fit(user[:, None], y)
+    ours = GLMixClassifier(entities=np.array([0])).fit(user[:, None], y)
     assert ours.coef_.shape == (1, 0)
     rates = [np.mean(y[user == one] == "yes") for one in range(12)]
     assert_allclose(ours.predict_proba(np.arange(12)[:, None])[:, 1], rates, atol=0.06)
@@ -263,7 +266,11 @@ def test_entities_that_are_none():
     with pytest.raises(MismatchError, match="ids of 'a' are double"):
         GLMixClassifier(entities=["a"]).fit(X, y)
     mixed = np.array([[1 if i % 2 else "one", 0.5] for i in range(600)], object)
-    with pytest.raises(ColumnError, match="ids in column 'x0' are of several types"):
+    with pytest.raises(ColumnError, match="column 'x0' has values of several types"):
         GLMixClassifier(entities=[0]).fit(mixed, y)
+    with pytest.raises(ColumnError, match="column 'X' has values of several types"):
+        GLMixClassifier(entities=["user"]).fit(X.assign(user=pd.Series(mixed[:, 0])), y)
+    with pytest.raises(ValueError, match="X is a csr_array, and has no rows and columns"):
+        GLMixClassifier(entities=[0]).fit(csr_array(X.to_numpy()), y)
     with pytest.raises(ConfigError, match="no mode 'thomson'"):
         GLMixClassifier(mode="thomson").fit(X, y).predict(X)

@@ -1,7 +1,8 @@
 """The columns of scikit-learn's ``X``: numbers and ids, and both as events."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -62,17 +63,22 @@ class Columns:
         """The numbers ``(n, numbers)`` as they are, and the ids by name, each ``(n,)``.
 
         Raises:
+            ColumnError: a column has values of several types.
             MismatchError: ids are neither whole numbers nor texts.
+            ValueError: there are no rows and columns.
         """
         if hasattr(X, "__arrow_c_stream__"):
             # An index of pandas comes along, behind the columns.
-            table = pa.table(X).select(range(len(self.names))).rename_columns(list(self.names))
+            table = _as_arrow(pa.table, X, "X").select(range(len(self.names))).rename_columns(list(self.names))
             ids = {name: _ids(table[name], name) for name in self.random}
             return table.select(self.numbers) if self.numbers else np.empty((table.num_rows, 0)), ids
-        cells = np.asarray(X, object)
-        places = [self.names.index(name) for name in self.numbers]
-        ids = {name: _ids(_guessed(cells[:, self.names.index(name)], name), name) for name in self.random}
-        return cells[:, places], ids
+        cells = X if isinstance(X, np.ndarray) else np.asarray(X, object)
+        if cells.ndim != 2:
+            raise ValueError(f"X is a {type(X).__name__}, and has no rows and columns: give an array or a frame")
+        columns = {name: cells[:, self.names.index(name)] for name in self.random}
+        of_pandas = partial(pa.array, from_pandas=True)  # NaN is missing
+        ids = {name: _ids(_as_arrow(of_pandas, column, name), name) for name, column in columns.items()}
+        return cells[:, [self.names.index(name) for name in self.numbers]], ids
 
     def events(
         self,
@@ -99,18 +105,20 @@ class Columns:
 def _named(names: Sequence[str], column: Column) -> str:
     if isinstance(column, str) and column in names:
         return column
-    if isinstance(column, int) and -len(names) <= column < len(names):
+    if isinstance(column, int | np.integer) and -len(names) <= column < len(names):
         return names[column]
     hint = nearest(column, names) if isinstance(column, str) else f"there are {len(names)}, from 0"
     raise ConfigError(f"X has no column {column!r}", hint=hint)
 
 
-def _guessed(values: Any, name: str) -> Any:
-    """Objects as Arrow takes them."""
+def _as_arrow(convert: Callable[[Any], Any], values: Any, name: str) -> Any:
+    """What Arrow makes of values."""
     try:
-        return pa.array(values.tolist(), from_pandas=True)
+        return convert(values)
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise ColumnError(f"ids in column '{name}' are of several types", hint="bring them to one") from error
+        raise ColumnError(
+            f"column '{name}' has values of several types: {error}", hint="bring them to one"
+        ) from error
 
 
 def _ids(column: Any, name: str) -> Any:
