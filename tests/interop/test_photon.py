@@ -97,9 +97,19 @@ def test_a_model_predicts_as_its_coefficients_say(tmp_path, monkeypatch, cells):
     assert states.ids.tolist() == [7, -3, 11]
     # Of what has no variance, or no mean, the ridge.
     expected = [[10.0, 5.0], [20.0, 1.0], [1.0, 1.0]]
-    assert_allclose(np.diagonal(states.posterior.precision, axis1=1, axis2=2), expected, rtol=1e-12)
+    assert_allclose(states.posterior.precision, expected, rtol=1e-12)
     assert states.touched.tolist() == [START] * 3
     assert model.cut == START
+
+
+@pytest.mark.parametrize("declared", ["auto", "full", "diagonal", "marginal"])
+def test_of_precisions_that_is_kept_which_is_read(tmp_path, declared):
+    random = [ac.RandomEffect("user", ["price"], precision=declared)]
+    model = ac.GLMix(fixed=["price", "tag"], random=random, learn_population=False)
+    read_photon(game(tmp_path / "game"), model, SCHEMA, until=UNTIL)
+    assert model.parameters.random[0].precision == {"auto": "marginal"}.get(declared, declared)
+    precision = model.states("user").posterior.precision[0]
+    assert_allclose(precision, np.diag([10.0, 5.0]) if declared == "full" else [10.0, 5.0])
 
 
 @pytest.mark.parametrize("precision", ["full", "diagonal"])

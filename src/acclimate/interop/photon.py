@@ -8,7 +8,7 @@ import numpy as np
 
 from acclimate.arrays import EntityStates, FloatArray, IdArray, IntArray, Posterior
 from acclimate.artifacts import Instant
-from acclimate.config import GLMixParameters, Schema
+from acclimate.config import GLMixParameters, RandomEffect, Schema
 from acclimate.errors import ConfigError, NotFittedError, SourceError, nearest
 from acclimate.features import INTERCEPT, FeatureIndex, Settled
 from acclimate.interop import photon_files
@@ -60,12 +60,14 @@ def write_photon(model: GLMix, path: str | Path, *, overwrite: bool = False) -> 
 def read_photon(path: str | Path, model: GLMix, schema: Schema, *, until: Instant) -> GLMix:
     """A GLMix with what the GAME model in a folder knows, as if it had been fitted; updates go on from there.
 
-    Posteriors have the means that are read, and as precisions the reciprocals of the variances; a coefficient
-    without one is as uncertain as its population. A record without some variances of the ones it has counts these
-    as 1e-4, below which Photon-ML writes none. Where ``model`` learns populations, that of each random effect has
-    the mean and the variance of the entities that are read, ``mean_e(v_e + (m_e - b)^2)``, and no entity is less
-    sure than it (an empirical Bayes step; without, it is the ridge). The ridge, which new coefficients start from
-    and forgetting returns to, is taken in raw units: nothing says how features vary.
+    Posteriors have the means that are read, and as precisions the reciprocals of the variances. In a record that
+    has no variances each coefficient is as uncertain as its population; where it has some, one without counts as
+    1e-4, since Photon-ML writes nothing smaller. A random effect of precision ``auto`` becomes ``marginal``: of
+    correlations within an entity nothing is known, and a ``full`` one would learn its population as if there were
+    none. Where ``model`` learns populations, that of each random effect has the mean ``b`` and the variance of the
+    entities that are read, ``mean_e(v_e + (m_e - b)^2)``, and no entity is less sure than it (an empirical Bayes
+    step; without, it is the ridge). The ridge, which new coefficients start from and forgetting returns to, is in
+    raw units: nothing says how features vary.
 
     Args:
         path: of the folder.
@@ -74,23 +76,24 @@ def read_photon(path: str | Path, model: GLMix, schema: Schema, *, until: Instan
         until: when the last event happened that was learned there.
 
     Returns:
-        ``model``, whose state is replaced.
+        ``model``, whose state and parameters are replaced.
 
     Raises:
         SourceError: the folder is none of a logistic GAME model, or files are damaged.
         ConfigError: the effects are not those of ``model``, or a coefficient is of none of its features.
         ModelError: means or variances are beyond what can be computed with.
     """
-    folder, read = Path(path), _Reading(model.parameters, schema, instant(until, schema.time.zone))
-    parameters = model.parameters
+    random = tuple(_kept(declared) for declared in model.parameters.random)
+    parameters = replace(model.parameters, random=random)
+    folder, read = Path(path), _Reading(parameters, schema, instant(until, schema.time.zone))
     fixed, *effects = new_effects(parameters, schema)
     there, entities = _matched(folder, effects, schema), MemoryEntities(parameters.states)
     fixed, states = read.fixed(fixed, coordinates(folder, photon_files.FIXED))
     names = set(fixed.index.names)
-    random = tuple(read.random(effect, there[effect.name], names, entities) for effect in effects)
+    effects = tuple(read.random(effect, there[effect.name], names, entities) for effect in effects)
     known = (Settled(), schema.label(parameters.label), schema.content(), read.until)
-    model.state = Shared(fixed, random, states, states.posterior.precision, *known)
-    model.entities, model.info, model.history = entities, None, ()
+    model.state = Shared(fixed, effects, states, states.posterior.precision, *known)
+    model.parameters, model.entities, model.info, model.history = parameters, entities, None, ()
     return model
 
 
@@ -219,6 +222,11 @@ class _Reading:
         information = _diagonal(effect, b, np.maximum(1.0 / S - 1.0 / C, 0.0)).precision
         past = Past(float(entities), information, population)
         return replace(effect.at_population(population), past=past, learned=self.until)
+
+
+def _kept(declared: RandomEffect) -> RandomEffect:
+    """An effect with what is kept of its precisions said, where that was left open: what is read of them."""
+    return replace(declared, precision="marginal") if declared.precision == "auto" else declared
 
 
 def _matched(folder: Path, effects: Sequence[Effect], schema: Schema) -> dict[str, Coordinate]:
