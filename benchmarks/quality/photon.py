@@ -1,8 +1,9 @@
 """What a detour over the files of Photon-ML costs: regret of a GLMix that goes on, and of one that was read.
 
-``python -m benchmarks.quality.photon [--seeds 10]``. Seven days of a drifting world are fitted and written; what is
-read and what was fitted go on by seven daily updates. It says the regret (expected log-loss above the oracle's,
-1e-4 nats a row) of each day before it is learned, and how much more that of what was read is, with 95 % intervals.
+``python -m benchmarks.quality.photon [--seeds 10]``. Seven days of a drifting world are fitted and written; what
+is read and what was fitted go on by seven daily updates. It says the regret (expected log-loss above the oracle's,
+1e-4 nats a row) of each day before it is learned, and how much more that of what was read is, with intervals of
+95 % over seeds.
 """
 
 import argparse
@@ -26,12 +27,10 @@ READ: dict[str, dict[str, Any]] = {
 PARTS = {"first day": slice(0, 1), "second day": slice(1, 2), "third to seventh": slice(2, None)}
 
 
-def declared(precision: Any = "auto", **keys: Any) -> ac.GLMix:
+def declared(precision: str = "auto", **keys: Any) -> ac.GLMix:
     """Not fitted yet."""
-    random = [
-        ac.RandomEffect("user", ["topics"], precision=precision),
-        ac.RandomEffect("item", precision=precision),
-    ]
+    kept: Any = {"precision": precision}
+    random = [ac.RandomEffect("user", ["topics"], **kept), ac.RandomEffect("item", **kept)]
     return ac.GLMix(fixed=["surface", "hour"], random=random, **keys)
 
 
