@@ -42,6 +42,8 @@ AT_HOME = {
     "lightning": ("learners",),
     "numba": ("kernels",),
     "ray": ("engines.ray",),
+    "sklearn": ("interop",),
+    "fastavro": ("interop",),
 }
 
 
@@ -152,6 +154,7 @@ def test_every_module_keeps_the_rule():
         ("serve.new", "import torch.nn as nn", "torch.nn belongs to models and learners"),
         ("learners.new", "import numba", "numba belongs to kernels"),
         ("engines.local", "import ray", "ray belongs to engines.ray"),
+        ("models.new", "from sklearn.base import clone", "sklearn.base.clone belongs to interop"),
         ("models.scoring", "from scipy.special import expit", "does not load scipy.special.expit"),
         (
             "models.scoring",
@@ -182,6 +185,7 @@ def test_the_rule_catches(module, source, found):
         ("models.scoring", "import hashlib\nimport numpy as np\nfrom acclimate.arrays import Posterior"),
         ("models.torch_net", "import torch\nimport timeit\nimport pyarrow"),
         ("kernels.newton", "from numba import njit"),
+        ("interop.new", "import sklearn\nfrom acclimate.learners.glmix import GLMix"),
         ("engines.ray", "import ray.data"),
     ],
 )
