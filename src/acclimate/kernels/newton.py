@@ -89,8 +89,8 @@ class Room(NamedTuple):
     """Of one entity: vectors of its coefficients (5, d), ``P``, ``H`` and its root, (d, d).
 
     Then its rows, a strip at a time, filled up to whole lanes: numbers of each (8, n); transposed (d, n); a pair
-    of columns times the curvatures (2, n). Margins of all rows, and how they have changed, (n,). Last, in the space
-    of few rows: ``X P^-(1/2)`` (n, d), vectors (5, n), ``G``, ``K`` and its root (n, n).
+    of columns times the curvatures (2, n). Margins of all rows, and their changes, (n,). Last, in the space of few
+    rows: ``X P^-(1/2)`` (n, d), vectors (5, n), ``G``, ``K`` and its root (n, n).
     """
 
     vectors: FloatArray

@@ -190,8 +190,11 @@ class _Dependence:
     def diagonals(self, P: FloatArray) -> "sparse.csr_array[Any]":
         """The same of precisions ``(e * d,)``, below one another."""
         known = P.reshape(-1, len(self.E)) - self.B.marginal()
-        E = sparse.vstack([sparse.csr_array(self.E)] * len(known), format="csr")
-        return sparse.csr_array(sparse.diags_array(known.ravel()) @ E)
+        E: Any = sparse.csr_array(self.E)
+        cells, count = np.tile(np.diff(E.indptr), len(known)), len(known)
+        data = np.repeat(known.ravel(), cells) * np.tile(E.data, count)
+        indptr = np.concatenate([[0], np.cumsum(cells)])
+        return sparse.csr_array((data, np.tile(E.indices, count), indptr), (len(cells), self.E.shape[1]))
 
 
 def _pieces(design: Design, width: int) -> Iterator[IntArray]:
