@@ -11,7 +11,7 @@ from acclimate.kernels import newton as kernel
 from acclimate.kernels.newton import Rows, solve_entities
 from acclimate.kernels.threads import side_by_side
 from acclimate.models.grouping import Grouping
-from acclimate.models.posterior import _newton, _Rows, _Search
+from acclimate.models.posterior import _newton, _Rows, _Search, update_posteriors
 
 TOLERANCE = 1e-9
 
@@ -270,3 +270,15 @@ def test_one_compilation_does_for_all_matrices_and_one_for_all_diagonals():
                 rows, prior = world(rng, [1, 3, 50], d, full=kept == "full", loss=loss)
                 solved(rows, prior, loss=loss, kept=kept)
     assert len(kernel.solve.signatures) == 2
+
+
+def test_rows_that_cannot_be_written_to_are_not_compiled_for():
+    rng = np.random.default_rng(6)
+    rows, prior = world(rng, [3, 50], 4)
+    columns = [rows.X[rows.order], rows.y[rows.order], rows.indptr]
+    expected, _ = update_posteriors(prior, *columns)
+    for column in columns:
+        column.setflags(write=False)
+    after, _ = update_posteriors(prior, *columns)
+    np.testing.assert_array_equal(after.mean, expected.mean)
+    assert len(kernel.solve.signatures) <= 2

@@ -195,7 +195,11 @@ def _solved_dense(
         return posteriors, UpdateInfo(steps, decrement, decrement <= search.tolerance)
     after = prior(touched)
     indptr = np.concatenate([[0], np.cumsum(grouping.sizes[touched])])
-    compiled = Rows(np.ascontiguousarray(rows.X), rows.y, rows.offset, rows.weight, grouping.order, indptr)
+    # Arrays that cannot be written to are of another type to a compiler, which would start anew.
+    columns = (
+        np.require(column, requirements=["C", "W"]) for column in (rows.X, rows.y, rows.offset, rows.weight)
+    )
+    compiled = Rows(*columns, order=grouping.order, indptr=indptr)
     steps[touched], decrement[touched] = solve_entities(
         compiled,
         after,

@@ -1,0 +1,60 @@
+"""Compile all loops, or read them from the cache, before the first that is in a hurry.
+
+A compilation takes some ten seconds once on a machine; what comes from its cache half a second in each process. That
+lies beside the package, or where ``NUMBA_CACHE_DIR`` says.
+"""
+
+import numpy as np
+
+from acclimate.arrays import Form, Posterior
+
+
+def warm_up() -> None:
+    """Run each loop on next to nothing: an image of a service can be built with all that it will need."""
+    _solve("full")
+    _solve("diagonal")
+    _average_windows()
+    _sum_errors()
+
+
+def _solve(kept: Form) -> None:
+    from acclimate.kernels.newton import Rows, solve_entities
+
+    one = np.ones(1)
+    rows = Rows(np.ones((1, 1)), one, np.zeros(1), one, np.zeros(1, np.int64), np.array([0, 1]))
+    prior = Posterior(np.zeros((1, 1)), np.ones((1, 1, 1) if kept == "full" else (1, 1)))
+    solve_entities(rows, prior, loss="logistic", kept=kept, tolerance=1e-9, max_steps=9)
+
+
+def _average_windows() -> None:
+    from acclimate.kernels.windows import window_inputs
+
+    zero, one = np.zeros(1, np.int64), np.ones(1, np.int64)
+    window_inputs(
+        zero,
+        np.zeros(1, np.int32),
+        np.ones(1, np.uint8),
+        zero,
+        one,
+        one,
+        1,
+        one,
+        False,
+        np.ones((1, 1), np.float32),
+        np.ones((1, 1), np.bool_),
+        np.array([0, 1]),
+        np.zeros((1, 1), np.int64),
+        np.zeros((1, 2), np.float32),
+        np.zeros((1, 1, 1)),
+        np.zeros(1, np.int64),
+    )
+
+
+def _sum_errors() -> None:
+    from acclimate.kernels.adaptation import Rows, sum_errors
+
+    one = np.ones(1, np.float32)
+    cell = np.ones((1, 1), np.float32)
+    sum_errors(
+        Rows(np.array([0, 1]), cell, one, one, one), cell, one, one, np.zeros_like(one), np.zeros_like(cell)
+    )
