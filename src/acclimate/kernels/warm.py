@@ -1,7 +1,7 @@
 """Compile all loops, or read them from the cache, before the first that is in a hurry.
 
-A compilation takes some ten seconds once on a machine; what comes from its cache half a second in each process. That
-lies beside the package, or where ``NUMBA_CACHE_DIR`` says.
+A compilation takes some ten seconds once on a machine; what comes from its cache half a second in each process.
+That lies beside the package, or where ``NUMBA_CACHE_DIR`` says.
 """
 
 import numpy as np
