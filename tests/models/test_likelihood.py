@@ -1,18 +1,22 @@
+from decimal import Decimal, localcontext
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from model_oracles import sigmoid
 from numpy.testing import assert_allclose, assert_array_equal
-from scipy import integrate, stats
+from scipy import integrate, special, stats
 
 from acclimate.models.likelihood import (
     Line,
     bounding_curvature,
+    evident_curvature,
     expected_derivatives,
     left_open,
     loss_derivatives,
     loss_values,
+    without_variance,
 )
 
 Z = np.array([-30.0, -6.0, -1.3, -0.2, 0.0, 0.4, 2.0, 7.0, 25.0])
@@ -23,11 +27,14 @@ def test_losses_are_what_they_are_called():
         values = loss_values("logistic", np.full_like(Z, y), Z)
         assert_allclose(values, -np.log(sigmoid((2 * y - 1) * Z)), rtol=1e-12, atol=1e-14)
     assert_allclose(loss_values("squared", Z**2, Z), (Z - Z**2) ** 2 / 2)
+    values = loss_values("poisson", np.full_like(Z, 7.0), Z)
+    assert_allclose(values - special.gammaln(8.0) * -1.0, -stats.poisson.logpmf(7, np.exp(Z)), rtol=1e-12)
 
 
-@pytest.mark.parametrize("loss", ["logistic", "squared"])
+@pytest.mark.parametrize("loss", ["logistic", "squared", "poisson"])
 @pytest.mark.parametrize("y", [0.0, 1.0])
 def test_derivatives_match_finite_differences(loss, y):
+    Z = np.array([-30.0, -6.0, -1.3, -0.2, 0.0, 0.4, 2.0])
     label, step = np.full_like(Z, y), 1e-5
     first, second = loss_derivatives(loss, label, Z)
     rise = loss_values(loss, label, Z + step) - loss_values(loss, label, Z - step)
@@ -64,7 +71,7 @@ def line(loss, seed: int, reach: float):
     return Line(loss, y, weight, z, change, (step * P * w).sum(1), (step * P * step).sum(1)), at, start
 
 
-@pytest.mark.parametrize("loss", ["logistic", "squared"])
+@pytest.mark.parametrize("loss", ["logistic", "squared", "poisson"])
 def test_a_line_is_the_objective_along_a_step(loss):
     made, at, _ = line(loss, 0, 1.0)
     for t in (np.zeros(3), np.array([0.3, 1.0, 2.0])):
@@ -172,3 +179,68 @@ def test_what_a_row_of_a_weight_leaves_open_is_that_of_as_many_rows():
     assert_allclose(left_open(w, np.ones(3), v), 1.0 / (1.0 / w + v), rtol=1e-15)
     assert_allclose(left_open(3.0 * w, np.full(3, 3.0), v), 3.0 * left_open(w, np.ones(3), v), rtol=1e-15)
     assert_array_equal(left_open(np.zeros(1), np.zeros(1), np.ones(1)), [0.0])
+
+
+def test_an_exponential_beyond_all_counts_is_its_quadratic_and_finite():
+    z = np.array([99.9, 100.0, 103.0, 1e100])
+    values, (slope, curvature) = loss_values("poisson", 0 * z, z), loss_derivatives("poisson", 0 * z, z)
+    beyond = np.array([-0.1, 0.0, 3.0, 1e100])
+    assert_allclose(values[1:] / np.exp(100.0), (1 + beyond + beyond**2 / 2)[1:], rtol=1e-12)
+    assert_allclose(slope[1:] / np.exp(100.0), (1 + beyond)[1:], rtol=1e-12)
+    assert_allclose([values[0], slope[0], curvature[0]], np.exp(99.9))
+    assert_allclose(curvature[1:], np.exp(100.0))
+
+
+@pytest.mark.parametrize("change", [1e-12, -1e-9, 0.5, 1.0, 1.1, 30.0, -30.0, 900.0, -1e6])
+@pytest.mark.parametrize("margin", [-800.0, -20.0, 0.0, 30.0, 99.5, 150.0])
+def test_by_how_much_a_count_changes_its_loss_is_known_to_its_last_digits(margin, change):
+    def value(z):
+        above = max(z - 100, Decimal(0))
+        return (z - above).exp() * (1 + above + above**2 / 2) - 3 * z
+
+    with localcontext() as context:
+        context.prec = 60
+        z, c = Decimal(margin), Decimal(change)
+        expected = float(value(z + c) - value(z))
+    one = np.ones((1, 1))
+    made = Line("poisson", 3 * one, one, margin * one, change * one, np.zeros(1), np.zeros(1))
+    size = 0.0 if margin < 100 else float(loss_values("poisson", one, margin * one)[0, 0])
+    assert_allclose(made.rise(np.ones(1))[0], expected, rtol=1e-12, atol=1e-15 * size)
+
+
+@given(z=st.floats(-60, 90), y=st.integers(0, 10**6), upward=st.floats(0, 1e6), seed=st.integers(0, 1000))
+def test_newtons_step_on_counts_descends_at_the_safe_length(z, y, upward, seed):
+    """``log(1 + c) / c`` of it for the largest rise ``c`` of a margin: the third derivative is the second."""
+    rng = np.random.default_rng(seed)
+    x = np.array([1.0, -rng.random(), rng.random()])
+    margins, label = z * x, np.array([float(y), 0.0, upward // 1])
+    slope, curvature = loss_derivatives("poisson", label, margins)
+    step = -(slope @ x) / (curvature @ x**2 + 1e-3)
+    change = step * x
+    largest = max(change.max(), 0.0)
+    length = np.log1p(largest) / largest if largest > 0 else 1.0
+    made = Line("poisson", label[None], np.ones((1, 3)), margins[None], change[None], np.zeros(1), np.zeros(1))
+    size = float(np.abs(slope).sum() * np.abs(length * change).max())
+    assert made.rise(np.array([length]))[0] <= 1e-9 * size
+
+
+def test_where_a_count_is_far_beyond_its_margin_the_evident_quadratic_ends_at_the_count():
+    y, z = np.array([5.0, 100.0, 0.0, 7.0]), np.array([-40.0, -300.0, 3.0, np.log(7.0)])
+    curvature = evident_curvature("poisson", y, z)
+    slope = loss_derivatives("poisson", y, z)[0]
+    assert_allclose((z - slope / curvature)[:2], np.log(y[:2]), rtol=1e-9)
+    assert np.all(curvature > 0)
+    assert_allclose(curvature[3], 7.0)
+    assert_array_equal(evident_curvature("logistic", y, z), bounding_curvature("logistic", z))
+
+
+def test_the_plain_loss_at_another_offset_is_the_expected_one():
+    rng = np.random.default_rng(0)
+    z, v, y = rng.normal(size=6), rng.uniform(0, 2, 6), np.arange(6.0)
+    moved, left = without_variance("poisson", z, v)
+    assert left is None
+    draws = z + np.sqrt(v) * np.polynomial.hermite_e.hermegauss(60)[0][:, None]
+    w = np.polynomial.hermite_e.hermegauss(60)[1] / np.sqrt(2 * np.pi)
+    assert_allclose(loss_derivatives("poisson", y, moved)[0], w @ np.exp(draws) - y, rtol=1e-9)
+    assert without_variance("squared", z, v) == (z, None)
+    assert without_variance("logistic", z, v) == (z, v)

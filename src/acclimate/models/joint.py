@@ -24,9 +24,12 @@ from acclimate.models.likelihood import (
     Line,
     Loss,
     bounding_curvature,
+    evident_curvature,
     expected_derivatives,
+    has_bound,
     left_open,
     loss_derivatives,
+    without_variance,
 )
 
 _FORCING = 0.05
@@ -141,13 +144,15 @@ def solve_joint(
         y: labels ``(n,)``.
         offset: known part of the margin, ``(n,)``.
         weight: row weights ``(n,)``.
-        loss: ``logistic`` or ``squared``.
+        loss: ``logistic``, ``squared`` or ``poisson``.
         start: raw means ``(e, d)`` per block to begin at; the prior means without.
         curvature: that of an earlier solution of the same rows, to precondition with at first; computed without.
         variance: of each row's margin ``(n,)``, held as it is: the loss is then the expected one.
         tolerance: joint Newton decrement at which to stop.
         max_steps: Newton steps at most.
     """
+    if variance is not None:
+        offset, variance = without_variance(loss, offset, variance)
     problem = posed(blocks, y, weight, loss, variance)
     blocks, weight = problem.blocks, problem.weight
     w = problem.start(start)
@@ -159,7 +164,9 @@ def solve_joint(
         # 1. Gradient and curvature at the present coefficients; after a step that had to be cut short that of a
         #    bound on the loss, since the loss's own has misled: its whole step descends, and is taken unseen.
         gradient, curvature = problem.derivatives(w, z)
-        bounded = problem.bounds and variance is None and length < CUT_SHORT and steps < max_steps
+        bounded = (
+            problem.bounds and variance is None and has_bound(loss) and length < CUT_SHORT and steps < max_steps
+        )
         steepness = weight * bounding_curvature(loss, z) if bounded else curvature
 
         # 2. A preconditioner of the present curvature, where the last one has served too long.
@@ -199,7 +206,7 @@ def solve_joint(
         curvature=curvature,
         # A label that is contradicted by a margin beyond 23 is a straight line to its second derivative: any
         # coefficient would do better the further it goes. The bound's quadratic ends where the label is met.
-        evident=np.where(curvature < 1e-10 * np.abs(slope), weight * bounding_curvature(loss, z), curvature),
+        evident=np.where(curvature < 1e-10 * np.abs(slope), weight * evident_curvature(loss, y, z), curvature),
         steps=steps,
         products=products,
         decrement=decrement,

@@ -15,3 +15,6 @@ SMALLEST_FEATURE = 1e-140
 
 LARGEST_COEFFICIENT = 1e150
 """Of a mean: what it gives with the largest feature is finite."""
+
+LARGEST_COUNT = 2.0**53
+"""Of a label that counts: to there whole numbers are doubles."""

@@ -18,8 +18,8 @@ from acclimate.models.blocks import Design
 from acclimate.models.gaussian import MATRIX_AT_MOST, forget
 from acclimate.models.grouping import Group, Grouping
 from acclimate.models.joint import Block, solve_joint
-from acclimate.models.likelihood import CUT_SHORT, Line, Loss, bounding_curvature, loss_derivatives
-from acclimate.models.limits import LARGEST, LARGEST_FEATURE
+from acclimate.models.likelihood import CUT_SHORT, Line, Loss, bounding_curvature, has_bound, loss_derivatives
+from acclimate.models.limits import LARGEST, LARGEST_COUNT, LARGEST_FEATURE
 
 Kept: TypeAlias = Literal["diagonal", "marginal"]
 
@@ -63,12 +63,12 @@ def update_posterior(
     Args:
         posterior: mean ``(d,)``, precision ``(d, d)`` or ``(d,)``; the result has the same form.
         X: rows ``(n, d)``, dense or sparse; with no rows at all the posterior is returned as it was.
-        y: labels ``(n,)``, 0 or 1 (any number with squared loss).
+        y: labels ``(n,)``, 0 or 1 (any number with squared loss, whole ones from 0 on with Poisson loss).
         offset: known part of the margin, ``(n,)``.
         weight: row weights ``(n,)``; a row of weight 2 counts as the row twice.
         forgetting: weight of the past in [0, 1].
         base: what takes the place of what is forgotten; needed where ``forgetting < 1``.
-        loss: ``logistic`` or ``squared``.
+        loss: ``logistic``, ``squared`` (noise of variance 1: of any other divide the weights by it) or ``poisson``.
         diagonal: of a diagonal posterior, keep ``diag(H)`` (``diagonal``: SIMPLE variance ``1/diag(H)``) or
             ``1/diag(H^-1)`` (``marginal``: FULL variance).
         tolerance: Newton decrement at which to stop, in posterior standard deviations.
@@ -296,14 +296,22 @@ class _Rows:
             _require_size("feature", size, LARGEST_FEATURE)
         _require_size("offset", np.abs(known), LARGEST)
         _require_size("weight", times, LARGEST)
-        allowed = np.isin(labels, (0.0, 1.0)) if loss == "logistic" else np.isfinite(labels)
-        _require(allowed, "label is outside {0, 1}" if loss == "logistic" else "label is not finite")
+        _require(*_allowed(labels, loss))
         return _Rows(design, labels, known, times)
 
     def padded(self, group: Group) -> "_Rows":
         """The rows of a group ``(m, r, ...)``; those that only fill up weigh nothing."""
         take = group.rows
         return _Rows(self.X[take], self.y[take], self.offset[take], group.gathered(self.weight))
+
+
+def _allowed(y: FloatArray, loss: Loss) -> tuple[NDArray[np.bool_], str]:
+    """Which labels a loss allows, and what the others are."""
+    if loss == "squared":
+        return np.isfinite(y), "label is not finite"
+    if loss == "poisson":
+        return (y >= 0.0) & (y <= LARGEST_COUNT) & (y == np.floor(y)), "label is no count (0, 1, 2, ... to 2^53)"
+    return np.isin(y, (0.0, 1.0)), "label is outside {0, 1}"
 
 
 def _csr(X: Any) -> "sparse.csr_array[Any]":
@@ -350,7 +358,9 @@ def _newton(prior: Posterior, rows: _Rows, search: _Search) -> tuple[FloatArray,
     steps, length = np.zeros(len(w), np.int64), np.ones(len(w))
     while True:
         slope, curvature = loss_derivatives(search.loss, rows.y, z)
-        bounded = (length < CUT_SHORT) & (steps < search.max_steps)  # as in a joint solution
+        bounded = (
+            (length < CUT_SHORT) & (steps < search.max_steps) & has_bound(search.loss)
+        )  # as in joint solutions
         if bounded.any():
             curvature[bounded] = bounding_curvature(search.loss, z[bounded])
         gradient = np.vecmat(rows.weight * slope, rows.X) + P0.times(w - prior.mean)
