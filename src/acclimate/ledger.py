@@ -7,7 +7,7 @@ log of their own.
 """
 
 from acclimate.artifacts import Events, Fingerprint, Instant, Kept, Learned
-from acclimate.config import predicts
+from acclimate.config import LABEL_KINDS, predicts
 from acclimate.errors import AlreadyLearnedError
 from acclimate.times import check_span, instant_us, utc
 
@@ -180,7 +180,7 @@ def _learned(model: Kept) -> list[Learned]:
 
 def _label(log: Events, model: Kept) -> str | None:
     """What the model learns: rows on which it is not known were not learned; an encoder learns from all."""
-    return log.schema.label(model.parameters.label) if predicts(model.parameters) else None
+    return log.schema.label(model.parameters.label, kinds=LABEL_KINDS) if predicts(model.parameters) else None
 
 
 def _begin(line: Learned) -> int:

@@ -154,7 +154,7 @@ def test_a_message_in_full() -> None:
     source = parquet(spoiled("click", 3, value=7))
     assert error_of(source) == (
         "log.parquet: column 'click' is neither 0 nor 1 in 1 of 1,000 rows, row 3 (7) "
-        "(correct these rows or take them out)"
+        "(correct these rows or take them out; if they are numbers or counts, say so in label_kinds)"
     )
 
 

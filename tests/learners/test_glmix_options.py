@@ -1,5 +1,6 @@
 """``max_rows``, ``min_rows`` and ``half_life``: each limits what its own effect learns, and nothing else."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -193,7 +194,7 @@ def chain(parts: list[dict[str, Any]], declared: dict[str, Any], *, entity: bool
                     touched[i], count[i] = state.touched[0], state.rows[0]
             taken["user"] = ac.EntityStates(seen.ids, ac.Posterior(mean, precision), touched, count)
         task = prepared(batch, taken, shared, locked=locked)
-        shared, changed, _ = learn(parameters, shared, task, loss="squared")
+        shared, changed, _ = learn(replace(parameters, loss="squared", noise=1.0), shared, task)
         for states in (piece for pieces in changed.values() for piece in pieces):
             for i, id in enumerate(states.ids.tolist()):
                 known[id] = states_at(states, np.array([i]))
@@ -210,8 +211,6 @@ def zero(states: Any) -> Any:
 
 
 def at_zero(shared: Any, batch: Any) -> Any:
-    from dataclasses import replace
-
     prior = ac.Posterior(0.0 * shared.fixed.ridge.mean, shared.fixed.ridge.precision)
     fixed = replace(shared.fixed, ridge=prior, population=prior)
     seen = replace(batch.seen[0], effect=fixed)

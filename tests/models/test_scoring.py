@@ -14,7 +14,7 @@ from scipy import integrate, sparse, stats
 from acclimate import arrays, models
 from acclimate.arrays import Posterior
 from acclimate.errors import ConfigError
-from acclimate.models import hashing, scoring
+from acclimate.models import hashing, likelihood, scoring
 from acclimate.models.hashing import hashed
 from acclimate.models.scoring import Term, draws, expected_probability, margins, score, variances
 
@@ -275,9 +275,19 @@ def test_hashes_are_splitmix64s():
         (models, set()),
         (arrays, {"numpy", "numpy.typing", "acclimate.errors"}),
         (hashing, {"numpy", "numpy.typing"}),
-        (scoring, {"numpy", "acclimate.arrays", "acclimate.errors", "acclimate.models.hashing"}),
+        (likelihood, {"numpy", "acclimate.arrays"}),
+        (
+            scoring,
+            {
+                "numpy",
+                "acclimate.arrays",
+                "acclimate.errors",
+                "acclimate.models.hashing",
+                "acclimate.models.likelihood",
+            },
+        ),
     ],
-    ids=["models", "arrays", "hashing", "scoring"],
+    ids=["models", "arrays", "hashing", "likelihood", "scoring"],
 )
 def test_who_scores_loads_numpy_alone(module, allowed):
     """Neither a solver, nor Arrow, nor a learner; this module's imports, and those of all that it imports."""

@@ -12,6 +12,7 @@ from acclimate.config.learners import (
     GLMixParameters,
     GlobalRateParameters,
     LearnerParameters,
+    LossKind,
     PrecisionKind,
     RandomEffect,
     RateParameters,
@@ -19,7 +20,16 @@ from acclimate.config.learners import (
 )
 from acclimate.config.meta import MetaBlock, MetaRankerParameters
 from acclimate.config.records import Duration, Name, Names, NdcgAt, Resamples, Seed, Size, checked, size_bytes
-from acclimate.config.schema import EntityTable, Feature, Kind, Schema, TimeColumn, TimeUnit
+from acclimate.config.schema import (
+    LABEL_KINDS,
+    EntityTable,
+    Feature,
+    Kind,
+    LabelKind,
+    Schema,
+    TimeColumn,
+    TimeUnit,
+)
 from acclimate.config.stacks import (
     LEARNERS,
     MOST_STACKED,
@@ -29,6 +39,7 @@ from acclimate.config.stacks import (
     class_of,
     lacking_offset,
     located,
+    loss_of,
     names_used,
     offset_keys,
     record_of,
@@ -39,6 +50,7 @@ from acclimate.config.training import Training
 __all__ = [
     "BASELINES",
     "BUILT_IN_ARMS",
+    "LABEL_KINDS",
     "LEARNERS",
     "MOST_BEHAVIOURS",
     "MOST_STACKED",
@@ -52,7 +64,9 @@ __all__ = [
     "GlobalRateParameters",
     "ItemVectors",
     "Kind",
+    "LabelKind",
     "LearnerParameters",
+    "LossKind",
     "MetaBlock",
     "MetaRankerParameters",
     "Name",
@@ -79,6 +93,7 @@ __all__ = [
     "class_of",
     "lacking_offset",
     "located",
+    "loss_of",
     "names_used",
     "offset_keys",
     "predicts",

@@ -16,9 +16,11 @@ from pydantic import (
 from pydantic.dataclasses import dataclass
 
 from acclimate.config.records import STRICT, Duration, Key, Name, Names, in_our_words, in_place
+from acclimate.config.schema import LABEL_KINDS, LabelKind
 from acclimate.config.training import Training
 
 PrecisionKind = Literal["auto", "full", "diagonal", "marginal"]
+LossKind = Literal["logistic", "squared", "poisson"]
 
 
 def _in_reach(ridge: float) -> float:
@@ -156,8 +158,12 @@ class GLMixParameters:
         random: coefficients per entity, in one effect or in several; in a project file a mapping from entities or
             names to the keys of a :class:`RandomEffect`, or to its features.
         label: the label to predict; the schema's first without.
-        offset: name of a learner whose logit is a known part of this one's: a member of its
-            :class:`acclimate.Stack`, or another learner of the project.
+        loss: what the label is to the margin ``z``: ``logistic`` for 0 and 1, whose probability is ``sigmoid(z)``;
+            ``squared`` for numbers such as ratings, ``z`` and normal noise; ``poisson`` for counts of the mean
+            ``exp(z)``.
+        noise: the variance of a squared loss's noise; learned from the rows without, in fits and updates.
+        offset: name of a learner whose logit (prediction of a squared, its logarithm of a Poisson loss) is a known
+            part of this one's: a member of its :class:`acclimate.Stack`, or another learner of the project.
         learn_population: learn each random effect's population from all entities at ``fit`` (empirical Bayes) and
             refresh it in ``update``; without, it stays at the ridge.
         approximation: the Gaussian that stands for a posterior: ``laplace`` lies at the mode; ``variational`` is
@@ -180,12 +186,28 @@ class GLMixParameters:
         AfterValidator(_of_different_names),
     ] = ()
     label: str | None = None
+    loss: LossKind = "logistic"
+    noise: Annotated[float, Field(ge=1e-100, le=1e100)] | None = None
     offset: str | None = None
     learn_population: bool = True
     approximation: Literal["laplace", "variational"] = "laplace"
     tolerance: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-2
     max_steps: Annotated[int, Field(ge=0, le=1_000_000)] = 50
     states: Literal["float64", "float32"] = "float64"
+
+    def __post_init__(self) -> None:
+        if self.noise is not None and self.loss != "squared":
+            raise ValueError(f"'noise' is that of loss 'squared', and the loss is '{self.loss}'")
+
+    @property
+    def label_kinds(self) -> tuple[LabelKind, ...]:
+        """The kinds of labels that the loss goes with."""
+        kinds: dict[LossKind, tuple[LabelKind, ...]] = {
+            "logistic": ("binary",),
+            "poisson": ("binary", "count"),
+            "squared": LABEL_KINDS,
+        }
+        return kinds[self.loss]
 
     def shared_part(self) -> "GLMixParameters":
         """The same without what is of single entities."""

@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Hashable, Iterable, Mapping
-from typing import Annotated, Any, Literal
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import Annotated, Any, Literal, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, WrapValidator
@@ -13,8 +13,16 @@ from acclimate.config.records import STRICT, Names, in_our_words, in_place
 from acclimate.errors import ConfigError, nearest, shortened
 
 Kind = Literal["numeric", "categorical", "multi", "embedding", "cross", "hour", "weekday"]
+LabelKind = Literal["binary", "number", "count"]
 TimeUnit = Literal["s", "ms", "us", "ns"]
 
+LABEL_KINDS: tuple[LabelKind, ...] = get_args(LabelKind)
+_KINDS_IN_WORDS: dict[LabelKind, str] = {"binary": "0 and 1", "count": "counts", "number": "numbers"}
+_HINTS: dict[LabelKind, str] = {
+    "binary": "take it out of its label_kinds",
+    "number": "a glmix with loss: squared learns numbers; of what counts something say label_kinds: count",
+    "count": "a glmix with loss: poisson or squared learns counts",
+}
 _MOST_CROSSED = 8
 
 
@@ -116,8 +124,10 @@ class Schema:
 
     ``entities`` names the things that events are about (role to column; a list gives both one name), most
     important first: per-entity metrics and cohorts go by the first, bootstrap intervals by the first two. Labels
-    are 0, 1 or null (not known). ``weight`` counts a row several times, ``offset`` is a known part of the logit,
-    and ``truth`` is a true probability where a simulator knows one.
+    are 0, 1 or null (not known), but for those of another kind in ``label_kinds``: a ``number`` such as a rating,
+    or a ``count`` (0, 1, 2, ...). ``weight`` counts a row several times, ``offset`` is a known part of the margin
+    (logit, number, logarithm of an expected count), and ``truth`` is a true probability or expected label, where a
+    simulator knows one.
     """
 
     time: Annotated[TimeColumn, BeforeValidator(lambda v: TimeColumn(v) if isinstance(v, str) else v)]
@@ -129,8 +139,11 @@ class Schema:
     features: dict[str, Feature] = Field(default_factory=dict)
     tables: dict[str, EntityTable] = Field(default_factory=dict)
     duplicates: Literal["keep", "drop"] = "keep"
+    label_kinds: dict[str, LabelKind] = Field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if unknown := [name for name in self.label_kinds if name not in self.labels]:
+            raise ValueError(f"'label_kinds' has '{unknown[0]}', which is none of the labels")
         self._check_parts()
         for name in self.features:
             self._crossed(name, ())
@@ -152,15 +165,30 @@ class Schema:
             return self.features[name].column or name
         raise ConfigError(f"no entity '{name}' in the schema", hint=nearest(name, self.entities))
 
-    def label(self, name: str | None = None) -> str:
-        """The label of that name, the first one without a name.
+    def label(self, name: str | None = None, *, kinds: Sequence[LabelKind] = ("binary",)) -> str:
+        """The label of that name, the first one without a name; one of these kinds.
 
         Raises:
-            ConfigError: there is no such label.
+            ConfigError: there is no such label, or it is of another kind.
         """
         if name is not None and name not in self.labels:
             raise ConfigError(f"no label '{name}' in the schema", hint=nearest(name, self.labels))
-        return name or self.labels[0]
+        name = name or self.labels[0]
+        if (kind := self.label_kind(name)) not in kinds:
+            raise ConfigError(
+                f"label '{name}' is a {kind}, and what is to learn or use it takes {_KINDS_IN_WORDS[kinds[-1]]}",
+                hint=_HINTS[kind],
+            )
+        return name
+
+    def label_kind(self, name: str) -> LabelKind:
+        """What a label is."""
+        return self.label_kinds.get(name, "binary")
+
+    @property
+    def binary_labels(self) -> tuple[str, ...]:
+        """Those of 0 and 1."""
+        return tuple(name for name in self.labels if self.label_kind(name) == "binary")
 
     def feature(self, name: str) -> Feature:
         """The feature of that name: declared, built in (``hour``, ``weekday``), or the column of that name."""
@@ -225,7 +253,10 @@ class Schema:
 
     def content(self) -> dict[str, Any]:
         """All that decides how events are encoded, as JSON holds it; where they lie is left out."""
-        return TypeAdapter(Schema).dump_python(self, exclude={"tables": {"__all__": {"source"}}}, mode="json")
+        content = TypeAdapter(Schema).dump_python(self, exclude={"tables": {"__all__": {"source"}}}, mode="json")
+        if not self.label_kinds:  # as it was before there were any
+            del content["label_kinds"]
+        return content
 
     def fingerprint(self) -> str:
         """A hash of :meth:`content`."""

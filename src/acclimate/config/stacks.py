@@ -9,7 +9,7 @@ from pydantic.dataclasses import dataclass
 from pydantic_core import PydanticCustomError
 
 from acclimate.config.encoder import ENCODERS, predicts
-from acclimate.config.learners import ALONE, LearnerParameters, Ridge
+from acclimate.config.learners import ALONE, LearnerParameters, LossKind, Ridge
 from acclimate.config.meta import MetaRankerParameters
 from acclimate.config.records import STRICT, Duration, Name, in_our_words
 from acclimate.errors import ConfigError, nearest
@@ -142,6 +142,8 @@ class CalibratedParameters:
             raise ValueError("the learner is calibrated already")
         if not predicts(self.learner):
             raise ValueError("an encoder gives no probabilities that could be calibrated")
+        if (loss := loss_of(self.learner)) != "logistic":
+            raise ValueError(f"a learner of loss '{loss}' gives no probabilities that could be calibrated")
 
     @property
     def label(self) -> str | None:
@@ -167,6 +169,13 @@ def names_used(record: Any) -> tuple[str, ...]:
     features = record.feature_names() if hasattr(record, "feature_names") else ()
     offset = getattr(record, "offset", None)
     return (*features, *([offset] if offset is not None and offset not in features else ()))
+
+
+def loss_of(record: Any) -> LossKind:
+    """What a learner's label is to its margin; of a learner on top of others that of its own."""
+    if isinstance(record, CalibratedParameters | StackParameters):
+        return loss_of(record.learner)
+    return getattr(record, "loss", "logistic")
 
 
 def lacking_offset(record: Any) -> str | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from acclimate.config import Feature, TimeColumn
+from acclimate.config import Feature, LabelKind, TimeColumn
 from acclimate.errors import AcclimateError, ColumnError, ConfigError, RowError, SourceError
 from acclimate.events.files import FILE, ROW, Database, Rows, literal, quoted, reason
 
@@ -30,6 +30,7 @@ _WITH_ZONE = r":.*(Z|UTC|[+-]\d\d(:?\d\d)?)$"
 # Of white space alone, as str.isspace has it, and characters of no width.
 _BLANK = r"[\s\x00-\x20\x{1c}-\x{1f}\x{85}\x{200b}-\x{200d}\x{2060}\x{feff}\pZ]*"
 _SHOWN = 3
+_OTHER_LABEL = "correct these rows or take them out; if they are numbers or counts, say so in label_kinds"
 
 
 @dataclass(frozen=True)
@@ -208,10 +209,16 @@ def _id_check(name: str, empty: str) -> Check:
     return Check(name, empty, "is empty", lambda _: "drop these rows or give them an id")
 
 
-def label(rows: Rows, name: str) -> Column:
-    """A label as ``int8``; null, or NaN, where it is not known."""
+def label(rows: Rows, name: str, kind: LabelKind) -> Column:
+    """A label as ``int8``, a number as ``double``, a count as ``int64``; null, or NaN, where it is not known."""
     value = _known(_double(rows, name, f"label '{name}'"))
-    return Column(f"CAST({value} AS TINYINT)", (Check(name, f"{value} NOT IN (0, 1)", "is neither 0 nor 1"),))
+    if kind == "number":
+        return Column(value, (Check(name, f"NOT isfinite({value})", "is not finite"),))
+    if kind == "count":
+        broken = f"{value} < 0 OR {value} <> trunc({value}) OR {value} > {2**53}"
+        return Column(f"CAST({value} AS BIGINT)", (Check(name, broken, "is no count (0, 1, 2, ... to 2^53)"),))
+    check = Check(name, f"{value} NOT IN (0, 1)", "is neither 0 nor 1", lambda _: _OTHER_LABEL)
+    return Column(f"CAST({value} AS TINYINT)", (check,))
 
 
 def weight(rows: Rows, name: str) -> Column:
@@ -227,9 +234,11 @@ def offset(rows: Rows, name: str) -> Column:
     return Column(value, (Check(name, f"NOT coalesce(isfinite({value}), false)", "is missing or not finite"),))
 
 
-def truth(rows: Rows, name: str) -> Column:
-    """A true probability; null where it is not known."""
+def truth(rows: Rows, name: str, *, probability: bool) -> Column:
+    """A true probability, or expected label; null where it is not known."""
     value = _double(rows, name, "the true probability")
+    if not probability:
+        return Column(value, (Check(name, f"isinf({value})", "is infinite"),))
     return Column(value, (Check(name, f"{value} NOT BETWEEN 0 AND 1", "is no probability"),))
 
 

@@ -54,8 +54,8 @@ class Leak:
 def find_leaks(events: Events) -> list[Leak]:
     """The numeric columns of entity tables without a time that know more of the labels than they could.
 
-    The surest first. Each column is tested by its ranks, for each label, over the entities of two known labels or
-    more. The events are read once per table, a piece at a time; what is kept is of the size of the table.
+    The surest first. Each column is tested by its ranks, for each label of 0 and 1, over the entities of two known
+    labels or more. Events are read once per table, a piece at a time; what is kept is of the size of the table.
 
     Raises:
         DataError: the events cannot be read.
@@ -67,8 +67,13 @@ def find_leaks(events: Events) -> list[Leak]:
         for name, table in schema.tables.items()
         if table.time is None
     }
-    tests = len(schema.labels) * sum(map(len, numeric.values()))
-    leaks = [leak for name, columns in numeric.items() if columns for leak in _leaks(events, name, columns, tests)]
+    tests = len(schema.binary_labels) * sum(map(len, numeric.values()))
+    leaks = [
+        leak
+        for name, columns in numeric.items()
+        if columns and tests
+        for leak in _leaks(events, name, columns, tests)
+    ]
     return sorted(leaks, key=lambda leak: -leak.deviations)
 
 
@@ -78,7 +83,7 @@ def _is_numeric(kind: pa.DataType) -> bool:
 
 
 def _leaks(events: Events, table: str, columns: Sequence[str], tests: int) -> Iterator[Leak]:
-    labels = events.schema.labels
+    labels = events.schema.binary_labels
     counts = _counts(events, events.schema.entity_column(table), columns)
     bound = -float(ndtri(_ALARM / tests))
     for i, label in enumerate(labels):
@@ -93,7 +98,7 @@ def _leaks(events: Events, table: str, columns: Sequence[str], tests: int) -> It
 
 def _counts(events: Events, key: str, columns: Sequence[str]) -> pa.Table:
     """Of each entity: its known labels ``rows<i>``, those that are 1 ``ones<i>``, and its ``value<j>``."""
-    labels = events.schema.labels
+    labels = events.schema.binary_labels
     sums = [f"{part}{i}" for i in range(len(labels)) for part in ("rows", "ones")]
     values = [f"value{j}" for j in range(len(columns))]
     pieces: list[pa.Table] = []

@@ -161,13 +161,13 @@ def _catalog(schema: Schema, log: Rows, tables: dict[str, _Table], time: Clock) 
 
 def _parts(schema: Schema, log: Rows, time: Clock) -> dict[str, Column]:
     """The columns that play a part of their own in the schema."""
-    parts = {name: checks.label(log, name) for name in schema.labels}
+    parts = {name: checks.label(log, name, schema.label_kind(name)) for name in schema.labels}
     if schema.weight:
         parts[schema.weight] = checks.weight(log, schema.weight)
     if schema.offset:
         parts[schema.offset] = checks.offset(log, schema.offset)
     if schema.truth:
-        parts[schema.truth] = checks.truth(log, schema.truth)
+        parts[schema.truth] = checks.truth(log, schema.truth, probability=not schema.label_kinds)
     ids = {name: checks.ids(log, name, f"entity '{role}'") for role, name in schema.entities.items()}
     return parts | ids | {schema.time.column: time.required}
 

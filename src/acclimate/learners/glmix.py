@@ -115,7 +115,9 @@ class GLMix(Fitted[Shared]):
 
     @unwarned
     def predict(self, events: Events, *, mode: Mode = "point", seed: int = 0) -> FloatArray:
-        """Probabilities of the label, ``(n,)``, in the order of ``events.table()``; nothing is changed.
+        """Expected labels, ``(n,)``, in the order of ``events.table()``; nothing is changed.
+
+        They are probabilities, numbers with squared loss, and means of counts with Poisson loss.
 
         Args:
             events: the rows; entities and features never seen are at the population.
@@ -123,7 +125,8 @@ class GLMix(Fitted[Shared]):
                 every coefficient: rows of one entity share theirs, as a slate that is ranked together needs.
             seed: of the draw.
         """
-        return mixed.predict(self._fitted(events.schema), self.entities, events, mode=mode, seed=seed)
+        state, loss = self._fitted(events.schema), self.parameters.loss
+        return mixed.predict(state, self.entities, events, loss=loss, mode=mode, seed=seed)
 
     def columns(self, events: Events) -> dict[str, int]:
         """Read and check these events as :meth:`fit` would, and count the coefficients of each effect.

@@ -9,10 +9,10 @@ import numpy as np
 
 from acclimate.arrays import FloatArray, IntArray
 from acclimate.artifacts import Events
-from acclimate.config import Feature, Schema
+from acclimate.config import Feature, Schema, loss_of
 from acclimate.errors import ConfigError, NotFittedError
 from acclimate.learners.joined import JoinedSource, as_column, times_of
-from acclimate.models.scoring import logit
+from acclimate.models.scoring import LINKS
 
 
 class Members:
@@ -120,9 +120,9 @@ class Members:
         return self
 
     def _said(self, events: Events) -> dict[str, FloatArray]:
-        """What members say of these rows, by column: vectors ``(n, s)``, logits and offsets ``(n,)``."""
+        """What members say of these rows, by column: vectors ``(n, s)``, margins (logits) and offsets ``(n,)``."""
         logits = {
-            name: logit(learner.predict(events))
+            name: LINKS[loss_of(learner.parameters)].margin(learner.predict(events))
             for name, learner in self.learners.items()
             if name == self.offset or not self.has_vectors(name)
         }

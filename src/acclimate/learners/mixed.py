@@ -1,4 +1,4 @@
-"""Mixed-effect logistic regression as pure functions: fit, update and predict.
+"""Mixed-effect regression (logistic, of numbers, of counts) as pure functions: fit, update and predict.
 
 Zhang et al., GLMix (KDD 2016) for the model; Ouyang et al., arXiv 2108.13299 for the sequential Bayesian update.
 """
@@ -16,12 +16,14 @@ from acclimate.config import GLMixParameters
 from acclimate.features import Settled
 from acclimate.learners.batch import count_columns, read_batch
 from acclimate.learners.effects import FIXED, new_effects
+from acclimate.learners.noise import faded, refreshed
 from acclimate.learners.populations import remembering, repopulated, variances
 from acclimate.learners.shared import Shared
 from acclimate.learners.task import Part, Task
 from acclimate.models.joint import Block, Solution, solve_joint
 from acclimate.models.likelihood import Loss
 from acclimate.models.marginal import Other, marginal_precision
+from acclimate.models.noise import gain as noise_gain
 from acclimate.models.scoring import Mode, Term, score
 from acclimate.models.separate import SeparateSolution, is_separate, solve_separately
 
@@ -73,7 +75,6 @@ def learn(
     start: Mapping[str, FloatArray] | None = None,
     population: Literal["keep", "learn", "refresh"] = "keep",
     begin: Mapping[str, Posterior] | None = None,
-    loss: Loss = "logistic",
 ) -> tuple[Shared, Changed, Info]:
     """The joint posterior of all effects after a batch; what came before enters through posteriors alone.
 
@@ -85,19 +86,20 @@ def learn(
         population: ``learn`` those of the random effects first, from these rows; or ``refresh`` what is known of
             them by what is new.
         begin: populations, by effect, to begin learning them at; what is usual without.
-        loss: ``logistic`` or ``squared``.
 
     Returns:
         What is shared now, the states that have changed (computed piece by piece, as they are asked for), and how
         it went.
     """
-    search = _Search(parameters, loss)
+    search = _Search(parameters, shared)
     parts, free = task.parts, list(task.designs)
     means = None if start is None else [start[parts[k].effect.name][parts[k].learners] for k in free]
     curvature = None
     # Rows of no weight teach nothing.
-    if population != "keep" and any(k > 0 for k in free) and (population == "learn" or task.weight.any()):
-        parts, means, curvature = search.populations(task, means, begin or {}, fresh=population == "learn")
+    if not any(k > 0 for k in free) or (population == "refresh" and not task.weight.any()):
+        population = "keep"
+    if population != "keep" or search.learns_noise(task):
+        parts, means, curvature = search.priors(task, means, begin or {}, population)
     found: list[_Found] = []
     margin = task.margins(parts)
     if free:
@@ -116,7 +118,7 @@ def learn(
         marginal = _marginal(task, parts, shared, next(joint).curvature)
         shared = replace(shared, fixed_states=next(pieces.pop(FIXED)), marginal=marginal)
     fixed, *random = (part.effect for part in parts)
-    shared = replace(shared, fixed=fixed, random=tuple(random))
+    shared = replace(shared, fixed=fixed, random=tuple(random), noise=search.noise)
     return shared, pieces, search.info(len(task.label), found)
 
 
@@ -144,9 +146,10 @@ class _Found:
 class _Search:
     """Solves, and counts what it takes."""
 
-    def __init__(self, parameters: GLMixParameters, loss: Loss) -> None:
+    def __init__(self, parameters: GLMixParameters, shared: Shared) -> None:
         self.parameters = parameters
-        self.loss: Loss = loss
+        self.loss: Loss = parameters.loss
+        self.noise, self.unit = shared.noise, shared.unit
         self.steps = self.products = self.rounds = 0
 
     def solution(
@@ -164,7 +167,7 @@ class _Search:
                 blocks[0],
                 y,
                 offset,
-                weight,
+                weight / self.noise.variance,
                 loss=self.loss,
                 tolerance=self.parameters.tolerance,
                 max_steps=self.parameters.max_steps,
@@ -195,6 +198,7 @@ class _Search:
             start=start,
             curvature=curvature,
             variance=variance,
+            noise=self.noise.variance,
             tolerance=tolerance,
             max_steps=self.parameters.max_steps,
         )
@@ -216,7 +220,7 @@ class _Search:
 
         The latter is under the variance that random effects leave each row's margin (Opper and Archambeau, 2009).
         """
-        if self.parameters.approximation == "laplace":
+        if self.parameters.approximation == "laplace" or self.loss == "squared":  # whose posterior is Gaussian
             return self.solution(blocks, y, offset, weight, start=start, curvature=curvature)
         spread, variance, rounds = None, None, 0
         while True:
@@ -273,11 +277,24 @@ class _Search:
         found += [_Found(parts[k], parts[k].learners, solution, i) for i, k in enumerate(rest)]
         return found, margin + solution.margin
 
-    def populations(
-        self, task: Task, means: list[FloatArray] | None, begin: Mapping[str, Posterior], *, fresh: bool
+    def learns_noise(self, task: Task) -> bool:
+        """Whether rows say something of the noise."""
+        asked = self.loss == "squared" and self.parameters.noise is None
+        return asked and bool(task.designs) and bool((task.weight * task.settled).any())
+
+    def priors(
+        self,
+        task: Task,
+        means: list[FloatArray] | None,
+        begin: Mapping[str, Posterior],
+        population: Literal["keep", "learn", "refresh"],
     ) -> tuple[list[Part], list[FloatArray], FloatArray]:
-        """The effects at populations learned from the rows, and means and curvature to go on from."""
-        parts, free = list(task.parts), list(task.designs)
+        """The effects at populations learned from the rows, and means and curvature to go on from.
+
+        The noise is learned with them, from what the rows say beside what was known before.
+        """
+        parts, free, fresh = list(task.parts), list(task.designs), population == "learn"
+        past, noisy = faded(self.noise, task.parts[0]), self.learns_noise(task)
         if fresh:
             for k in free[1:] if 0 in free else free:
                 effect = parts[k].effect
@@ -297,12 +314,19 @@ class _Search:
             )
             known = spread is not None
             spread = variances(solution, free, spread)
-            asked = parts
-            parts, gain = repopulated(parts, free, solution, spread, fresh=fresh)
+            asked, gain = parts, 0.0
+            if population != "keep":
+                parts, gain = repopulated(parts, free, solution, spread, fresh=fresh)
+            if noisy:
+                before = self.noise.variance
+                self.noise = refreshed(past, task, solution, spread, usual=self.unit)
+                gain += noise_gain(before, self.noise)
             means, curvature = [solution.means(i) for i in range(len(free))], solution.curvature
             self.rounds += 1
             if (known and not gain > _SETTLED) or self.rounds == _ROUNDS:
-                return remembering(asked, parts, free, solution, spread), means, curvature
+                if population != "keep":
+                    parts = remembering(asked, parts, free, solution, spread)
+                return parts, means, curvature
 
     def info(self, rows: int, found: Sequence[_Found]) -> Info:
         unsettled: dict[str, IdArray] = {}
@@ -338,9 +362,9 @@ def _marginal(task: Task, parts: list[Part], shared: Shared, curvature: FloatArr
 
 
 def predict(
-    shared: Shared, entities: Entities, events: Events, *, mode: Mode = "point", seed: int = 0
+    shared: Shared, entities: Entities, events: Events, *, loss: Loss, mode: Mode = "point", seed: int = 0
 ) -> FloatArray:
-    """Probabilities of the label, ``(n,)``; see :meth:`acclimate.GLMix.predict`."""
+    """Expected labels, ``(n,)``; see :meth:`acclimate.GLMix.predict`."""
     names = {effect.name for effect in shared.effects}
     batch = read_batch(events, shared.effects, shared.settled, label=None, locked=names)
     fixed, *random = batch.seen
@@ -353,11 +377,12 @@ def predict(
             continue
         posterior = effect.shown(effect.now(entities.take(name, seen.ids, effect.base))).posterior
         terms.append(Term(seen.X, seen.codes, seen.ids, posterior.mean, posterior.precision))
-    return score(terms, batch.offset, mode, seed)
+    return score(terms, batch.offset, mode, seed, loss=loss)
 
 
 def columns(parameters: GLMixParameters, events: Events) -> dict[str, int]:
     """How many coefficients each effect would have on these events; all of them are read and checked."""
     effects = new_effects(parameters, events.schema)
-    indexes = count_columns(events, effects, Settled(), events.schema.label(parameters.label))
+    label = events.schema.label(parameters.label, kinds=parameters.label_kinds)
+    indexes = count_columns(events, effects, Settled(), label)
     return {effect.name: len(index) for effect, index in zip(effects, indexes, strict=True)}

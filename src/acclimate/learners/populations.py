@@ -34,7 +34,7 @@ def variances(solution: Solution, free: list[int], before: list[FloatArray] | No
     before = before or [nothing] * len(blocks)
     total = np.sum(before, axis=0)
     return [
-        nothing if k == 0 else block.variances(left_open(solution.curvature, solution.problem.weight, total - own))
+        nothing if k == 0 else block.variances(left_open(solution.curvature, solution.problem.count, total - own))
         for k, block, own in zip(free, blocks, before, strict=True)
     ]
 

@@ -1,4 +1,4 @@
-"""Plain baselines: the rate of positive rows, over all or of each entity."""
+"""Plain baselines: the rate of positive rows, or the mean of another label, over all or of each entity."""
 
 from abc import abstractmethod
 from dataclasses import dataclass, replace
@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from acclimate.arrays import ArrowArray, FloatArray, IdArray
 from acclimate.artifacts import Events
-from acclimate.config import GlobalRateParameters, RateParameters
+from acclimate.config import LABEL_KINDS, GlobalRateParameters, RateParameters, Schema
 from acclimate.features import codes_of, has_id, id_type, ids_as, ids_as_arrow
 from acclimate.learners.base import Fitted, Packed, declared_by
 from acclimate.learners.entities import IdIndex, with_room
@@ -31,8 +31,13 @@ class RateState:
 
     @property
     def rate(self) -> float:
-        """The rate over all rows, with half a row of each label added (Jeffreys): 1/2 without any."""
-        return (self.positives + 0.5) / (self.rows + 1.0)
+        """The rate over all rows, with half a row of each label added (Jeffreys): 1/2 without any.
+
+        Of numbers and counts their mean, 0 without any.
+        """
+        if self.contract.get("label_kinds", {}).get(self.label, "binary") == "binary":
+            return (self.positives + 0.5) / (self.rows + 1.0)
+        return self.positives / self.rows if self.rows else 0.0
 
 
 @dataclass(frozen=True)
@@ -133,7 +138,7 @@ class _Counting(Fitted[RateState]):
             ConfigError: the schema has no such label or entity.
         """
         schema = events.schema
-        nothing = RateState(schema.label(self.parameters.label), schema.content(), 0)
+        nothing = self._nothing(schema)
         self.state, self.counts, self.info = count(events, nothing, self._column(events))
         return self
 
@@ -154,9 +159,11 @@ class _Counting(Fitted[RateState]):
         Raises:
             ConfigError: the schema has no such label or entity.
         """
-        schema = events.schema
-        count(events, RateState(schema.label(self.parameters.label), schema.content(), 0), self._column(events))
+        count(events, self._nothing(events.schema), self._column(events))
         return {}
+
+    def _nothing(self, schema: Schema) -> RateState:
+        return RateState(schema.label(self.parameters.label, kinds=LABEL_KINDS), schema.content(), 0)
 
     @property
     def nbytes(self) -> int:
@@ -188,7 +195,7 @@ class _Counting(Fitted[RateState]):
 
 
 class GlobalRate(_Counting):
-    """The rate of positive rows, said of every row.
+    """The rate of positive rows, or the mean of numbers and counts, said of every row.
 
     Its arguments are the fields of :class:`acclimate.config.GlobalRateParameters`.
     """
@@ -210,7 +217,7 @@ class GlobalRate(_Counting):
 
 
 class Rate(_Counting):
-    """The rate of positive rows of each entity, smoothed towards the rate of all.
+    """The rate of positive rows, or mean label, of each entity, smoothed towards that of all.
 
     ``(positives + prior_rows * rate) / (rows + prior_rows)``; an entity never seen has the rate of all. Its
     arguments are the fields of :class:`acclimate.config.RateParameters`.

@@ -1,7 +1,7 @@
 """What all entities of a GLMix share, and how it meets a batch before anything is learned from it."""
 
-from collections.abc import Collection
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,8 @@ from acclimate.features import Settled
 from acclimate.learners.batch import Batch, Seen, read_batch
 from acclimate.learners.effects import FIXED, Effect, named, new_effects, ridge_prior
 from acclimate.models.gaussian import widened
+from acclimate.models.likelihood import Loss
+from acclimate.models.noise import Noise
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,8 @@ class Shared:
     ``fixed`` and ``random``: the effects; ``fixed_states``: the
     posterior of the fixed one given the others, as the state of its only entity, which holds it in an update;
     ``marginal``: its precision with theirs integrated out, ``(1, d, d)`` or ``(1, d)``: how sure it is;
+    ``noise``: that of a squared loss; ``unit``: the variance of its labels at the fit, in which ridges are, 1 of
+    other losses; ``ridges``: those of the fixed effect that were learned, by feature;
     ``settled``: what is settled about features; ``contract``: the content of the schema; ``cut``: the time of the
     last event learned, microseconds UTC.
     """
@@ -35,6 +39,9 @@ class Shared:
     label: str
     contract: dict[str, Any]
     cut: int
+    noise: Noise = field(default_factory=Noise)
+    unit: float = 1.0
+    ridges: Mapping[str, float] = field(default_factory=dict[str, float])
 
     @property
     def effects(self) -> tuple[Effect, ...]:
@@ -59,7 +66,8 @@ def read(
     """The rows of known label, with the columns that they bring to effects that are not locked."""
     effects = new_effects(parameters, events.schema) if before is None else before.effects
     settled = Settled() if before is None else before.settled
-    return read_batch(events, effects, settled, label=events.schema.label(parameters.label), locked=locked)
+    label = events.schema.label(parameters.label, kinds=parameters.label_kinds)
+    return read_batch(events, effects, settled, label=label, locked=locked)
 
 
 def begun(
@@ -70,25 +78,28 @@ def begun(
     Raises:
         DataError: no row has a label.
     """
-    label = schema.label(parameters.label)
+    label = schema.label(parameters.label, kinds=parameters.label_kinds)
     if len(batch) == 0:
         raise DataError(f"no event has a known label '{label}'", hint="look at events.describe()")
-    fixed, *random = (seen if seen.effect.name in locked else _at_ridge(seen, batch) for seen in batch.seen)
+    unit = before.unit if before is not None and locked else _label_variance(parameters.loss, batch)
+    noise = Noise(parameters.noise or unit)
+    fixed, *random = (seen if seen.effect.name in locked else _at_ridge(seen, batch, unit) for seen in batch.seen)
     if before is not None and FIXED in locked:
         fixed_states, marginal = before.fixed_states, before.marginal
     else:
-        fixed = _centred(fixed, batch)
+        fixed = _centred(fixed, batch, parameters.loss)
         fixed_states = unknown(fixed.effect, fixed.ids)
         marginal = fixed_states.posterior.precision
     effects = (fixed.effect, tuple(seen.effect for seen in random))
     known = (batch.settled, label, schema.content(), int(batch.time.max()))
-    shared = Shared(*effects, fixed_states, marginal, *known)
+    ridges = before.ridges if before is not None and FIXED in locked else {}
+    shared = Shared(*effects, fixed_states, marginal, *known, noise=noise, unit=unit, ridges=ridges)
     return shared, replace(batch, seen=[fixed, *random])
 
 
 def grown(shared: Shared, batch: Batch) -> tuple[Shared, Batch]:
     """What is known before an update, also to the batch: each effect over the columns that its rows bring."""
-    fixed, *random = (replace(seen, effect=_grown(seen, batch)) for seen in batch.seen)
+    fixed, *random = (replace(seen, effect=_grown(seen, batch, shared.unit)) for seen in batch.seen)
     posterior, marginal = (
         widened(known, fixed.effect.population)
         for known in (shared.fixed_states.posterior, shared.fixed_posterior)
@@ -122,20 +133,43 @@ def locked_effects(parameters: GLMixParameters, schema: Schema, locked: Collecti
     return names
 
 
-def _grown(seen: Seen, batch: Batch) -> Effect:
-    return seen.effect.grown(seen.index, seen.X, batch.weight, batch.settled.sizes, strength=seen.ridge)
+def _grown(seen: Seen, batch: Batch, unit: float) -> Effect:
+    return seen.effect.grown(seen.index, seen.X, batch.weight, batch.settled.sizes, strength=seen.ridge / unit)
 
 
-def _at_ridge(seen: Seen, batch: Batch) -> Seen:
+def _at_ridge(seen: Seen, batch: Batch, unit: float) -> Seen:
     effect = replace(seen.effect, index=seen.index)
-    ridge = ridge_prior(effect, seen.X, batch.weight, batch.settled.sizes, strength=seen.ridge)
+    ridge = ridge_prior(effect, seen.X, batch.weight, batch.settled.sizes, strength=seen.ridge / unit)
     return replace(seen, effect=replace(effect, ridge=ridge).at_population(ridge))
 
 
-def _centred(seen: Seen, batch: Batch) -> Seen:
-    """A fixed effect with the label's log-odds as prior intercept, lest the ridge pull to one half."""
-    positive, negative = (batch.weight @ of_label + 0.5 for of_label in (batch.label, 1.0 - batch.label))
+def _label_variance(loss: Loss, batch: Batch) -> float:
+    """That of numbers, less their offsets: the unit of ridges, so that a label in other units is learned alike."""
+    if loss != "squared" or not batch.weight.any():
+        return 1.0
+    y = batch.label - batch.offset
+    variance = float(np.average((y - np.average(y, weights=batch.weight)) ** 2, weights=batch.weight))
+    return variance if 0.0 < variance < np.inf else 1.0
+
+
+def _centred(seen: Seen, batch: Batch, loss: Loss) -> Seen:
+    """A fixed effect with the label's level as prior intercept, lest the ridge pull to one half, or to nothing."""
     mean = seen.effect.ridge.mean.copy()
-    mean[0] = np.log(positive) - np.log(negative)
+    mean[0] = _level(batch, loss)
     ridge = Posterior(mean, seen.effect.ridge.precision)
     return replace(seen, effect=replace(seen.effect, ridge=ridge).at_population(ridge))
+
+
+def _level(batch: Batch, loss: Loss) -> float:
+    """The margin of all rows together: log-odds of the labels, the mean of numbers, the logarithm of a count's."""
+    y, weight = batch.label, batch.weight
+    if loss == "logistic":
+        positive, negative = (weight @ of_label + 0.5 for of_label in (y, 1.0 - y))
+        return float(np.log(positive) - np.log(negative))
+    if not weight.any():
+        return 0.0
+    if loss == "squared":
+        return float(np.average(y - batch.offset, weights=weight))
+    highest = batch.offset.max()  # sum s exp(o) = exp(highest) sum s exp(o - highest)
+    exposure = float(weight @ np.exp(batch.offset - highest))
+    return float(np.log(weight @ y + 0.5) - np.log(exposure) - highest)

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Self
 
 from acclimate.arrays import FloatArray
 from acclimate.artifacts import Events
-from acclimate.config import StackParameters, lacking_offset, predicts
+from acclimate.config import LABEL_KINDS, StackParameters, lacking_offset, loss_of, predicts
 from acclimate.errors import ConfigError, DataError, nearest
 from acclimate.learners import make
 from acclimate.learners.around import Around
@@ -175,7 +175,7 @@ class Stack(Around[StackState]):
         return [self.top, *self.members.values()]
 
     def _now(self, top: Any, below: Members, events: Events) -> Self:
-        label = events.schema.label(self.parameters.label)
+        label = events.schema.label(self.parameters.label, kinds=LABEL_KINDS)
         self.top, self._below = top, below
         self.info = StackInfo(events.count(known=label), below.unconverged)
         self.state = StackState(label, events.schema.content(), max(one.cut for one in self._learners))
@@ -215,6 +215,12 @@ def _check_members(parameters: StackParameters) -> None:
         raise ConfigError(
             f"the offset '{offset}' is an encoder and has no logit", hint="name it among the features instead"
         )
+    if offset is not None and loss_of(parameters.members[offset]) != loss_of(parameters.learner):
+        raise ConfigError(
+            f"the offset '{offset}' has loss '{loss_of(parameters.members[offset])}' and the learner on top "
+            f"'{loss_of(parameters.learner)}'",
+            hint="name it among the features instead, or give both one loss",
+        )
 
 
 def _made(parameters: StackParameters) -> tuple[Any, Members]:
@@ -226,7 +232,7 @@ def _made(parameters: StackParameters) -> tuple[Any, Members]:
 
 
 def _check_labels(events: Events, label: str | None, place: str) -> None:
-    label = events.schema.label(label)
+    label = events.schema.label(label, kinds=LABEL_KINDS)
     if not events.count(known=label):
         raise DataError(
             f"no event has a known label '{label}' {place}", hint="set another warm_up, or fit on more events"

@@ -14,6 +14,7 @@ from acclimate.learners.base import Packed
 from acclimate.learners.effects import FIXED, Declared, Effect
 from acclimate.learners.entities import MemoryEntities
 from acclimate.learners.shared import Shared
+from acclimate.models.noise import Noise
 from acclimate.models.population import Past
 from acclimate.storage import Stored
 
@@ -44,6 +45,7 @@ def packed(state: Shared, entities: MemoryEntities) -> Packed:
         for effect in state.effects
     ]
     manifest = {"effects": effects, "settled": asdict(state.settled), "position": entities.position}
+    manifest |= {"noise": asdict(state.noise), "unit": state.unit, "ridges": dict(state.ridges)}
     return Packed(manifest, arrays, tables)
 
 
@@ -87,6 +89,9 @@ def unpacked(
         arrays["marginal"],
         Settled(settled["fill"], settled["kinds"], settled["sizes"]),
         **known,
+        noise=Noise(**stored.manifest["noise"]),
+        unit=stored.manifest["unit"],
+        ridges=stored.manifest["ridges"],
     )
 
 

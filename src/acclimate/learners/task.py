@@ -108,6 +108,11 @@ class Task:
     offset: FloatArray
     weight: FloatArray
 
+    @property
+    def settled(self) -> BoolArray:
+        """Which rows are of no entity that waits, ``(n,)``."""
+        return ~np.any([part.waits[part.codes] for part in self.parts], axis=0)
+
     def margins(self, parts: Sequence[Part]) -> FloatArray:
         """What is known of each row's margin ``(n,)``: its offset, locked effects, entities that wait."""
         z = self.offset.astype(np.float64)

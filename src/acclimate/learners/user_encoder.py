@@ -182,7 +182,7 @@ class UserEncoder(Fitted[EncoderState]):
             ConfigError: the schema lacks what is declared, or a group has too many names.
             MismatchError: ids are missing.
         """
-        behaviours = self.parameters.behaviours_of(events.schema.labels)
+        behaviours = self.parameters.behaviours_of(events.schema.binary_labels)
         reader = reader_of(self.parameters, events.schema, behaviours)
         reader.grow = True
         for _ in reader.pieces(events):

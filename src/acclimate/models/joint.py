@@ -95,7 +95,7 @@ class Solution:
         the variance that the other effects give each row's margin, which leaves less to be known from it.
         """
         design, mean = self.problem.blocks[block].design, self.scaled_means[block]
-        evident = self.evident if others is None else left_open(self.evident, self.problem.weight, others)
+        evident = self.evident if others is None else left_open(self.evident, self.problem.count, others)
         information = self._information(block, members, evident)
         # A diagonal population is learned coefficient by coefficient.
         if self.problem.blocks[block].form != "full":
@@ -132,6 +132,7 @@ def solve_joint(
     start: Sequence[FloatArray] | None = None,
     curvature: FloatArray | None = None,
     variance: FloatArray | None = None,
+    noise: float = 1.0,
     tolerance: float = 1e-3,
     max_steps: int = 50,
 ) -> Solution:
@@ -148,12 +149,13 @@ def solve_joint(
         start: raw means ``(e, d)`` per block to begin at; the prior means without.
         curvature: that of an earlier solution of the same rows, to precondition with at first; computed without.
         variance: of each row's margin ``(n,)``, held as it is: the loss is then the expected one.
+        noise: the variance of a squared loss's noise, which a row of weight 1 has; weights are divided by it.
         tolerance: joint Newton decrement at which to stop.
         max_steps: Newton steps at most.
     """
     if variance is not None:
         offset, variance = without_variance(loss, offset, variance)
-    problem = posed(blocks, y, weight, loss, variance)
+    problem = replace(posed(blocks, y, weight / noise, loss, variance), noise=noise)
     blocks, weight = problem.blocks, problem.weight
     w = problem.start(start)
     z = problem.margin(w) + offset
@@ -224,10 +226,16 @@ class Problem:
     weight: FloatArray
     loss: Loss
     variance: FloatArray | None = None
+    noise: float = 1.0
 
     krylov: ClassVar[Callable[..., tuple[FloatArray, int]]] = staticmethod(partial(cg, rtol=_FORCING, maxiter=200))
     bounds: ClassVar[bool] = True
     """Whether the step of a bound on the loss descends whole."""
+
+    @property
+    def count(self) -> FloatArray:
+        """How many rows each row counts as, ``(n,)``."""
+        return self.weight * self.noise
 
     def start(self, means: Sequence[FloatArray] | None) -> FloatArray:
         """Raw means per block, or without them the priors', as one vector."""

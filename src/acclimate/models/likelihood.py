@@ -165,8 +165,8 @@ class Line:
     def backtrack(self, decrement: FloatArray) -> FloatArray:
         """Step lengths ``(n,)``, halved from 1 until each objective falls enough (Armijo's rule); 0 if never.
 
-        ``decrement`` (n,) are the Newton decrements: the objectives' slopes are ``-decrement**2``. Those of Poisson
-        losses are doubled from 1 as long as that is better: down an exponential Newton's step is 1, however far.
+        ``decrement`` (n,) are the Newton decrements: the objectives' slopes are ``-decrement**2``. Lengths of 1
+        are doubled with Poisson losses while that is better: down an exponential Newton's step is 1, however far.
         """
         length = np.ones_like(decrement)
         changes = self._changes(length)

@@ -68,7 +68,7 @@ def update_posterior(
         weight: row weights ``(n,)``; a row of weight 2 counts as the row twice.
         forgetting: weight of the past in [0, 1].
         base: what takes the place of what is forgotten; needed where ``forgetting < 1``.
-        loss: ``logistic``, ``squared`` (noise of variance 1: of any other divide the weights by it) or ``poisson``.
+        loss: ``logistic``, ``poisson``, or ``squared`` of noise of variance 1 (else divide the weights by it).
         diagonal: of a diagonal posterior, keep ``diag(H)`` (``diagonal``: SIMPLE variance ``1/diag(H)``) or
             ``1/diag(H^-1)`` (``marginal``: FULL variance).
         tolerance: Newton decrement at which to stop, in posterior standard deviations.

@@ -14,6 +14,7 @@ import numpy as np
 from acclimate.arrays import FloatArray, IdArray, IntArray, Posterior, SparseRows
 from acclimate.errors import ConfigError, ModelError, nearest
 from acclimate.models.hashing import hashed
+from acclimate.models.likelihood import Loss
 
 Mode: TypeAlias = Literal["point", "integrated", "thompson"]
 
@@ -51,8 +52,10 @@ class Term:
         return Posterior(self.mean, self.precision)
 
 
-def score(terms: Sequence[Term], offset: FloatArray, mode: Mode = "point", seed: int = 0) -> FloatArray:
-    """The probability of each row, ``(n,)``.
+def score(
+    terms: Sequence[Term], offset: FloatArray, mode: Mode = "point", seed: int = 0, *, loss: Loss = "logistic"
+) -> FloatArray:
+    """The expected label of each row, ``(n,)``: a probability, a number or the mean of a count.
 
     Args:
         terms: the effects, in an order that is always the same: a draw goes by their place.
@@ -60,39 +63,41 @@ def score(terms: Sequence[Term], offset: FloatArray, mode: Mode = "point", seed:
         mode: ``point`` at the means, ``integrated`` over the posteriors, ``thompson`` at one draw of every
             coefficient: rows of one entity share theirs, as a slate that is ranked together needs.
         seed: of the draw.
+        loss: ``logistic``, ``squared`` or ``poisson``.
 
     Raises:
         ConfigError: there is no such mode.
-        ModelError: margins of some rows are sums of infinities.
+        ModelError: margins of some rows are sums of infinities, or counts beyond all numbers.
     """
     if mode not in _MODES:
         raise ConfigError(f"no mode '{mode}' of prediction", hint=nearest(mode, get_args(Mode)))
-    p = _MODES[mode](terms, offset, seed)
+    p = _MODES[mode](terms, offset, seed, LINKS[loss])
     if lost := len(p) - int(np.isfinite(p).sum()):
         raise ModelError(
-            f"no probability of {lost:,} of {len(p):,} rows, first of row {int(np.argmin(np.isfinite(p)))}: "
+            f"no {LINKS[loss].name} of {lost:,} of {len(p):,} rows, "
+            f"first of row {int(np.argmin(np.isfinite(p)))}: "
             "what their coefficients and features add up to is infinite",
             hint="look for extreme features in these rows",
         )
     return p
 
 
-def point(terms: Sequence[Term], offset: FloatArray) -> FloatArray:
-    """``sigmoid(z)`` at the means."""
-    return sigmoid(margins(terms, offset))
+def point(terms: Sequence[Term], offset: FloatArray, link: "Link") -> FloatArray:
+    """The label expected at the means: ``sigmoid(z)``, ``z`` or ``exp(z)``."""
+    return link.mean(margins(terms, offset))
 
 
-def integrated(terms: Sequence[Term], offset: FloatArray) -> FloatArray:
-    """``E[sigmoid(z)]`` over the posteriors."""
-    return expected_probability(margins(terms, offset), variances(terms) if terms else np.zeros(len(offset)))
+def integrated(terms: Sequence[Term], offset: FloatArray, link: "Link") -> FloatArray:
+    """The label expected over the posteriors."""
+    return link.expected(margins(terms, offset), variances(terms) if terms else np.zeros(len(offset)))
 
 
-def thompson(terms: Sequence[Term], offset: FloatArray, seed: int) -> FloatArray:
-    """``sigmoid(z)`` at one draw of every coefficient."""
+def thompson(terms: Sequence[Term], offset: FloatArray, seed: int, link: "Link") -> FloatArray:
+    """The label expected at one draw of every coefficient."""
     z = offset.astype(np.float64)
     for place, term in enumerate(terms):
         z += _products(term.X, term.entity, draws(term.posterior, term.ids, [seed, place]))
-    return sigmoid(z)
+    return link.mean(z)
 
 
 def sigmoid(z: FloatArray) -> FloatArray:
@@ -136,9 +141,36 @@ def draws(posterior: Posterior, ids: IdArray, seed: Sequence[int]) -> FloatArray
     return posterior.mean + posterior.P.spread(noise(ids, seed, posterior.mean.shape[-1]))
 
 
-_MODES: dict[str, Callable[[Sequence[Term], FloatArray, int], FloatArray]] = {
-    "point": lambda terms, offset, _: point(terms, offset),
-    "integrated": lambda terms, offset, _: integrated(terms, offset),
+@dataclass(frozen=True)
+class Link:
+    """What margins are to expected labels: ``margin`` undoes ``mean``, ``expected`` is over the margins' variance.
+
+    All take and give ``(n,)``; ``name`` is what a label is expected as.
+    """
+
+    name: str
+    mean: Callable[[FloatArray], FloatArray]
+    expected: Callable[[FloatArray, FloatArray], FloatArray]
+    margin: Callable[[FloatArray], FloatArray]
+
+
+_LEAST_COUNT = 1e-300
+
+LINKS: dict[Loss, Link] = {
+    "logistic": Link("probability", sigmoid, expected_probability, logit),
+    "squared": Link("number", lambda z: z, lambda z, _: z, lambda p: p.astype(np.float64)),
+    "poisson": Link(
+        "count",
+        np.exp,
+        lambda z, variance: np.exp(z + 0.5 * variance),
+        lambda p: np.log(np.maximum(p, _LEAST_COUNT)),
+    ),
+}
+"""By loss; of a Poisson loss ``E[exp(z)] = exp(z + v/2)``."""
+
+_MODES: dict[str, Callable[[Sequence[Term], FloatArray, int, Link], FloatArray]] = {
+    "point": lambda terms, offset, _, link: point(terms, offset, link),
+    "integrated": lambda terms, offset, _, link: integrated(terms, offset, link),
     "thompson": thompson,
 }
 

@@ -83,7 +83,7 @@ def fitted(
         MissingExtraError: torch is not installed.
     """
     network = import_module("acclimate.learners.encoder.network")
-    behaviours = parameters.behaviours_of(events.schema.labels)
+    behaviours = parameters.behaviours_of(events.schema.binary_labels)
     reader = reader_of(parameters, events.schema, behaviours)
     reader.grow = True
     histories, features, latest = Histories(parameters.most_events), _Features(reader), _LastRows()

@@ -1,0 +1,42 @@
+"""The noise of a GLMix of numbers: learned at a fit with all else, followed in updates."""
+
+import numpy as np
+
+from acclimate.arrays import Diagonal, FloatArray
+from acclimate.learners.task import Part, Task
+from acclimate.models.blocks import Block
+from acclimate.models.joint import Solution
+from acclimate.models.noise import Noise, learned_noise, used_rows
+
+
+def faded(noise: Noise, fixed: Part) -> Noise:
+    """What is remembered of the noise in a batch: it is forgotten as the fixed effect is."""
+    if not fixed.states.rows.any():
+        return noise
+    effect = fixed.effect
+    kept = effect.kept(fixed.latest - fixed.states.touched) * effect.declared.forgetting
+    return noise.faded(float(kept[0]))
+
+
+def refreshed(past: Noise, task: Task, solution: Solution, variances: list[FloatArray], *, usual: float) -> Noise:
+    """The noise by what a solution leaves of the labels; ``variances`` are of each row's margin, by effect.
+
+    Rows of entities that wait do not count: what these are is still in their residuals.
+    """
+    problem, settled = solution.problem, task.settled
+    weight = problem.count * settled
+    slope = np.where(weight > 0.0, solution.slope, 0.0)
+    residual = -slope / np.where(weight > 0.0, problem.weight, 1.0)
+    used = used_rows(solution.curvature * settled, weight, variances)
+    if 0 in task.designs:
+        used += _used_by(problem.blocks[0], solution.curvature * settled)
+    return learned_noise(past, residual, weight, used=used, usual=usual)
+
+
+def _used_by(fixed: Block, curvature: FloatArray) -> float:
+    """How many rows the coefficients of the fixed effect have used up: ``tr((P + F)^-1 F)``, all others known."""
+    F = fixed.design.information(fixed.counted(curvature), full=fixed.full)
+    H = fixed.scaled.P.plus(F)
+    if isinstance(F, Diagonal):
+        return float(np.sum(F.array / H.diagonal()))
+    return float(np.trace(np.linalg.solve(H.full().array[0], F.array[0])))
