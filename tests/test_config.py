@@ -288,6 +288,8 @@ def test_a_learner_is_made_of_every_field() -> None:
         fixed=["tab"],
         random={"user": {"features": ["topics"], "ridge": 2.0}},
         label="like",
+        loss="squared",
+        noise=0.5,
         learn_population=False,
         approximation="variational",
         tolerance=0.5,

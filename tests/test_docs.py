@@ -213,7 +213,10 @@ def test_the_kinds_of_learners_are_listed() -> None:
 
 def test_the_project_files_of_the_guide_load(tmp_path: Path) -> None:
     blocks = [t for kind, t in FENCE.findall((GUIDE / "project-file.md").read_text()) if kind == "yaml"]
-    first, short, long, second = map(yaml.safe_load, blocks)
+    first, ratings, short, long, second = map(yaml.safe_load, blocks)
+    stars = project.parse_project(ratings, tmp_path).learner("ratings")
+    assert isinstance(stars, GLMixParameters)
+    assert (stars.loss, stars.fixed.ridge) == ("squared", "learned")
     (tmp_path / "acclimate.yaml").write_text(blocks[0])
     loaded = project.load_project(tmp_path / "acclimate.yaml", ["replay.every=6h"])
     assert loaded.events.path == (str(tmp_path / "logs/*.parquet"),)

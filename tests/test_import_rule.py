@@ -31,7 +31,11 @@ OUTSIDE = {  # files, processes, networks and clocks
 ONLINE = {  # what a service that scores may load, and all that it loads
     "arrays": {"numpy", "acclimate.errors"},
     "models.hashing": {"numpy"},
-    "models.scoring": {"numpy", "hashlib", "acclimate.arrays", "acclimate.errors", "acclimate.models.hashing"},
+    "models.likelihood": {"numpy", "acclimate.arrays"},
+    "models.scoring": {
+        *("numpy", "hashlib", "acclimate.arrays", "acclimate.errors"),
+        *("acclimate.models.hashing", "acclimate.models.likelihood"),
+    },
 }
 NAME_NO_LEARNER = {"pipeline", "project", "cli"}
 OF_LEARNERS = {"learners", "learners.make", "learners.load"}

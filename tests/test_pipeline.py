@@ -362,6 +362,8 @@ def test_every_field_is_compared() -> None:
         "fixed": ["tab"],
         "random": {"item": ["tab"]},
         "label": "like",
+        "loss": "poisson",
+        "noise": 0.5,
         "learn_population": False,
         "approximation": "variational",
         "tolerance": 0.5,
@@ -386,7 +388,14 @@ def test_every_field_is_compared() -> None:
     }
     user, rate = ac.RandomEffect("user", ["tab", "x"]), RateParameters("user")
     stack = StackParameters(GLMixParameters(fixed=["popular"]), {"popular": rate})
-    records = (GLMixParameters(), GlobalRateParameters(), rate, stack, ac.FixedEffect(["tab", "x"]), user)
+    records = (
+        GLMixParameters(loss="squared"),
+        GlobalRateParameters(),
+        rate,
+        stack,
+        ac.FixedEffect(["tab", "x"]),
+        user,
+    )
     for record in records:
         assert list(pipeline._differences(record, record, "")) == []
         names = [field.name for field in fields(record) if field.name != "kind"]

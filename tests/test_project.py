@@ -50,7 +50,8 @@ events:
   path: [logs, "more/*.csv"]
   time: {column: at, unit: ms, zone: Asia/Shanghai}
   entities: {user: user_id, item: item_id}
-  labels: [click, like]
+  labels: [click, like, stars]
+  label_kinds: {stars: number}
   weight: w
   offset: o
   truth: p
@@ -65,6 +66,8 @@ learners:
   ranker:
     kind: glmix
     label: like
+    loss: squared
+    noise: 0.5
     learn_population: false
     approximation: variational
     tolerance: 0.1
@@ -190,7 +193,8 @@ def test_every_key_arrives(tmp_path: Path) -> None:
             schema=Schema(
                 time=TimeColumn("at", "ms", "Asia/Shanghai"),
                 entities={"user": "user_id", "item": "item_id"},
-                labels=("click", "like"),
+                labels=("click", "like", "stars"),
+                label_kinds={"stars": "number"},
                 weight="w",
                 offset="o",
                 truth="p",
@@ -210,6 +214,8 @@ def test_every_key_arrives(tmp_path: Path) -> None:
         "learners": {
             "ranker": GLMixParameters(
                 label="like",
+                loss="squared",
+                noise=0.5,
                 learn_population=False,
                 approximation="variational",
                 tolerance=0.1,

@@ -11,6 +11,8 @@ from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
+    PlainValidator,
+    TypeAdapter,
     WrapValidator,
 )
 from pydantic.dataclasses import dataclass
@@ -30,6 +32,14 @@ def _in_reach(ridge: float) -> float:
 
 
 Ridge = Annotated[float, Field(gt=0, allow_inf_nan=False), AfterValidator(_in_reach)]
+
+
+def _as_learnable(value: Any) -> Any:
+    """One error of a wrong number, in the words of a ridge, and not one of each kind that it could be."""
+    return value if value == "learned" else TypeAdapter(Ridge).validate_python(value)
+
+
+LearnableRidge = Annotated[float | Literal["learned"], PlainValidator(_as_learnable)]
 NetworkRidge = Annotated[float, Field(ge=1e-12, le=1e12)]  # of single precision
 
 
@@ -40,17 +50,20 @@ class FixedEffect:
 
     Args:
         features: names of features of the schema.
-        ridge: prior precision of a standardised coefficient before any data, from 1e-100 to 1e100.
+        ridge: prior precision of a standardised coefficient before any data, from 1e-100 to 1e100; with squared
+            loss in units of the variance of the labels of the fit. ``learned``: one for each feature (all of its
+            levels, or of an embedding's numbers, together) is learned at ``fit`` by empirical Bayes, and kept.
         forgetting: weight of the past at each update, in (0, 1]; what is forgotten returns to the prior.
         half_life: the same by elapsed time, such as ``"7d"``: a row counts half after that long, at ``fit`` too.
         precision: what is kept of the posterior precision ``H``: ``full``, its ``diagonal`` (the field's
             SIMPLE variance ``1/diag(H)``), or the ``marginal`` precisions ``1/diag(H^-1)`` (FULL variance).
             ``auto`` is ``full`` up to 512 features (32 in a random effect), else ``diagonal``.
-        ridges: the ridge of single features, by name, where it is another one.
+        ridges: the ridge of single features, by name, where it is another one. Beside those that are learned they
+            are their usual size, relative to 1.
     """
 
     features: Names = ()
-    ridge: Ridge = 1.0
+    ridge: LearnableRidge = 1.0
     forgetting: Annotated[float, Field(gt=0, le=1)] = 1.0
     half_life: Duration | None = None
     precision: PrecisionKind = "auto"

@@ -182,7 +182,7 @@ class Schema:
         return name
 
     def label_kind(self, name: str) -> LabelKind:
-        """What a label is."""
+        """What a label is: ``binary``, a ``number`` or a ``count``."""
         return self.label_kinds.get(name, "binary")
 
     @property

@@ -30,7 +30,7 @@ from acclimate.features import (
     key_column,
     names_of,
 )
-from acclimate.learners.effects import FIXED, Effect
+from acclimate.learners.effects import FIXED, Effect, start_ridge
 from acclimate.learners.gate import check_cells, check_size
 from acclimate.models.hashing import hashed
 
@@ -45,7 +45,8 @@ class Seen:
     columns with those that the batch brings. ``X``: the
     design ``(n, d)``; ``ids``: the distinct entities ``(t,)``, one of which may stand for rows that have none;
     ``codes``: which of these each row is of, ``(n,)``. ``ridge``: the prior precision of each standardised
-    coefficient ``(d,)``, of the columns that the batch has.
+    coefficient ``(d,)``, of the columns that the batch has; ``groups``: the columns of each feature whose ridge is
+    learned.
     """
 
     effect: Effect
@@ -54,6 +55,7 @@ class Seen:
     codes: IntArray
     ids: IdArray
     ridge: FloatArray
+    groups: dict[str, IntArray]
 
     def at(self, rows: IntArray) -> "Seen":
         """Only these rows; entities stay."""
@@ -126,7 +128,7 @@ def read_batch(
     indexes = [effect.index for effect in effects]
     for table in read_tables(events, _columns(schema, effects, label), label):
         encoded, settled = encode(_features(effects), table, schema, settled)
-        for name in {name for effect in effects for name in effect.declared.ridges}:
+        for name in {name for effect in effects for name in _features_told(effect)}:
             features.setdefault(name, set()).update(encoded[name].names)
         designs: list[sparse.csr_array[Any]] = []
         for number, effect in enumerate(effects):
@@ -146,7 +148,9 @@ def read_batch(
     for number, (effect, index) in enumerate(zip(effects, indexes, strict=True)):
         stacked = _stacked([piece.designs.pop(0) for piece in pieces], len(index))
         ids = pa.chunked_array([piece.ids[number] for piece in pieces])
-        seen.append(_seen(effect, index, stacked, ids, _ridge(effect, index, features)))
+        groups = {name: index.numbers(sorted(features[name])) for name in _features_told(effect)}
+        groups = {name: numbers[numbers >= 0] for name, numbers in groups.items()}
+        seen.append(_seen(effect, index, stacked, ids, groups))
     pa.default_memory_pool().release_unused()  # what the raw rows took is a good part of what learning takes
     columns = [np.concatenate(parts) for parts in zip(*(piece.columns for piece in pieces), strict=True)]
     batch = Batch(seen, settled, *columns)
@@ -271,26 +275,36 @@ def _ids(table: pa.Table, effect: Effect) -> ArrowArray:
     return flat(key_column(table, effect.columns)) if effect.columns else pa.nulls(table.num_rows)
 
 
-def _ridge(effect: Effect, index: FeatureIndex, features: Mapping[str, Collection[str]]) -> FloatArray:
-    """The ridge of each column; ``features`` have the names of theirs."""
-    ridge = np.full(len(index), effect.declared.ridge)
+def _features_told(effect: Effect) -> Collection[str]:
+    """The features whose columns have to be told apart: those of a ridge of their own."""
+    declared = effect.declared
+    return declared.features if declared.ridge == "learned" else declared.ridges
+
+
+def _ridge(effect: Effect, index: FeatureIndex, groups: Mapping[str, IntArray]) -> FloatArray:
+    """The ridge of each column; ``groups`` are those of features."""
+    ridge = np.full(len(index), start_ridge(effect.declared))
     for feature, strength in effect.declared.ridges.items():
-        numbers = index.numbers(features.get(feature, ()))
-        ridge[numbers[numbers >= 0]] = strength
+        ridge[groups[feature]] = strength
     return ridge
 
 
 def _seen(
-    effect: Effect, index: FeatureIndex, X: "sparse.csr_array[Any]", ids: ArrowArray, ridge: FloatArray
+    effect: Effect,
+    index: FeatureIndex,
+    X: "sparse.csr_array[Any]",
+    ids: ArrowArray,
+    groups: dict[str, IntArray],
 ) -> Seen:
     """With the ids as numbers of distinct ones, in the type of those learned before."""
+    ridge = _ridge(effect, index, groups)
     if not effect.columns:
         one = np.array([FIXED], np.dtypes.StringDType())
-        return Seen(effect, index, X, np.zeros(X.shape[0], np.int64), one, ridge)
+        return Seen(effect, index, X, np.zeros(X.shape[0], np.int64), one, ridge, groups)
     codes, distinct = codes_of(ids)
     kind = effect.ids or id_type(distinct.type)
     known = ids_as(distinct, kind, f"'{effect.name}'", missing=True)
-    return Seen(replace(effect, ids=kind), index, X, codes, known, ridge)
+    return Seen(replace(effect, ids=kind), index, X, codes, known, ridge, groups)
 
 
 def _stacked(parts: "list[sparse.csr_array[Any]]", width: int) -> "sparse.csr_array[Any]":

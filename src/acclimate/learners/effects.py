@@ -72,7 +72,7 @@ class Effect:
 
         Of a feature with a ridge of its own, of variance ``ridge / ridges[feature]``.
         """
-        return Posterior(self.ridge.mean, self.ridge.precision / self.declared.ridge)
+        return Posterior(self.ridge.mean, self.ridge.precision / start_ridge(self.declared))
 
     def grown(
         self,
@@ -104,7 +104,7 @@ class Effect:
 
     def _like_siblings(self, ridge: Posterior, index: FeatureIndex) -> Posterior:
         """The ridge, but for new levels of a feature whose others were learned: with their mean and variance."""
-        if not self.past.count:
+        if not self.past.count and self.declared.ridge != "learned":
             return ridge
         old = len(self.index)
         features = np.array([name.split("=")[0] for name in index.names])
@@ -216,12 +216,18 @@ def named(effects: Sequence[Effect], asked: str | Sequence[str], roles: Mapping[
     return called or [effect for effect in effects if effect.columns == columns]
 
 
+def start_ridge(declared: Declared) -> float:
+    """The ridge as declared, or before it is learned."""
+    return 1.0 if declared.ridge == "learned" else declared.ridge
+
+
 def _new_effect(name: str, declared: Declared, columns: tuple[str, ...]) -> Effect:
-    ridge = Posterior(np.zeros(1), np.full((1, 1), declared.ridge))
+    strength = start_ridge(declared)
+    ridge = Posterior(np.zeros(1), np.full((1, 1), strength))
     effect = Effect(name, declared, columns, None, FeatureIndex(), ridge, ridge, ridge, Past.nothing(ridge))
     if effect.form == "full":
         return effect
-    ridge = Posterior(np.zeros(1), np.full(1, declared.ridge))
+    ridge = Posterior(np.zeros(1), np.full(1, strength))
     return replace(effect, ridge=ridge).at_population(ridge)
 
 

@@ -1,4 +1,6 @@
-"""Personalised logistic regression: a fixed effect and per-entity random effects, updated from new data alone.
+"""Personalised regression: a fixed effect and per-entity random effects, updated from new data alone.
+
+Logistic for labels of 0 and 1, of numbers by squared loss, of counts by Poisson loss.
 
 Zhang et al., GLMix (KDD 2016) for the model; Ouyang et al., arXiv 2108.13299 for the sequential Bayesian update.
 """
@@ -147,6 +149,16 @@ class GLMix(Fitted[Shared]):
         columns = (state.fixed.index.names, posterior.mean.tolist(), posterior.standard_deviation().tolist())
         return list(zip(*columns, strict=True))
 
+    @property
+    def noise(self) -> float:
+        """The variance of the noise around numbers, as it is learned or given; 1 of other losses."""
+        return self._fitted().noise.variance
+
+    @property
+    def ridges(self) -> dict[str, float]:
+        """The ridges of the fixed effect that were learned, by feature: of standardised coefficients."""
+        return dict(self._fitted().ridges)
+
     def entity_posterior(
         self, entity: str | Sequence[str], id: str | int | Sequence[str | int]
     ) -> tuple[tuple[str, ...], Posterior, int]:
@@ -231,7 +243,18 @@ class GLMix(Fitted[Shared]):
         left = [
             f"  {name}: {len(ids):,} entities not converged" for name, ids in info.unsettled.items() if len(ids)
         ]
-        return [f"{line} in {info.steps} Newton steps: {how}", *left]
+        return [f"{line} in {info.steps} Newton steps: {how}", *left, *self._learned()]
+
+    def _learned(self) -> list[str]:
+        """What was learned of noise and ridges, in lines for the terminal."""
+        state, lines = self._fitted(), list[str]()
+        if self.parameters.loss == "squared":
+            sd, rows = state.noise.variance**0.5, state.noise.rows
+            lines.append(f"  noise: standard deviation {sd:.4g}" + (f" from {rows:,.0f} rows" if rows else ""))
+        if state.ridges:
+            told = ", ".join(f"{feature} {ridge:.3g}" for feature, ridge in state.ridges.items())
+            lines.append(f"  ridges of the fixed effect: {told}")
+        return lines
 
     def shortfall(self) -> str:
         """Steps taken and posterior standard deviations left to go, and how many entities have not arrived."""

@@ -16,13 +16,14 @@ from acclimate.config import GLMixParameters
 from acclimate.features import Settled
 from acclimate.learners.batch import count_columns, read_batch
 from acclimate.learners.effects import FIXED, new_effects
+from acclimate.learners.marginal import raw_marginal, scaled_marginal
 from acclimate.learners.noise import faded, refreshed
 from acclimate.learners.populations import remembering, repopulated, variances
+from acclimate.learners.ridges import learned_ridges
 from acclimate.learners.shared import Shared
 from acclimate.learners.task import Part, Task
 from acclimate.models.joint import Block, Solution, solve_joint
 from acclimate.models.likelihood import Loss
-from acclimate.models.marginal import Other, marginal_precision
 from acclimate.models.noise import gain as noise_gain
 from acclimate.models.scoring import Mode, Term, score
 from acclimate.models.separate import SeparateSolution, is_separate, solve_separately
@@ -98,8 +99,10 @@ def learn(
     # Rows of no weight teach nothing.
     if not any(k > 0 for k in free) or (population == "refresh" and not task.weight.any()):
         population = "keep"
-    if population != "keep" or search.learns_noise(task):
+    if population != "keep" or search.learns_noise(task) or search.learns_ridges(task):
         parts, means, curvature = search.priors(task, means, begin or {}, population)
+    if search.learns_ridges(task):
+        shared = replace(shared, fixed_states=parts[0].states, marginal=parts[0].states.posterior.precision)
     found: list[_Found] = []
     margin = task.margins(parts)
     if free:
@@ -115,10 +118,10 @@ def learn(
         pieces[one.name] = chain(pieces.get(one.name, ()), one.pieces())
     if FIXED in pieces:
         joint = (one.solution for one in found if one.name == FIXED and isinstance(one.solution, Solution))
-        marginal = _marginal(task, parts, shared, next(joint).curvature)
+        marginal = raw_marginal(task, parts, shared.fixed_posterior, next(joint).curvature)
         shared = replace(shared, fixed_states=next(pieces.pop(FIXED)), marginal=marginal)
     fixed, *random = (part.effect for part in parts)
-    shared = replace(shared, fixed=fixed, random=tuple(random), noise=search.noise)
+    shared = replace(shared, fixed=fixed, random=tuple(random), noise=search.noise, ridges=search.ridges)
     return shared, pieces, search.info(len(task.label), found)
 
 
@@ -149,7 +152,7 @@ class _Search:
     def __init__(self, parameters: GLMixParameters, shared: Shared) -> None:
         self.parameters = parameters
         self.loss: Loss = parameters.loss
-        self.noise, self.unit = shared.noise, shared.unit
+        self.noise, self.unit, self.ridges = shared.noise, shared.unit, shared.ridges
         self.steps = self.products = self.rounds = 0
 
     def solution(
@@ -282,6 +285,11 @@ class _Search:
         asked = self.loss == "squared" and self.parameters.noise is None
         return asked and bool(task.designs) and bool((task.weight * task.settled).any())
 
+    def learns_ridges(self, task: Task) -> bool:
+        """Whether the fixed effect's are learned: at the first rows that it has, if that is asked for."""
+        asked = self.parameters.fixed.ridge == "learned" and 0 in task.designs
+        return asked and not task.parts[0].states.rows.any() and bool(task.weight.any())
+
     def priors(
         self,
         task: Task,
@@ -294,12 +302,14 @@ class _Search:
         The noise is learned with them, from what the rows say beside what was known before.
         """
         parts, free, fresh = list(task.parts), list(task.designs), population == "learn"
-        past, noisy = faded(self.noise, task.parts[0]), self.learns_noise(task)
+        past, noisy, ridged = faded(self.noise, task.parts[0]), self.learns_noise(task), self.learns_ridges(task)
         if fresh:
             for k in free[1:] if 0 in free else free:
                 effect = parts[k].effect
                 parts[k] = parts[k].at_population(begin.get(effect.name, effect.unit), fresh=True)
         loose = _LOOSE * np.sqrt(sum(len(parts[k].learners) for k in free))
+        if ridged:  # which are learned from the means, wherever these stop
+            loose = min(loose, self.parameters.tolerance)
         curvature, spread = None, None
         while True:
             solution = self.joint(
@@ -313,7 +323,7 @@ class _Search:
                 tolerance=loose,
             )
             known = spread is not None
-            spread = variances(solution, free, spread)
+            spread = variances(solution, free, spread, fixed=ridged)
             asked, gain = parts, 0.0
             if population != "keep":
                 parts, gain = repopulated(parts, free, solution, spread, fresh=fresh)
@@ -321,6 +331,10 @@ class _Search:
                 before = self.noise.variance
                 self.noise = refreshed(past, task, solution, spread, usual=self.unit)
                 gain += noise_gain(before, self.noise)
+            if ridged:
+                marginal = scaled_marginal(task, asked, asked[0].effect.population.at(None), solution.curvature)
+                parts[0], self.ridges, more = learned_ridges(parts[0], solution, marginal)
+                gain += more
             means, curvature = [solution.means(i) for i in range(len(free))], solution.curvature
             self.rounds += 1
             if (known and not gain > _SETTLED) or self.rounds == _ROUNDS:
@@ -337,25 +351,6 @@ class _Search:
         decrement = float(np.linalg.norm([one.decrement for one in solutions]))
         converged = all(one.converged for one in solutions)
         return Info(rows, self.steps, self.products, self.rounds, decrement, converged, unsettled)
-
-
-def _marginal(task: Task, parts: list[Part], shared: Shared, curvature: FloatArray) -> FloatArray:
-    """The raw precision of the fixed effect with all that learn beside it integrated out, for :class:`Shared`.
-
-    Effects that are locked, and entities that wait, count as known.
-    """
-    fixed, *blocks = task.blocks(parts)
-    part, index = parts[0], parts[0].effect.index
-    states = replace(part.states, posterior=shared.fixed_posterior)
-    block = replace(fixed, prior=part.effect.prior(states, part.latest))
-    effects = [parts[k].effect for k in task.designs if k > 0]
-    others = [
-        Other(block, effect.population, index.numbers(effect.index.names))
-        for effect, block in zip(effects, blocks, strict=True)
-    ]
-    scaling, found = block.design.scaling, marginal_precision(block, curvature, others)
-    precision = scaling.precision_out(found.kept(block.form)).array
-    return precision[..., None] if block.form == "full" and precision.ndim == 2 else precision
 
 
 # --- prediction and checks ----------------------------------------------------------------------------------

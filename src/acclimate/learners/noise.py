@@ -19,7 +19,7 @@ def faded(noise: Noise, fixed: Part) -> Noise:
 
 
 def refreshed(past: Noise, task: Task, solution: Solution, variances: list[FloatArray], *, usual: float) -> Noise:
-    """The noise by what a solution leaves of the labels; ``variances`` are of each row's margin, by effect.
+    """The noise by what a solution leaves of the labels; ``variances`` are of each row's margin, by effect that learns.
 
     Rows of entities that wait do not count: what these are is still in their residuals.
     """
@@ -27,7 +27,8 @@ def refreshed(past: Noise, task: Task, solution: Solution, variances: list[Float
     weight = problem.count * settled
     slope = np.where(weight > 0.0, solution.slope, 0.0)
     residual = -slope / np.where(weight > 0.0, problem.weight, 1.0)
-    used = used_rows(solution.curvature * settled, weight, variances)
+    random = [own for k, own in zip(task.designs, variances, strict=True) if k > 0]
+    used = used_rows(solution.curvature * settled, weight, random)
     if 0 in task.designs:
         used += _used_by(problem.blocks[0], solution.curvature * settled)
     return learned_noise(past, residual, weight, used=used, usual=usual)

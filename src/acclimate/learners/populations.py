@@ -24,8 +24,10 @@ _REPRESENTATIVES = 4096
 """Entities that a population is learned from at least, where there are so many."""
 
 
-def variances(solution: Solution, free: list[int], before: list[FloatArray] | None) -> list[FloatArray]:
-    """The variance of each row's margin ``(n,)`` by effect, that of the fixed one taken as known.
+def variances(
+    solution: Solution, free: list[int], before: list[FloatArray] | None, *, fixed: bool = False
+) -> list[FloatArray]:
+    """The variance of each row's margin ``(n,)`` by effect, the ``fixed`` one taken as known if not asked for.
 
     A row says of one effect only what the others leave open (:func:`acclimate.models.likelihood.left_open`).
     """
@@ -34,7 +36,7 @@ def variances(solution: Solution, free: list[int], before: list[FloatArray] | No
     before = before or [nothing] * len(blocks)
     total = np.sum(before, axis=0)
     return [
-        nothing if k == 0 else block.variances(left_open(solution.curvature, solution.problem.count, total - own))
+        nothing if k == 0 and not fixed else block.variances(left_open(solution.curvature, solution.problem.count, total - own))
         for k, block, own in zip(free, blocks, before, strict=True)
     ]
 

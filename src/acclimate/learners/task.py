@@ -1,7 +1,7 @@
 """A batch made ready to be learned: who learns from it, from which rows, and how much each of these counts."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,8 @@ class Part:
     the batch together with all others, or on its own and unseen by them, since it has too few rows yet; neither
     where the effect is locked, nor what stands for rows without an entity, which stays at the population.
     ``active``: how much each row counts here by its age ``(n,)``; ``sample``: the same by ``max_rows``, 0 for rows
-    that others stand for; none where all count whole.
+    that others stand for; none where all count whole. ``groups``: the columns of each feature whose ridge is
+    learned.
     """
 
     effect: Effect
@@ -39,6 +40,7 @@ class Part:
     waits: BoolArray
     active: FloatArray | None = None
     sample: FloatArray | None = None
+    groups: dict[str, IntArray] = field(default_factory=dict[str, IntArray])
 
     @property
     def learners(self) -> IntArray:
@@ -188,7 +190,8 @@ def _part(seen: Seen, states: EntityStates, batch: Batch, *, locked: bool) -> Pa
     rows = np.bincount(seen.codes, minlength=count)
     enough = states.rows + rows >= seen.effect.least_rows
     free = has_id(seen.ids) & (not locked)
-    return Part(seen.effect, states, seen.codes, latest, rows, learns=enough & free, waits=~enough & free)
+    learns, waits = enough & free, ~enough & free
+    return Part(seen.effect, states, seen.codes, latest, rows, learns, waits, groups=seen.groups)
 
 
 def _sample(part: Part, batch: Batch) -> FloatArray | None:

@@ -129,6 +129,13 @@ class Design:
             hessian = prior.plus(self.information(curvature, full=False))
             return self._squares() @ hessian.inverse().diagonal().ravel()
         variances, root = np.zeros(len(self.entity)), np.sqrt(curvature)
+        if self.count == 1:
+            S = prior.plus(self.information(curvature, full=True)).inverse().full().array[0]
+            strip = max(1, _STRIP_CELLS // self.width)
+            for first in range(0, len(variances), strip):
+                rows = self.wide[first : first + strip]
+                variances[first : first + strip] = rows.multiply(rows @ S).sum(axis=1)
+            return variances
         for group in self.groups():
             inverse = _at(prior, group.members).plus(Full(_squared(self.weighted(group, root)))).inverse()
             X = self.dense(group)

@@ -77,8 +77,7 @@ def used_rows(curvature: FloatArray, count: FloatArray, variances: Sequence[Floa
     ``c = sum_k v_k / (1 - w_k v_k)``, where ``w_k`` is what the row says of effect ``k``, and with the row
     ``Var(z) = c / (1 + w c)``. Exact for one effect, and where effects meet in no other row.
     """
-    total = np.sum(variances, axis=0)
-    before = np.zeros_like(curvature)
+    before, total = np.zeros_like(curvature), np.sum([np.zeros_like(curvature), *variances], axis=0)
     for own in variances:
         told = left_open(curvature, count, total - own) * own
         before += own / (1.0 - np.minimum(told, 1.0 - 1e-9))

@@ -1,0 +1,32 @@
+"""How sure a GLMix's fixed effect is: its precision with all that learn beside it integrated out."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from acclimate.arrays import FloatArray, Posterior, Precision
+from acclimate.learners.task import Part, Task
+from acclimate.models.marginal import Other, marginal_precision
+
+
+def scaled_marginal(task: Task, parts: Sequence[Part], known: Posterior, curvature: FloatArray) -> Precision:
+    """In scaled coordinates, at rows of some curvature ``(n,)``.
+
+    ``known`` is what was known of the effect before, in the same way. Effects that are locked, and entities that
+    wait, count as known.
+    """
+    fixed, *blocks = task.blocks(parts)
+    part, index = parts[0], parts[0].effect.index
+    block = replace(fixed, prior=part.effect.prior(replace(part.states, posterior=known), part.latest))
+    effects = [parts[k].effect for k in task.designs if k > 0]
+    others = [
+        Other(block, effect.population, index.numbers(effect.index.names))
+        for effect, block in zip(effects, blocks, strict=True)
+    ]
+    return marginal_precision(block, curvature, others)
+
+
+def raw_marginal(task: Task, parts: Sequence[Part], known: Posterior, curvature: FloatArray) -> FloatArray:
+    """The same in raw units and in the form of the effect, for :class:`acclimate.learners.shared.Shared`."""
+    form, found = parts[0].effect.form, scaled_marginal(task, parts, known, curvature)
+    precision = task.designs[0].scaling.precision_out(found.kept(form)).array
+    return precision[..., None] if form == "full" and precision.ndim == 2 else precision  # a lone intercept
