@@ -375,10 +375,10 @@ def test_few_coefficients_do_not_run_away():
 
 def test_labels_and_losses_have_to_go_together():
     numbers, counts = (events(loss, rows_of(loss)) for loss in LOSSES)
-    with pytest.raises(ConfigError, match="label 'y' is a number, .* takes 0 and 1") as told:
+    with pytest.raises(ConfigError, match=r"label 'y' is a number, .* takes 0 and 1") as told:
         ac.GLMix().fit(numbers)
     assert "loss: squared" in str(told.value.hint)
-    with pytest.raises(ConfigError, match="label 'y' is a count, .* takes 0 and 1") as told:
+    with pytest.raises(ConfigError, match=r"label 'y' is a count, .* takes 0 and 1") as told:
         ac.GLMix().fit(counts)
     assert "loss: poisson" in str(told.value.hint)
     with pytest.raises(ConfigError, match="takes counts"):

@@ -1,18 +1,23 @@
 """What a replay finds out: each record is one table of ``metrics.json``."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
 @dataclass(frozen=True)
 class Quality:
-    """How well probabilities match labels. ``None``: not defined on these rows (one class only, say).
+    """How well predictions match labels. ``None``: not defined on these rows (one class only, say).
 
     ``auc`` over all rows; ``gauc`` the mean AUC within each entity and window, weighted by rows; ``log_loss``
     in nats a row; ``normalized_entropy`` log-loss over that of the base rate; ``calibration_error`` the mean
     distance of predicted to observed rate over bins of equal size; ``ndcg`` of each entity's rows of a window,
     cut at the replay's ``k``; ``regret`` the expected excess log-loss over the true probabilities, in nats a
     row, where the events carry them.
+
+    Of numbers and counts: ``rmse`` and ``mae``, the root mean squared and the mean absolute error; ``r2``, the
+    share of the labels' variance that is explained; of counts ``deviance``, the mean Poisson deviance in nats a
+    row, and ``ratio``, the sum of predictions over that of labels. ``regret`` is the mean squared distance to the
+    true expected number there, or half the deviance from the true expected count.
     """
 
     rows: int
@@ -23,6 +28,11 @@ class Quality:
     calibration_error: float | None
     ndcg: float | None
     regret: float | None
+    rmse: float | None = field(default=None, kw_only=True)
+    mae: float | None = field(default=None, kw_only=True)
+    r2: float | None = field(default=None, kw_only=True)
+    deviance: float | None = field(default=None, kw_only=True)
+    ratio: float | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -127,7 +137,8 @@ class TracePoint:
 class Report:
     """All that a replay found out; ``evaluate.report`` writes it as ``metrics.json`` and ``report.html``.
 
-    ``settings``: label, start, every, end, zone, label_delay, ndcg_at, resamples, seed, entity, baseline_rate.
+    ``settings``: label, start, every, end, zone, label_delay, ndcg_at, resamples, seed, entity, baseline_rate (the
+    mean label), and label_kind where labels are numbers or counts.
     """
 
     name: str

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from acclimate.arrays import FloatArray, Posterior
 from acclimate.artifacts import Cost, Events, Replayable, Source, SourceAround, TracePoint, Weight, modes_of
-from acclimate.config import AskedMode, Regime, checked
+from acclimate.config import AskedMode, LabelKind, Regime, checked
 from acclimate.errors import ConfigError, ModelError, nearest
 from acclimate.times import duration_us
 
@@ -116,11 +116,11 @@ class Run:
     predictions: list[FloatArray] = field(default_factory=list[FloatArray])
     trace: list[TracePoint] = field(default_factory=list[TracePoint])
 
-    def predict(self, asked: Events, place: str) -> float:
+    def predict(self, asked: Events, place: str, kind: LabelKind) -> float:
         """Note the arm's predictions; returns the seconds. Nobody is asked about an empty window.
 
         Raises:
-            ModelError: they are not one probability per row.
+            ModelError: they are not one probability, number or expected count per row, as the kind of label is.
         """
         rows = count_rows(asked)
         if not rows:
@@ -128,7 +128,7 @@ class Run:
             return 0.0
         options = {} if self.arm.mode is None else {"mode": self.arm.mode}
         p, seconds, _ = spent(partial(self.learner.predict, **options), asked)
-        self.predictions.append(_checked(p, rows, f"arm '{self.arm.name}', {place}"))
+        self.predictions.append(_checked(p, rows, f"arm '{self.arm.name}', {place}", kind))
         return seconds
 
     def learn(self, fresh: Events, past: Events, *, predict_seconds: float, read_seconds: float) -> None:
@@ -247,8 +247,15 @@ def spent(verb: Callable[[Events], T], events: Events) -> tuple[T, float, int]:
     return result, time.perf_counter() - began, counted.rows
 
 
-def _checked(predictions: Any, rows: int, place: str) -> FloatArray:
-    """The predictions as ``(rows,)`` probabilities."""
+_ALLOWED: dict[LabelKind, tuple[float, float, str]] = {
+    "binary": (0.0, 1.0, "within [0, 1]"),
+    "number": (-sys.float_info.max, sys.float_info.max, "finite"),
+    "count": (0.0, sys.float_info.max, "expected counts, finite and not negative"),
+}
+
+
+def _checked(predictions: Any, rows: int, place: str, kind: LabelKind) -> FloatArray:
+    """The predictions as ``(rows,)`` probabilities, or what else goes with the kind of label."""
     try:
         p = np.asarray(predictions, np.float64)
     except (TypeError, ValueError, RuntimeError) as error:  # a tensor with a gradient raises the last one
@@ -258,10 +265,11 @@ def _checked(predictions: Any, rows: int, place: str) -> FloatArray:
             f"{place}: predictions have shape {p.shape}, not ({rows},)",
             hint="predict returns the probability of label 1, one per row",
         )
-    wrong = np.flatnonzero(~((p >= 0) & (p <= 1)))
+    least, most, allowed = _ALLOWED[kind]
+    wrong = np.flatnonzero(~((p >= least) & (p <= most)))
     if len(wrong):
         first = ", ".join(f"{p[i]:g} in row {i}" for i in wrong[:3])
-        raise ModelError(f"{place}: {len(wrong)} of {rows} predictions are not within [0, 1]: {first}")
+        raise ModelError(f"{place}: {len(wrong)} of {rows} predictions are not {allowed}: {first}")
     return p
 
 

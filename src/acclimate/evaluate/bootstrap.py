@@ -21,7 +21,10 @@ import numpy as np
 
 from acclimate.arrays import FloatArray, IntArray
 from acclimate.artifacts import Comparison
+from acclimate.config import LabelKind
 from acclimate.evaluate.metrics import bernoulli_entropy, row_log_loss, row_regret
+from acclimate.evaluate.regression import METRICS as REGRESSION_METRICS
+from acclimate.evaluate.regression import Errors
 
 METRICS = ("auc", "gauc", "log_loss", "normalized_entropy", "regret")
 
@@ -54,20 +57,22 @@ def compare(
     crossed: Sequence[IntArray] = (),
     weight: FloatArray | None = None,
     truth: FloatArray | None = None,
+    kind: LabelKind = "binary",
     resamples: int = 200,
     seed: int = 0,
 ) -> list[Comparison]:
-    """The difference of every two arms, in the order given, in each of ``METRICS`` that is defined.
+    """The difference of every two arms, in the order given, in each metric of the kind of label that is defined.
 
     Args:
         arms: names, ``a`` of them.
-        y: labels 0 or 1, ``(n,)``.
-        p: probabilities, ``(n, a)``.
+        y: labels, ``(n,)``.
+        p: predictions, ``(n, a)``.
         entity: ``(n,)``, what is drawn.
         window: ``(n,)``; GAUC takes the rows of one entity and window together.
         crossed: other entities ``(n,)`` that are drawn too, each by itself.
         weight: row weights, ``(n,)``.
-        truth: true probabilities, ``(n,)``, NaN where unknown; adds regret.
+        truth: true probabilities or expected labels, ``(n,)``, NaN where unknown; adds regret.
+        kind: of the labels: ``METRICS`` are those of 0 and 1, others are in :mod:`acclimate.evaluate.regression`.
         resamples: number of draws; the interval runs from their 2.5th to their 97.5th percentile.
         seed: of the draws.
     """
@@ -77,17 +82,19 @@ def compare(
     truth = np.full(len(y), np.nan) if truth is None else truth
     drawn = [np.unique(ids, return_inverse=True)[1] for ids in (entity, *crossed)]
     group = np.unique(drawn[0] * (int(window.max()) + 1) + window, return_inverse=True)[1]
-    figures = np.stack(
-        [
-            _figures(y, column, group, truth, (weight * counts for counts in draws(drawn, resamples, seed)))
-            for column in p.T
-        ],
-        axis=-1,
-    )
+
+    def figures_of(column: FloatArray) -> FloatArray:
+        weights = (weight * counts for counts in draws(drawn, resamples, seed))
+        if kind == "binary":
+            return _figures(y, column, group, truth, weights)
+        errors = Errors(y, column, truth, kind)
+        return np.array([list(errors.figures(w).values()) for w in weights], np.float64)  # None is NaN
+
+    figures = np.stack([figures_of(column) for column in p.T], axis=-1)
     return [
         Comparison(arms[i], arms[j], metric, *interval)
         for i, j in combinations(range(len(arms)), 2)
-        for m, metric in enumerate(METRICS)
+        for m, metric in enumerate(METRICS if kind == "binary" else REGRESSION_METRICS[kind])
         if (interval := _interval(figures[:, m, i] - figures[:, m, j])) is not None
     ]
 

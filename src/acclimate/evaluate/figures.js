@@ -211,23 +211,27 @@ function calibrationFigure() {
   const arms = data.arms.filter((arm) => data.calibration.some((b) => b.arm === arm));
   if (!arms.length) return;
   const errors = data.columns.find((c) => c.key === "calibration_error")?.values ?? {};
-  const top = Math.min(1, 1.06 * Math.max(...data.calibration.flatMap((b) => [b.predicted, b.observed]))) || 1;
+  const ends = data.calibration.flatMap((b) => [b.predicted, b.observed]);
+  const top = Math.min(data.kind === "binary" ? 1 : Infinity, 1.06 * Math.max(...ends)) || 1;
+  const bottom = Math.min(0, 1.06 * Math.min(...ends));
   const panels = arms.map((arm) => ({ arm, box: panel(part("calibration", ".grid"), arm, errors[arm]?.toFixed(4)) }));
 
   function draw() {
     for (const { arm, box } of panels) {
       box.parentElement.hidden = !isShown(arm);
-      if (isShown(arm)) calibrationCurve(box, arm, top);
+      if (isShown(arm)) calibrationCurve(box, arm, [bottom, top]);
     }
   }
   reveal("calibration", draw);
 }
 
-function calibrationCurve(box, arm, top) {
+function calibrationCurve(box, arm, range) {
   const bins = data.calibration.filter((b) => b.arm === arm);
-  const chance = bins.map((b) => 1.96 * Math.sqrt((b.observed * (1 - b.observed)) / Math.max(b.rows, 1)));
+  // Of shares alone the rows of a bin say how far chance reaches.
+  const spread = (b) => (data.kind === "binary" ? b.observed * (1 - b.observed) : 0);
+  const chance = bins.map((b) => 1.96 * Math.sqrt(spread(b) / Math.max(b.rows, 1)));
   const diagonal = {
-    type: "scatter", mode: "lines", x: [0, top], y: [0, top], hoverinfo: "skip",
+    type: "scatter", mode: "lines", x: range, y: range, hoverinfo: "skip",
     line: { color: css("--muted"), width: 1, dash: "dot" },
   };
   const curve = line(arm, {
@@ -236,7 +240,7 @@ function calibrationCurve(box, arm, top) {
     error_y: { type: "data", array: chance, color: colour(arm), thickness: 1, width: 0 },
     marker: { color: colour(arm), symbol: symbol(arm), size: 5 },
   });
-  const square = { range: [0, top], nticks: 5, tickformat: "~g" };
+  const square = { range, nticks: 5, tickformat: "~g" };
   const layout = { height: box.clientWidth, margin: { l: 8, r: 8, t: 8, b: 8 }, hovermode: "closest" };
   plot(box, [diagonal, curve], { ...layout, xaxis: axis(square), yaxis: axis(square) });
 }

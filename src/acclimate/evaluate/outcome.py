@@ -9,8 +9,8 @@ import pyarrow as pa
 
 from acclimate.arrays import FloatArray, IntArray
 from acclimate.artifacts import CalibrationBin, CohortResult, Comparison, Events, Quality
-from acclimate.config import Schema
-from acclimate.evaluate import metrics
+from acclimate.config import LabelKind, Schema
+from acclimate.evaluate import metrics, regression
 from acclimate.evaluate.bootstrap import compare
 from acclimate.features import codes_of, positions
 
@@ -24,7 +24,7 @@ class Outcome:
 
     ``y (n,)``; ``p (n, a)``; ``entity (n,)``, ``crossed (n,)`` (the schema's second entity, if it has one),
     ``window (n,)`` and each of ``within`` ``(n,)`` are numbered from 0; ``past (n,)`` counts the entity's events
-    before the window; ``weight`` and ``truth`` ``(n,)`` if there are any.
+    before the window; ``weight`` and ``truth`` ``(n,)`` if there are any; ``kind`` is that of the label.
     """
 
     arms: tuple[str, ...]
@@ -38,9 +38,13 @@ class Outcome:
     weight: FloatArray | None
     truth: FloatArray | None
     ndcg_at: int
+    kind: LabelKind = "binary"
 
     def quality(self, arm: int, chosen: IntArray | slice = slice(None)) -> Quality:
         """One arm on the chosen rows."""
+        if self.kind != "binary":
+            weight, truth = (None if one is None else one[chosen] for one in (self.weight, self.truth))
+            return regression.quality(self.y[chosen], self.p[chosen, arm], self.kind, weight=weight, truth=truth)
         return metrics.quality(
             self.y[chosen],
             self.p[chosen, arm],
@@ -52,7 +56,7 @@ class Outcome:
         )
 
     def base_rate(self) -> float | None:
-        """The share of positive rows."""
+        """The share of positive rows, or the mean label."""
         return metrics.mean(self.y, self.weight)
 
     def auc_within(self, arm: int) -> dict[str, float | None]:
@@ -96,6 +100,7 @@ class Outcome:
             crossed=() if self.crossed is None else (self.crossed,),
             weight=self.weight,
             truth=self.truth,
+            kind=self.kind,
             resamples=resamples,
             seed=seed,
         )
@@ -139,6 +144,7 @@ def outcome(
         weight=rows[schema.weight].to_numpy()[known] if schema.weight else None,
         truth=rows[schema.truth].to_numpy()[known] if schema.truth else None,
         ndcg_at=ndcg_at,
+        kind=schema.label_kind(label),
     )
 
 

@@ -15,7 +15,17 @@ from string import Template
 from typing import Any
 
 from acclimate.artifacts import Comparison, Report, TracePoint, Weight, WindowResult
-from acclimate.evaluate.summary import COST, Column, Measure, columns, quality, significant, windows_of
+from acclimate.evaluate.summary import (
+    COST,
+    Column,
+    Measure,
+    columns,
+    label_kind,
+    lead,
+    quality,
+    significant,
+    windows_of,
+)
 
 MARKS = "●■◆▲✚✕★▼"
 """One per arm beside its colour, in the order of the symbols in ``page.js``: colour alone is not for every eye."""
@@ -36,7 +46,9 @@ _SETTINGS = {
     "seed": "Seed",
     "entity": "Entity",
     "baseline_rate": "Base rate",
+    "label_kind": "Kind of label",
 }
+_LEADS = {"auc": "an AUC", "rmse": "an RMSE", "deviance": "a deviance"}
 
 
 def render_page(report: Report) -> str:
@@ -75,8 +87,12 @@ def facts(report: Report) -> list[str]:
         *_period(report),
         f"{count:,} window{'s' * (count != 1)}{f' of {every}' if every else ''}",
         f"{rows:,} rows",
-        *([f"base rate {100 * rate:.1f} %"] if rate is not None else []),
+        *([_level(report, rate)] if rate is not None else []),
     ]
+
+
+def _level(report: Report, rate: float) -> str:
+    return f"base rate {100 * rate:.1f} %" if label_kind(report) == "binary" else f"mean label {rate:.4g}"
 
 
 def _period(report: Report) -> list[str]:
@@ -94,17 +110,20 @@ def findings(report: Report) -> list[str]:
 
 
 def _shown(report: Report) -> list[str]:
-    scored = {name: arm.auc for name, arm in report.arms.items() if arm.auc is not None}
+    measure, told = lead(report), _LEADS[lead(report).key]
+    known = {name: getattr(arm, measure.key) for name, arm in report.arms.items()}
+    scored = {name: value for name, value in known.items() if value is not None}
     others = [name for name in ("stale", "retrain") if name in scored]
     if "incremental" in scored and others:
         parts = [_versus(report, "incremental", other) for other in others]
-        first = f"incremental reaches an AUC of {scored['incremental']:.4f}: {' and '.join(parts)}."
+        first = f"incremental reaches {told} of {scored['incremental']:.4f}: {' and '.join(parts)}."
         return [first, *_interval_note(report, "incremental", others), *_regrets(report, ["incremental", *others])]
     if not scored:
-        return ["No arm has an AUC: it needs rows of both labels."]
-    best, *rest = sorted(scored, key=lambda name: -scored[name])
+        return [f"No arm has {told}: it needs rows{' of both labels' if measure.key == 'auc' else ''}."]
+    sign = -1.0 if measure.better == "higher" else 1.0
+    best, *rest = sorted(scored, key=lambda name: sign * scored[name])
     ahead = f", {_versus(report, best, rest[0])}" if rest else ""
-    return [f"{best} reaches an AUC of {scored[best]:.4f}{ahead}.", *_regrets(report, [best, *rest[:1]])]
+    return [f"{best} reaches {told} of {scored[best]:.4f}{ahead}.", *_regrets(report, [best, *rest[:1]])]
 
 
 def _refusals(report: Report) -> list[str]:
@@ -123,7 +142,9 @@ def _refusals(report: Report) -> list[str]:
 def _versus(report: Report, arm: str, other: str) -> str:
     """Such as ``0.0123 above stale [+0.0101, +0.0146]``, for retrain with what it cost beside it."""
     known = _comparison(report, arm, other)
-    difference = known.difference if known else (report.arms[arm].auc or 0) - (report.arms[other].auc or 0)
+    key = lead(report).key
+    here, there = (getattr(report.arms[name], key) or 0.0 for name in (arm, other))
+    difference = known.difference if known else here - there
     interval = f" [{_signed(known.low)}, {_signed(known.high)}]" if known else ""
     side = "above" if difference > 0 else "below"
     distance = "level with" if f"{abs(difference):.4f}" == "0.0000" else f"{abs(difference):.4f} {side}"
@@ -147,16 +168,19 @@ def _interval_note(report: Report, arm: str, others: list[str]) -> list[str]:
 def _regrets(report: Report, arms: list[str]) -> list[str]:
     known = [(name, report.arms[name].regret) for name in arms]
     texts = [f"{name} {value:.5f}" for name, value in known if value is not None]
-    return [f"Regret against the true probabilities, in nats per row: {', '.join(texts)}."] if texts else []
+    against = {"number": "expected labels, squared", "count": "expected counts, in nats per row"}
+    truth = against.get(label_kind(report), "probabilities, in nats per row")
+    return [f"Regret against the true {truth}: {', '.join(texts)}."] if texts else []
 
 
 def _comparison(report: Report, arm: str, other: str) -> Comparison | None:
-    """The difference in AUC with its interval, whichever way round it was made."""
+    """The difference in what arms are compared by first, with its interval, whichever way round it was made."""
+    key = lead(report).key
     for c in report.comparisons:
-        if c.metric == "auc" and (c.arm, c.against) == (arm, other):
+        if c.metric == key and (c.arm, c.against) == (arm, other):
             return c
-        if c.metric == "auc" and (c.arm, c.against) == (other, arm):
-            return Comparison(arm, other, "auc", -c.difference, -c.high, -c.low)
+        if c.metric == key and (c.arm, c.against) == (other, arm):
+            return Comparison(arm, other, key, -c.difference, -c.high, -c.low)
     return None
 
 
@@ -221,6 +245,7 @@ def _data(report: Report) -> dict[str, Any]:
     kept = _clearest(report.weights)
     return {
         "arms": list(report.arms),
+        "kind": label_kind(report),
         "marks": MARKS,
         "measures": {m.key: asdict(m) for m in (*quality(report), *COST)},
         "columns": [{**asdict(c.measure), "values": c.values} for c in columns(report)],

@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 import pyarrow as pa
 
 from acclimate.artifacts import ArmResult, Cost, Events, Instant, Report, TableSource, WindowResult
-from acclimate.config import NdcgAt, Resamples, Seed, checked
+from acclimate.config import LABEL_KINDS, LabelKind, NdcgAt, Resamples, Seed, checked
 from acclimate.errors import ConfigError, DataError, nearest
 from acclimate.evaluate.arms import Arm, HasEntityPosterior, Run, first_fits, spent
 from acclimate.evaluate.outcome import Outcome, columns_kept, outcome
@@ -53,7 +53,8 @@ def replay(
     """Predict, then learn, window by window, and measure every arm.
 
     Learners are copied, never changed. Arms that hold the same learner object share one first fit, on the events
-    before ``start``. Rows whose label is null are passed to the learners and left out of every metric. Row weights
+    before ``start``. Rows whose label is null are passed to the learners and left out of every metric. Metrics are
+    those of the kind of label: of 0 and 1, of numbers, of counts. Row weights
     count in all metrics but nDCG. A window's events are read once for all arms; what reading those to learn from
     took is part of ``update_seconds`` of each incremental arm, as a retrained one reads its own.
 
@@ -78,14 +79,19 @@ def replay(
     Raises:
         ConfigError: an argument does not fit the schema or the others.
         DataError: there is nothing to fit on, or nothing to predict.
-        ModelError: an arm's predictions are not one probability per row.
+        ModelError: an arm's predictions are not one probability (or finite number) per row.
     """
     _check_arms(arms)
     _check_columns(events, within)
     ndcg_at = checked("ndcg_at", NdcgAt, ndcg_at)
     resamples = checked("resamples", Resamples, resamples)
     seed = checked("seed", Seed, seed)
-    label = events.schema.label(label)
+    label = events.schema.label(label, kinds=LABEL_KINDS)
+    if within and events.schema.label_kind(label) != "binary":
+        raise ConfigError(
+            f"label '{label}' is a {events.schema.label_kind(label)}, and has no AUC within {', '.join(within)}",
+            hint="leave 'within' out",
+        )
     plan = _Plan(
         events=events,
         windows=_windows(events, every, start, end),
@@ -150,6 +156,11 @@ class _Plan:
         past = self.events.before(time - self.delay)
         return past if length is None else past.after(time - self.delay - duration_us(length))
 
+    @property
+    def kind(self) -> LabelKind:
+        """Of the label."""
+        return self.events.schema.label_kind(self.label)
+
     def tell(self, phase: Phase, arm: str, window: int = 0) -> None:
         if self.on_progress:
             self.on_progress(Progress(arm, window, len(self.windows), phase))
@@ -165,6 +176,7 @@ class _Plan:
             "end": self.iso(self.end),
             "zone": self.events.schema.time.zone,
             "entity": self.entity,
+            **({} if self.kind == "binary" else {"label_kind": self.kind}),
         }
 
 
@@ -235,7 +247,7 @@ def _play(runs: Sequence[Run], plan: _Plan, followed: Any) -> list[pa.Table]:
         asked = _without_answers(rows)
         for run in runs:
             plan.tell("predict", run.arm.name, number)
-            seconds = run.predict(asked, f"window {number} ({plan.iso(start)})")
+            seconds = run.predict(asked, f"window {number} ({plan.iso(start)})", plan.kind)
             plan.tell("learn", run.arm.name, number)
             past = plan.known(end, run.arm.window)
             run.learn(fresh, past, predict_seconds=seconds, read_seconds=reading)

@@ -68,6 +68,13 @@ QUALITY = (
     ),
     Measure("ndcg", "nDCG", "", "higher", "4", "how near the top of each entity's list its positive rows are"),
     Measure(
+        "deviance", "Deviance", "nats per row", "lower", "5", "mean Poisson deviance: twice the excess log-loss"
+    ),
+    Measure("rmse", "RMSE", "", "lower", "4", "root mean squared distance of predictions to labels"),
+    Measure("mae", "MAE", "", "lower", "4", "mean absolute distance of predictions to labels"),
+    Measure("r2", "R²", "", "higher", "4", "share of the labels' variance that is explained"),
+    Measure("ratio", "Ratio", "", "", "4", "sum of predictions over that of labels"),
+    Measure(
         "regret", "Regret", "nats per row", "lower", "5", "expected log-loss above that of the true probabilities"
     ),
 )
@@ -104,8 +111,28 @@ def columns(report: Report) -> list[Column]:
 
 def quality(report: Report) -> list[Measure]:
     """The measures of quality, with the cut of this report's nDCG."""
-    cut = report.settings.get("ndcg_at")
-    return [replace(m, label=f"nDCG@{cut}") if m.key == "ndcg" and cut else m for m in QUALITY]
+    cut, kind = report.settings.get("ndcg_at"), label_kind(report)
+    measures = [replace(m, label=f"nDCG@{cut}") if m.key == "ndcg" and cut else m for m in QUALITY]
+    return [
+        replace(m, unit="", help=_REGRETS[kind]) if m.key == "regret" and kind in _REGRETS else m for m in measures
+    ]
+
+
+def label_kind(report: Report) -> str:
+    """What its labels are: ``binary``, ``number`` or ``count``."""
+    return str(report.settings.get("label_kind", "binary"))
+
+
+def lead(report: Report) -> Measure:
+    """The measure that arms are compared by first."""
+    key = {"number": "rmse", "count": "deviance"}.get(label_kind(report), "auc")
+    return next(m for m in QUALITY if m.key == key)
+
+
+_REGRETS = {
+    "number": "mean squared distance to the true expected labels",
+    "count": "half the mean deviance from the true expected counts",
+}
 
 
 def within_measure(column: str) -> Measure:

@@ -19,7 +19,7 @@ def faded(noise: Noise, fixed: Part) -> Noise:
 
 
 def refreshed(past: Noise, task: Task, solution: Solution, variances: list[FloatArray], *, usual: float) -> Noise:
-    """The noise by what a solution leaves of the labels; ``variances`` are of each row's margin, by effect that learns.
+    """The noise by what a solution leaves of the labels; ``variances`` are of each row's margin, by effect.
 
     Rows of entities that wait do not count: what these are is still in their residuals.
     """

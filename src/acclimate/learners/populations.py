@@ -36,7 +36,9 @@ def variances(
     before = before or [nothing] * len(blocks)
     total = np.sum(before, axis=0)
     return [
-        nothing if k == 0 and not fixed else block.variances(left_open(solution.curvature, solution.problem.count, total - own))
+        nothing
+        if k == 0 and not fixed
+        else block.variances(left_open(solution.curvature, solution.problem.count, total - own))
         for k, block, own in zip(free, blocks, before, strict=True)
     ]
 
