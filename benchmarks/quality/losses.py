@@ -10,8 +10,8 @@ that are predicted before they are learned.
 - ridges: labels of 0 and 1, two categorical features and a number. Regret in 1e-4 nats a row with a ridge of 1,
   with the best of nine by the truth itself, and with ridges that are learned.
 
-``kuairand`` instead, and the folder of the data in ``KUAIRAND_DIR``: seconds that videos are watched, as counts and
-as numbers, and ridges for long views. Of the days before 28 April; ``kuairand-test`` of those from then on.
+``kuairand`` instead, and the folder of the data in ``KUAIRAND_DIR``: seconds that videos are watched, as counts
+and as numbers, and ridges for long views. Of the days before 28 April; ``kuairand-test`` of those from then on.
 """
 
 import argparse
@@ -282,18 +282,15 @@ def kuairand(start: str, end: str) -> None:
 
 def show(report: ac.Report) -> None:
     """The arms, and each against the first one of the best kind."""
-    keys = [
-        key for key in ("auc", "gauc", "log_loss", "deviance", "rmse", "mae", "r2", "ratio", "calibration_error")
-    ]
+    keys = ("auc", "gauc", "log_loss", "deviance", "rmse", "mae", "r2", "ratio", "calibration_error")
     keys = [key for key in keys if any(getattr(arm, key) is not None for arm in report.arms.values())]
     print(f"| arm | {' | '.join(keys)} |\n| --- |{' --- |' * len(keys)}")
     for name, arm in report.arms.items():
         print(f"| {name} | {' | '.join(f'{getattr(arm, key):.5f}' for key in keys)} |")
     for one in report.comparisons:
         if one.metric in ("deviance", "r2", "rmse", "auc", "log_loss"):
-            print(
-                f"{one.arm} less {one.against}, {one.metric}: {one.difference:.5f} ({one.low:.5f} to {one.high:.5f})"
-            )
+            bounds = f"({one.low:.5f} to {one.high:.5f})"
+            print(f"{one.arm} less {one.against}, {one.metric}: {one.difference:.5f} {bounds}")
 
 
 def main() -> None:
