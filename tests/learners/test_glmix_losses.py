@@ -404,3 +404,28 @@ def test_labels_that_are_none_of_their_kind_are_told(kind, value, what):
             events_of(schema_of(kind), data).table()
     data["y"][3] = np.nan  # not known
     assert events_of(schema_of(kind), data).count(known="y") == 15
+
+
+@pytest.mark.parametrize(
+    "learner",
+    [
+        ac.SequentialLaplace(features=["x"]),
+        ac.MetaRanker(features=["x"], blocks={"user": {"entity": "user", "features": ["x"]}}),
+        ac.Calibrated(ac.GLMix()),
+        ac.GLMix(),
+    ],
+    ids=lambda learner: learner.kind,
+)
+def test_learners_for_labels_of_0_and_1_refuse_numbers_before_they_learn(learner):
+    with pytest.raises(ConfigError, match=r"label 'y' is a number, .* takes 0 and 1"):
+        learner.fit(events("squared", rows_of("squared")))
+
+
+def test_rates_are_mean_labels():
+    data = rows_of("squared")
+    log = events("squared", data)
+    assert_allclose(ac.GlobalRate().fit(log).predict(log), data["y"].mean())
+    rate, own = ac.Rate("user", prior_rows=5.0).fit(log).predict(log), data["user_id"] == 3
+    assert_allclose(rate[own], (data["y"][own].sum() + 5.0 * data["y"].mean()) / (own.sum() + 5.0))
+    none = ac.GlobalRate().fit(events("squared", data | {"y": np.full(480, np.nan)}))
+    assert_array_equal(none.predict(log), 0.0)

@@ -14,7 +14,8 @@ class Replayable(Protocol):
     """What a replay asks of an arm; nothing is inherited.
 
     ``fit`` learns from scratch and forgets what was; ``update`` learns from new events alone; ``predict`` changes
-    nothing and returns one probability per row, ``(n,)``, in the order of ``events.table()``.
+    nothing and returns one probability per row, or the expected label of other kinds, ``(n,)``, in the order of
+    ``events.table()``.
     """
 
     def fit(self, events: Events) -> Any:
