@@ -11,7 +11,7 @@ from sample_events import DAY, START, events_of
 from scipy import optimize
 
 import acclimate as ac
-from acclimate.errors import ConfigError, RowError
+from acclimate.errors import ConfigError, ModelError, RowError
 
 LOSSES = {"squared": "number", "poisson": "count"}
 
@@ -243,6 +243,8 @@ def test_the_offset_of_a_count_is_the_logarithm_of_its_exposure():
     model = ac.GLMix(fixed=ac.FixedEffect(ridge=1e-9), loss="poisson", tolerance=1e-9).fit(log)
     assert_allclose(np.exp(model.weights()[0][1]), y.sum() / exposure.sum(), rtol=1e-6)
     assert_allclose(model.predict(log), exposure * y.sum() / exposure.sum(), rtol=1e-6)
+    with pytest.raises(ModelError, match="no count of 480 of 480 rows"):
+        model.predict(events("poisson", data | {"y": y, "o": np.full(480, 1e4)}, offset="o"))
 
 
 OPTIONS: dict[str, dict[str, Any]] = {
