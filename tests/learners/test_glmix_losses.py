@@ -205,6 +205,30 @@ def test_labels_that_are_all_the_same_leave_no_noise_and_break_nothing(value):
     assert np.isfinite(model.predict(log)).all()
 
 
+def test_counts_that_scatter_more_than_a_poisson_law_are_trusted_less():
+    """Each row counts over its size of noise, in the posteriors and in what is learned of the populations."""
+    data = rows_of("poisson", users=200, rows=10)
+    rng, plain = np.random.default_rng(3), model_of("poisson").fit(events("poisson", data))
+    assert_allclose(plain.noise, 1.0, atol=0.08)
+    mean = plain.predict(events("poisson", data))
+    four = data | {"y": 4.0 * rng.poisson(mean / 4.0)}  # of the same mean and four times its variance
+    learned, fixed = (model_of("poisson", **more).fit(events("poisson", four)) for more in ({}, {"noise": 1.0}))
+    assert_allclose(learned.noise, 4.0, rtol=0.15)
+    lost = [
+        np.mean((np.log(one.predict(events("poisson", four))) - np.log(mean)) ** 2) for one in (learned, fixed)
+    ]
+    assert lost[0] < 0.9 * lost[1]
+    assert "noise: " in learned.summary()[-1]
+    assert fixed.noise == 1.0
+
+
+def test_the_noise_of_counts_is_pearsons_statistic_over_the_rows_left():
+    data = rows_of("poisson", users=10)
+    model = ac.GLMix(fixed=ac.FixedEffect(["x"], ridge=1e-9), loss="poisson", tolerance=1e-10)
+    p = model.fit(events("poisson", data)).predict(events("poisson", data))
+    assert_allclose(model.noise, np.sum((data["y"] - p) ** 2 / p) / 78, rtol=0.01)
+
+
 # --- expected labels ---------------------------------------------------------------------------------------
 
 
@@ -386,8 +410,8 @@ def test_labels_and_losses_have_to_go_together():
     with pytest.raises(ConfigError, match="takes counts"):
         ac.GLMix(loss="poisson").fit(numbers)
     ac.GLMix(loss="squared").fit(counts)
-    with pytest.raises(ConfigError, match="'noise' is that of loss 'squared', and the loss is 'poisson'"):
-        ac.GLMix(loss="poisson", noise=1.0)
+    with pytest.raises(ConfigError, match="'noise' is of numbers and counts, and the loss is 'logistic'"):
+        ac.GLMix(noise=1.0)
     with pytest.raises(ConfigError, match="should be 'logistic', 'squared' or 'poisson'"):
         ac.GLMix(loss="hinge")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="'label_kinds' has 'z', which is none of the labels"):

@@ -25,7 +25,7 @@ def test_of_one_effect_they_are_the_trace_of_the_hat_matrix(seed, noise):
 
 
 def test_of_crossed_effects_that_meet_once_they_are_those_of_the_joint_posterior():
-    """One row of a user and an item of variances 2 and 1, noise .5: the margin's variance is that of three, less."""
+    """One row of a user and an item of variances 2 and 1, noise .5: all that is known is a sum of three."""
     a, b, v = 2.0, 1.0, 0.5
     joint = (a + b) * v / (a + b + v)
     parts = [np.array([a - a**2 / (a + b + v)]), np.array([b - b**2 / (a + b + v)])]
@@ -40,9 +40,10 @@ def test_of_crossed_effects_that_meet_once_they_are_those_of_the_joint_posterior
 def test_what_was_known_before_counts_as_its_rows(seed, cut):
     rng = np.random.default_rng(seed)
     residual, weight = rng.normal(size=40), rng.uniform(0.5, 2.0, 40)
-    whole = learned_noise(Noise(9.0), residual, weight, used=0.0, usual=1.0)
-    first = learned_noise(Noise(9.0), residual[:cut], weight[:cut], used=0.0, usual=1.0)
-    both = learned_noise(first, residual[cut:], weight[cut:], used=0.0, usual=1.0)
+    squares = weight * residual**2
+    whole = learned_noise(Noise(9.0), squares, weight, used=0.0, usual=1.0)
+    first = learned_noise(Noise(9.0), squares[:cut], weight[:cut], used=0.0, usual=1.0)
+    both = learned_noise(first, squares[cut:], weight[cut:], used=0.0, usual=1.0)
     assert_allclose([both.variance, both.rows], [whole.variance, whole.rows], rtol=1e-12)
     assert_allclose(whole.variance, np.average(residual**2, weights=weight), rtol=1e-12)
     assert whole.faded(0.25) == Noise(whole.variance, 0.25 * whole.rows)

@@ -174,7 +174,8 @@ class GLMixParameters:
         loss: what the label is to the margin ``z``: ``logistic`` for 0 and 1, whose probability is ``sigmoid(z)``;
             ``squared`` for numbers such as ratings, ``z`` and normal noise; ``poisson`` for counts of the mean
             ``exp(z)``.
-        noise: the variance of a squared loss's noise; learned from the rows without, in fits and updates.
+        noise: the variance of the noise around numbers; of counts their variance over their mean, 1 by a Poisson
+            law. Learned from the rows without, in fits and updates.
         offset: name of a learner whose logit (prediction of a squared, its logarithm of a Poisson loss) is a known
             part of this one's: a member of its :class:`acclimate.Stack`, or another learner of the project.
         learn_population: learn each random effect's population from all entities at ``fit`` (empirical Bayes) and
@@ -209,8 +210,8 @@ class GLMixParameters:
     states: Literal["float64", "float32"] = "float64"
 
     def __post_init__(self) -> None:
-        if self.noise is not None and self.loss != "squared":
-            raise ValueError(f"'noise' is that of loss 'squared', and the loss is '{self.loss}'")
+        if self.noise is not None and self.loss == "logistic":
+            raise ValueError("'noise' is of numbers and counts, and the loss is 'logistic'")
 
     @property
     def label_kinds(self) -> tuple[LabelKind, ...]:

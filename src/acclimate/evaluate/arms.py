@@ -253,6 +253,12 @@ _ALLOWED: dict[LabelKind, tuple[float, float, str]] = {
     "count": (0.0, sys.float_info.max, "expected counts, finite and not negative"),
 }
 
+_WAYS_OUT: dict[LabelKind, str] = {
+    "binary": "of squared loss, declare the label a number: label_kinds",
+    "number": "look for extreme features",
+    "count": "learn them by Poisson loss, or declare the label a number: label_kinds",
+}
+
 
 def _checked(predictions: Any, rows: int, place: str, kind: LabelKind) -> FloatArray:
     """The predictions as ``(rows,)`` probabilities, or what else goes with the kind of label."""
@@ -269,7 +275,9 @@ def _checked(predictions: Any, rows: int, place: str, kind: LabelKind) -> FloatA
     wrong = np.flatnonzero(~((p >= least) & (p <= most)))
     if len(wrong):
         first = ", ".join(f"{p[i]:g} in row {i}" for i in wrong[:3])
-        raise ModelError(f"{place}: {len(wrong)} of {rows} predictions are not {allowed}: {first}")
+        raise ModelError(
+            f"{place}: {len(wrong)} of {rows} predictions are not {allowed}: {first}", hint=_WAYS_OUT[kind]
+        )
     return p
 
 

@@ -151,7 +151,7 @@ class GLMix(Fitted[Shared]):
 
     @property
     def noise(self) -> float:
-        """The variance of the noise around numbers, as it is learned or given; 1 of other losses."""
+        """The variance of the noise around numbers, or of counts over their mean, as it is learned or given."""
         return self._fitted().noise.variance
 
     @property
@@ -248,9 +248,14 @@ class GLMix(Fitted[Shared]):
     def _learned(self) -> list[str]:
         """What was learned of noise and ridges, in lines for the terminal."""
         state, lines = self._fitted(), list[str]()
-        if self.parameters.loss == "squared":
-            sd, rows = state.noise.variance**0.5, state.noise.rows
-            lines.append(f"  noise: standard deviation {sd:.4g}" + (f" from {rows:,.0f} rows" if rows else ""))
+        if self.parameters.loss != "logistic":
+            size, rows = state.noise.variance, state.noise.rows
+            what = (
+                f"standard deviation {size**0.5:.4g}"
+                if self.parameters.loss == "squared"
+                else f"{size:.4g} x mean"
+            )
+            lines.append(f"  noise: {what}" + (f" from {rows:,.0f} rows" if rows else ""))
         if state.ridges:
             told = ", ".join(f"{feature} {ridge:.3g}" for feature, ridge in state.ridges.items())
             lines.append(f"  ridges of the fixed effect: {told}")

@@ -282,7 +282,7 @@ class _Search:
 
     def learns_noise(self, task: Task) -> bool:
         """Whether rows say something of the noise."""
-        asked = self.loss == "squared" and self.parameters.noise is None
+        asked = self.loss != "logistic" and self.parameters.noise is None
         return asked and bool(task.designs) and bool((task.weight * task.settled).any())
 
     def learns_ridges(self, task: Task) -> bool:

@@ -1,4 +1,4 @@
-"""The noise of a GLMix of numbers: learned at a fit with all else, followed in updates."""
+"""The noise of a GLMix of numbers or counts: learned at a fit with all else, followed in updates."""
 
 import numpy as np
 
@@ -25,13 +25,16 @@ def refreshed(past: Noise, task: Task, solution: Solution, variances: list[Float
     """
     problem, settled = solution.problem, task.settled
     weight = problem.count * settled
-    slope = np.where(weight > 0.0, solution.slope, 0.0)
-    residual = -slope / np.where(weight > 0.0, problem.weight, 1.0)
+    # (y - E[y])^2 / V by slope and curvature, which are (s / v) (E[y] - y) and (s / v) V.
+    told = (weight > 0.0) & (solution.curvature > 0.0)
+    squares = (
+        np.divide(solution.slope**2, solution.curvature, out=np.zeros_like(weight), where=told) * problem.noise
+    )
     random = [own for k, own in zip(task.designs, variances, strict=True) if k > 0]
     used = used_rows(solution.curvature * settled, weight, random)
     if 0 in task.designs:
         used += _used_by(problem.blocks[0], solution.curvature * settled)
-    return learned_noise(past, residual, weight, used=used, usual=usual)
+    return learned_noise(past, squares, weight, used=used, usual=usual)
 
 
 def _used_by(fixed: Block, curvature: FloatArray) -> float:

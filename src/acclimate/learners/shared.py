@@ -25,7 +25,7 @@ class Shared:
     ``fixed`` and ``random``: the effects; ``fixed_states``: the
     posterior of the fixed one given the others, as the state of its only entity, which holds it in an update;
     ``marginal``: its precision with theirs integrated out, ``(1, d, d)`` or ``(1, d)``: how sure it is;
-    ``noise``: that of a squared loss; ``unit``: the variance of its labels at the fit, in which ridges are, 1 of
+    ``noise``: that of numbers or counts; ``unit``: the variance of numbers at the fit, in which ridges are, 1 of
     other losses; ``ridges``: those of the fixed effect that were learned, by feature;
     ``settled``: what is settled about features; ``contract``: the content of the schema; ``cut``: the time of the
     last event learned, microseconds UTC.

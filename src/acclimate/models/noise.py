@@ -1,9 +1,10 @@
-"""The noise of numbers, whose loss is squared: its variance, learned with the coefficients.
+"""The noise of numbers, whose loss is squared, and of counts: its size, learned with the coefficients.
 
-``y ~ N(z, v / s)`` for rows of weight ``s``, so a row counts ``s / v``. At the most likely ``v`` (Patterson and
-Thompson, 1971: restricted maximum likelihood; MacKay, 1992, equation 2.9)::
+``Var(y) = v V(z) / s`` for rows of weight ``s``, with ``V = 1`` of numbers and the mean ``V = exp(z)`` of counts.
+So a row counts ``s / v``. At the most likely ``v`` (Patterson and Thompson, 1971: restricted maximum likelihood;
+MacKay, 1992; of counts quasi-likelihood, McCullagh and Nelder, 1989)::
 
-    v = sum_i s_i (y_i - z_i)^2 / (sum_i s_i - used)        used = sum_i (s_i / v) Var(z_i)
+    v = sum_i s_i (y_i - E[y_i])^2 / V_i / (sum_i s_i - used)        used = sum_i (s_i V_i / v) Var(z_i)
 
 The coefficients use up rows: as many as there are where nothing holds them, fewer where a prior does.
 """
@@ -17,7 +18,7 @@ from acclimate.arrays import FloatArray
 from acclimate.models.likelihood import left_open
 
 _LEAST = 1e-8
-"""Part of the usual variance that is noise at least: residuals of less say that there is no more to learn."""
+"""Part of the usual size that is noise at least: residuals of less say that there is no more to learn."""
 
 _FEWEST_LEFT = 1e-3
 """Part of the rows that has to be left over for them to say something of the noise."""
@@ -35,15 +36,15 @@ class Noise:
         return Noise(self.variance, kept * self.rows)
 
 
-def learned_noise(past: Noise, residual: FloatArray, weight: FloatArray, *, used: float, usual: float) -> Noise:
+def learned_noise(past: Noise, squares: FloatArray, weight: FloatArray, *, used: float, usual: float) -> Noise:
     """The noise by rows that were learned from, and those before.
 
     Args:
         past: what was known of it without them.
-        residual: label less margin, ``(n,)``.
+        squares: of the residuals over their usual variances, times the weights, ``(n,)``.
         weight: of the rows, ``(n,)``.
         used: how many of them the coefficients have used up.
-        usual: a variance that is usual for labels.
+        usual: a size that is usual for labels.
 
     Returns:
         The noise; as it was where nearly all rows are used up.
@@ -52,7 +53,7 @@ def learned_noise(past: Noise, residual: FloatArray, weight: FloatArray, *, used
     if not left > _FEWEST_LEFT * weight.sum():
         return past
     rows = past.rows + left
-    variance = (past.rows * past.variance + float(weight @ residual**2)) / rows
+    variance = (past.rows * past.variance + float(squares.sum())) / rows
     return Noise(max(variance, _LEAST * usual), rows)
 
 
@@ -69,7 +70,7 @@ def used_rows(curvature: FloatArray, count: FloatArray, variances: Sequence[Floa
     """How many rows the coefficients of effects have used up: ``sum_i w_i Var(z_i)``.
 
     Args:
-        curvature: of each row, ``w = s / v``, ``(n,)``.
+        curvature: of each row, ``w = s V / v``, ``(n,)``.
         count: ``s``, ``(n,)``.
         variances: of each row's margin by effect, from all rows, ``(n,)`` each.
 
