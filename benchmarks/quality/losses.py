@@ -255,11 +255,11 @@ def kuairand(start: str, end: str) -> None:
     given = project.load_project(EXAMPLE)
     ranker = given.learner("ranker")
     assert isinstance(ranker, GLMixParameters)
-    for label, kind, losses in (
-        ("seconds", "count", ("poisson",)),
-        ("seconds", "number", ("squared",)),
-        ("part", "number", ("squared",)),
-    ):
+    watched_as: list[tuple[str, Any, tuple[Loss, ...]]] = [("part", "number", ("squared",))]
+    before = start < "2022-04-28"
+    if before:
+        watched_as += [("seconds", "number", ("squared",)), ("seconds", "count", ("poisson",))]
+    for label, kind, losses in watched_as:
         print(f"\n{label} watched as a {kind}, {start} to {end}")
         arms: list[Any] = [
             ac.Arm("mean", ac.GlobalRate()),
@@ -270,6 +270,8 @@ def kuairand(start: str, end: str) -> None:
             plain = replace(ranker, label=None, loss=loss)
             models = {"": plain, " fixed": plain.shared_part()}
             models[" learned ridge"] = replace(plain, fixed=replace(ranker.fixed, ridge="learned"))
+            if loss == "poisson":
+                models[" noise 1"] = replace(plain, noise=1.0)
             arms += [ac.Arm(f"{loss}{name}", ac.GLMix(**vars(one))) for name, one in models.items()]
         integrated = [
             ac.Arm(f"{arm.name} integrated", arm.learner, mode="integrated")
@@ -277,7 +279,7 @@ def kuairand(start: str, end: str) -> None:
             if arm.name == "poisson"
         ]
         show(ac.replay([*arms, *integrated], watched(given, label, kind), start=start, end=end))
-    if start < "2022-04-28":
+    if before:
         print("\nlong views, 2022-04-20 to 2022-04-28")
         learn = replace(ranker, fixed=replace(ranker.fixed, ridge="learned"))
         models = {"ridge 1": ac.GLMix(**vars(ranker)), "learned": ac.GLMix(**vars(learn))}
