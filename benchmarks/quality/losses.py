@@ -255,10 +255,11 @@ def kuairand(start: str, end: str) -> None:
     given = project.load_project(EXAMPLE)
     ranker = given.learner("ranker")
     assert isinstance(ranker, GLMixParameters)
-    watched_as: list[tuple[str, Any, tuple[Loss, ...]]] = [("part", "number", ("squared",))]
-    before = start < "2022-04-28"
-    if before:
-        watched_as += [("seconds", "number", ("squared",)), ("seconds", "count", ("poisson",))]
+    watched_as: list[tuple[str, Any, tuple[Loss, ...]]] = [
+        ("seconds", "count", ("poisson",)),
+        ("seconds", "number", ("squared",)),
+        ("part", "number", ("squared",)),
+    ]
     for label, kind, losses in watched_as:
         print(f"\n{label} watched as a {kind}, {start} to {end}")
         arms: list[Any] = [
@@ -279,7 +280,7 @@ def kuairand(start: str, end: str) -> None:
             if arm.name == "poisson"
         ]
         show(ac.replay([*arms, *integrated], watched(given, label, kind), start=start, end=end))
-    if before:
+    if start < "2022-04-28":
         print("\nlong views, 2022-04-20 to 2022-04-28")
         learn = replace(ranker, fixed=replace(ranker.fixed, ridge="learned"))
         models = {"ridge 1": ac.GLMix(**vars(ranker)), "learned": ac.GLMix(**vars(learn))}
