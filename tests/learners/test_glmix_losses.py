@@ -296,6 +296,7 @@ def test_every_option_goes_with_every_loss(loss, option, tmp_path):
     order = np.random.default_rng(0).permutation(len(later["y"]))
     shuffled = {name: column[order] for name, column in later.items()}
     model.update(events(loss, shuffled), locked=locked)
+    assert model.info.converged
     new = rows_of(loss, day=2)
     p = model.predict(events(loss, new))
     assert_allclose(loaded.predict(events(loss, new)), p, rtol=1e-4)
