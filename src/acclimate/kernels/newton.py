@@ -51,6 +51,11 @@ _SAFE_CHANGE = 0.5
 _CUT_SHORT = 0.1
 """As :data:`acclimate.models.likelihood.CUT_SHORT`."""
 
+_CAP = 100.0
+"""Margin from which a Poisson loss is a quadratic, as in :mod:`acclimate.models.likelihood`."""
+
+_LARGEST_RATE = float(np.exp(_CAP))
+
 _SHORTEST = 2.0**-60
 """Length of a step below which it is not halved."""
 
@@ -179,10 +184,11 @@ def solve(  # noqa: PLR0917 - a compiled loop takes arrays
         if len(members) == 1:
             steps[e], decrement[e] = _learn_row(rows, members[0], m, P, room, loss, kept, tolerance, max_steps)
             continue
-        few = 2 * len(members) <= d and _enter_rows_space(rows, members, m, P, room)
+        few = 2 * len(members) <= d and _enter_rows_space(rows, members, P, room)
         if few:
             steps[e], decrement[e] = _solve_in_rows(rows, members, m, P, room, loss, tolerance, max_steps)
-        else:
+            few = decrement[e] < np.inf
+        if not few:
             steps[e], decrement[e] = _solve_in_coefficients(rows, members, m, P, room, loss, tolerance, max_steps)
         if decrement[e] < np.inf and _keep_hessian(rows, members, P, room, few, kept):
             for j in range(d):
@@ -420,9 +426,9 @@ def _shortened(  # noqa: PLR0917
 
 
 @njit(cache=True, nogil=True, _nrt=False, fastmath=_REORDERED)  # type: ignore[misc]
-def _enter_rows_space(rows: Rows, members: IntArray, m: FloatArray, P: FloatArray, room: Room) -> bool:
-    """``room.B`` is ``X P^-(1/2)`` and ``room.G`` is ``X P^-1 X'``; whether there are digits enough for that."""
-    d, n, X, weight, L, B, G = len(m), len(members), rows.X, rows.weight, room.L, room.B, room.G
+def _enter_rows_space(rows: Rows, members: IntArray, P: FloatArray, room: Room) -> bool:
+    """``room.B`` is ``X P^-(1/2)`` and ``room.G`` is ``X P^-1 X'``; whether there is that root."""
+    d, n, X, L, B, G = rows.X.shape[1], len(members), rows.X, room.L, room.B, room.G
     if P.ndim == 1:
         for j in range(d):
             if not P[j] > 0.0:
@@ -443,8 +449,6 @@ def _enter_rows_space(rows: Rows, members: IntArray, m: FloatArray, P: FloatArra
         for k in range(i + 1):
             G[i, k] = _dot(B, i, k, d)
             G[k, i] = G[i, k]
-        if not weight[members[i]] * G[i, i] < _MOST_INFORMATION:
-            return False
     return True
 
 
@@ -459,7 +463,10 @@ def _solve_in_rows(  # noqa: PLR0917
     tolerance: float,
     max_steps: int,
 ) -> tuple[int, float]:
-    """As in the space of the coefficients; ``room`` has ``w``, and the curvatures of the rows."""
+    """As in the space of the coefficients; ``room`` has ``w``, and the curvatures of the rows.
+
+    The decrement is infinite too where rows say so much that too few digits are left of what the prior says.
+    """
     d, n, X, bounded, taken = len(m), len(members), rows.X, False, 0
     lines, duals, G, K, KL = room.lines, room.duals, room.G, room.K, room.KL
     for i in range(n):
@@ -475,7 +482,8 @@ def _solve_in_rows(  # noqa: PLR0917
         for i in range(n):
             duals[_REST, i] = lines[_SLOPE, i] + duals[_DUAL, i]
             duals[_ROOT_CURVATURE, i] = np.sqrt(lines[_CURVATURE, i])
-        _identity_plus(G, duals, K, n)
+        if not _identity_plus(G, duals, K, n) < _MOST_INFORMATION:
+            return taken, np.inf
         for i in range(n):
             total = 0.0
             for k in range(n):
@@ -527,12 +535,15 @@ def _solve_in_rows(  # noqa: PLR0917
 
 
 @njit(cache=True, nogil=True, _nrt=False)  # type: ignore[misc]
-def _identity_plus(G: FloatArray, duals: FloatArray, K: FloatArray, n: int) -> None:
-    """``I + W^(1/2) G W^(1/2)``, the lower triangle."""
+def _identity_plus(G: FloatArray, duals: FloatArray, K: FloatArray, n: int) -> float:
+    """``K = I + W^(1/2) G W^(1/2)``, the lower triangle; the largest of it."""
+    largest = 0.0
     for i in range(n):
         for k in range(i + 1):
             K[i, k] = duals[_ROOT_CURVATURE, i] * G[i, k] * duals[_ROOT_CURVATURE, k]
         K[i, i] += 1.0
+        largest = max(largest, K[i, i])
+    return largest
 
 
 @njit(cache=True, nogil=True, _nrt=False)  # type: ignore[misc]
@@ -724,8 +735,8 @@ def _derivatives(loss: int, bounded: bool, y: float, z: float) -> tuple[float, f
     if loss == _SQUARED:
         return z - y, 1.0
     if loss == _POISSON:
-        rate = np.exp(min(z, 708.0))
-        return rate - y, rate
+        rate = np.exp(min(z, _CAP))
+        return rate * (1.0 + max(z - _CAP, 0.0)) - y, rate
     e = np.exp(-abs(z))
     larger = 1.0 / (1.0 + e)
     smaller = e * larger
@@ -744,9 +755,11 @@ def _derive(lines: FloatArray, n: int, loss: int, bounded: bool) -> None:
     _exponentiate(lines, lines.view(np.int64), n)
     if loss == _POISSON:
         for i in range(n):
-            e = lines[_EXPONENTIAL, i]
-            lines[_CURVATURE, i] = lines[_WEIGHT, i] * (1.0 / e if lines[_MARGIN, i] > 0.0 else e)
-            lines[_SLOPE, i] = lines[_CURVATURE, i] - lines[_WEIGHT, i] * lines[_Y, i]
+            beyond = max(lines[_MARGIN, i] - _CAP, 0.0)
+            rate = 1.0 / lines[_EXPONENTIAL, i] if lines[_MARGIN, i] > 0.0 else lines[_EXPONENTIAL, i]
+            rate = _LARGEST_RATE if beyond > 0.0 else rate
+            lines[_SLOPE, i] = lines[_WEIGHT, i] * (rate * (1.0 + beyond) - lines[_Y, i])
+            lines[_CURVATURE, i] = lines[_WEIGHT, i] * rate
         return
     _derive_logistic(lines, n)
     if bounded:
