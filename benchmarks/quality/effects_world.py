@@ -18,13 +18,13 @@ SCHEMA = ac.Schema(
 START, DAY = 1_704_067_200_000_000, 86_400_000_000
 
 
-def events_of(columns: Mapping[str, Any]) -> ac.Events:
+def events_of(columns: Mapping[str, Any], schema: ac.Schema = SCHEMA) -> ac.Events:
     """Rows in the order of their ``day``; ``user`` and ``item`` are ids, the rest goes as it is called."""
     day = np.asarray(columns["day"])
     time = pa.array(START + day * DAY + np.arange(len(day)), pa.timestamp("us", "UTC"))
     ids = {"user_id": columns["user"], "item_id": columns.get("item", np.zeros(len(day), np.int64))}
     rest = {name: column for name, column in columns.items() if name not in ("day", "user", "item")}
-    return ac.read_events(pa.table({"time": time, **ids, "genre": ["none"] * len(day), **rest}), SCHEMA)
+    return ac.read_events(pa.table({"time": time, **ids, "genre": ["none"] * len(day), **rest}), schema)
 
 
 def regret(p: np.ndarray, truth: np.ndarray) -> float:

@@ -3,7 +3,8 @@
 ``python -m benchmarks.quality.entities [--seeds 10]``: videos are new every day, their authors are not. A fit on
 ten days, then ten days that are predicted before they are learned. Regret is the expected log-loss above the
 oracle's in 1e-4 nats a row: of videos on their first day, and of those that came before. A fifth of the videos is
-in no table. And what two effects of one entity cost, where one would do: populations, and regret on new rows.
+in no table. What two effects of one entity cost, where one would do: populations, and regret on new rows. And the
+same of videos and authors, nearly as many of these: against ridges at the variances that are true.
 
 With ``--kuairand`` instead, and the folder of the data in ``KUAIRAND_DIR``: KuaiRand-Pure from 20 to 27 April,
 where 6,510 authors have 7,583 videos; with populations that are learned and with ridges in their place.
@@ -100,6 +101,33 @@ def in_two(rows: int, seed: int, users: int = 500) -> dict[str, list[float]]:
     return found
 
 
+def nearly_one(rows: int, seed: int) -> dict[str, list[float]]:
+    """Variances of 600 authors, 720 videos of theirs and both together over the truth of .5 each, and regret."""
+    rng = np.random.default_rng(seed)
+    authors, videos = 600, 720
+    author = np.concatenate([np.arange(authors), rng.integers(0, authors, videos - authors)])
+    levels = [np.sqrt(0.5) * rng.standard_normal(count) for count in (authors, videos)]
+    table = pa.table({"item_id": np.arange(videos), "author_id": author})
+    schema = replace(SCHEMA, tables={"item": ac.EntityTable(table, key="item_id")})
+
+    def world(each: int) -> tuple[ac.Events, np.ndarray]:
+        item = np.repeat(np.arange(videos), each)
+        p = expit(-0.5 + levels[0][author[item]] + levels[1][item])
+        columns = {"day": np.zeros(len(item), np.int64), "user": item, "item": item}
+        return events_of(columns | {"click": (rng.random(len(item)) < p).astype(int)}, schema), p
+
+    history, (asked, truth) = world(rows)[0], world(20)
+    found = dict[str, list[float]]()
+    names = ["item.author_id", "item"]
+    for arm, learn in (("learned", True), ("ridges at the truth", False)):
+        effects = [ac.RandomEffect(name, ridge=2.0) for name in names]
+        model = ac.GLMix(random=effects, learn_population=learn).fit(history)
+        assert model.state is not None
+        variances = [float(effect.population.covariance()[0, 0]) for effect in model.state.random]
+        found[arm] = [*(v / 0.5 for v in variances), sum(variances), regret(model.predict(asked), truth)]
+    return found
+
+
 def print_variances(model: ac.GLMix) -> None:
     """Of the levels of each effect, as they were learned."""
     assert model.state is not None
@@ -166,6 +194,16 @@ def main() -> None:
         for name in ("one", "two"):
             ratios = np.array([run[name] for run in runs]).T
             cells = [*(interval(column) for column in ratios[:2]), interval(ratios[2], 0)]
+            print(f"| {rows} | {name} | {' | '.join(cells)} |", flush=True)
+    print(
+        "\n| rows of a video | populations | variance of authors | of videos | of both | regret |\n"
+        "| --- | --- | --- | --- | --- | --- |"
+    )
+    for rows in (3, 10, 50):
+        runs = [nearly_one(rows, seed) for seed in seeds]
+        for name in runs[0]:
+            ratios = np.array([run[name] for run in runs]).T
+            cells = [*(interval(column) for column in ratios[:3]), interval(ratios[3], 0)]
             print(f"| {rows} | {name} | {' | '.join(cells)} |", flush=True)
 
 

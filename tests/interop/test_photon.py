@@ -425,3 +425,11 @@ def fixed_lists(rows):
     import pyarrow as pa
 
     return pa.array([row.tolist() for row in rows], pa.list_(pa.float64(), 3))
+
+
+def test_models_of_other_losses_have_no_place_there(tmp_path):
+    model = ac.GLMix(loss="squared")
+    with pytest.raises(ConfigError, match="of logistic loss here, not of 'squared'"):
+        write_photon(model, tmp_path / "game")
+    assert not (tmp_path / "game").exists()
+    refused(tmp_path / "game", ConfigError, "of logistic loss here, not of 'squared'", model)

@@ -1,15 +1,20 @@
 """The populations of a GLMix: what a fit learns of them, and how updates follow."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from sample_events import DAY, START, assert_same_states, events_of
+from scipy import optimize
 from scipy.special import expit
 
 import acclimate as ac
 from acclimate.learners import populations
+from acclimate.learners.mixed import learn
+from acclimate.learners.shared import begun, read, unknown
+from acclimate.learners.task import prepared
 
 SCHEMA = ac.Schema(time="time", entities={"user": "user_id", "item": "item_id"}, labels="click")
 
@@ -184,3 +189,122 @@ def test_a_warm_start_begins_at_the_population_that_was(monkeypatch):
     model.fit(log, warm_start=True)
     assert_array_equal(begun[cold].precision, found.precision)
     assert_allclose(population(model).precision, found.precision, rtol=0.1)
+
+
+# --- effects that lie within one another ----------------------------------------------------------------------
+
+
+def nested_rows(seed: int, rows: int, *, users: int = 60, items: int = 78, first: int = 0, sd: float = 1.0):
+    """Items that are of one user each, mostly the only one of theirs: both of levels of variance ``sd^2``."""
+    rng = np.random.default_rng(seed)
+    owner = np.concatenate([np.arange(users), rng.integers(0, users, items - users)])
+    levels = sd * rng.standard_normal(users), sd * rng.standard_normal(items)
+    item = rng.permutation(np.repeat(np.arange(items), rows))
+    z = levels[0][owner[item]] + levels[1][item]
+    click = (rng.random(len(item)) < expit(z - 0.5)).astype(int)
+    return {"user_id": first + owner[item], "item_id": first + item, "x": z, "click": click}
+
+
+def exact(columns: dict[str, Any], y: np.ndarray, variances: np.ndarray) -> float:
+    """The log-density of labels of unit noise, and of two variances as a population's prior has it, each at 0."""
+    Z = [(columns[name][:, None] == np.unique(columns[name])).astype(float) for name in ("user_id", "item_id")]
+    V = np.eye(len(y)) + sum(v * z @ z.T for v, z in zip(variances, Z, strict=True))
+    t = np.exp(np.linspace(-12, 6, 4001))[:, None]
+    prior = -(np.log(variances / t) + t / variances) + 0.5 * np.log(t) - np.log1p(t)  # of 2 entities at variance t
+    return float(-0.5 * (np.linalg.slogdet(V)[1] + y @ np.linalg.solve(V, y)) + prior.max(axis=0).sum())
+
+
+@pytest.mark.parametrize(("users", "items"), [(60, 78), (60, 60), (20, 100)])
+def test_with_a_quadratic_loss_they_are_at_the_most_likely_populations(users, items):
+    """Written out densely: the marginal likelihood of a Gaussian, over both variances."""
+    columns = nested_rows(40, 4, users=users, items=items)
+    parameters = ac.GLMix(random=["user", "item"]).parameters
+    batch = read(parameters, events(columns | {"time": START + np.arange(len(columns["x"]))}), None)
+    shared, batch = begun(parameters, SCHEMA, batch, None, locked=())
+    at_zero = replace(shared.fixed_states, posterior=ac.Posterior(np.zeros((1, 1)), np.ones((1, 1, 1))))
+    shared = replace(shared, fixed_states=at_zero)
+    taken = {seen.effect.name: unknown(seen.effect, seen.ids) for seen in batch.seen[1:]}
+    task = prepared(batch, taken, shared, locked=["fixed"])
+    ids = {name: task.parts[k].states.ids[task.parts[k].codes] for k, name in ((1, "user_id"), (2, "item_id"))}
+    levels = dict(zip(columns["item_id"].tolist(), columns["x"].tolist(), strict=True))
+    noise = np.random.default_rng(41).standard_normal(len(batch))
+    y = np.array([levels[item] for item in ids["item_id"].tolist()]) + noise
+    of_numbers = replace(parameters, loss="squared", noise=1.0)
+    shared, _, info = learn(of_numbers, shared, replace(task, label=y), population="learn")
+    found = np.array([effect.population.covariance()[0, 0] for effect in shared.random])
+
+    def cost(logs: np.ndarray) -> float:
+        return -exact(ids, y, np.exp(logs))
+
+    best = optimize.minimize(cost, np.zeros(2), method="Nelder-Mead", options={"xatol": 1e-4, "fatol": 1e-6})
+    assert info.rounds < 15
+    assert cost(np.log(found)) - best.fun < 0.05
+    assert_allclose(found.sum(), np.exp(best.x).sum(), rtol=0.02)
+    assert cost(np.log(0.5 * found)) - best.fun > 1.0  # a half of both is far off
+
+
+def test_two_effects_of_one_entity_are_learned_as_one():
+    columns = rows_of(np.arange(300), 3, seed=42)
+    one = ac.GLMix(random=["user"]).fit(events(columns))
+    two = ac.GLMix(random=["user", ac.RandomEffect("user", name="again")]).fit(events(columns))
+    variances = [population(two, k).covariance()[0, 0] for k in (1, 2)]
+    assert_allclose(variances[0], variances[1], rtol=1e-6)
+    assert_allclose(sum(variances), population(one).covariance()[0, 0], rtol=0.1)
+    asked = events(rows_of(np.arange(310), 2, seed=42))
+    assert_allclose(two.predict(asked), one.predict(asked), rtol=0, atol=0.02)
+
+
+@pytest.mark.parametrize(("rows", "within"), [(3, 0.3), (20, 0.15)])
+def test_variances_of_effects_that_nearly_coincide_add_up_to_the_truth(rows, within):
+    """Within two of the standard errors that the benchmark shows over seeds."""
+    columns = nested_rows(43, rows, users=800, items=960, sd=0.5**0.5)
+    model = ac.GLMix(random=["user", "item"]).fit(events(columns | {"time": START + np.arange(960 * rows)}))
+    variances = [float(population(model, k).covariance()[0, 0]) for k in (1, 2)]
+    assert_allclose(sum(variances), 1.0, rtol=within)
+    assert min(variances) > 0.1  # neither takes all
+
+
+def test_neither_the_order_of_rows_nor_that_of_effects_shows_in_what_is_learned_together():
+    columns = nested_rows(44, 5) | {"time": START + np.arange(390)}
+    order = np.random.default_rng(44).permutation(390)
+    turned = {name: column[order] for name, column in columns.items()}
+    one = ac.GLMix(random=["user", "item"]).fit(events(columns))
+    other = ac.GLMix(random=["item", "user"]).fit(events(turned))
+    for k in (1, 2):
+        assert_allclose(population(other, 3 - k).precision, population(one, k).precision, rtol=1e-3)
+
+
+def test_updates_of_effects_that_lie_within_one_another_keep_near_one_fit():
+    """Though of each entity no more is stored than what its rows say with all others known."""
+    columns, model = nested_rows(45, 22, users=200, items=240), ac.GLMix(random=["user", "item"])
+    parts = [{name: column[d::11] for name, column in columns.items()} for d in range(11)]
+    for day, part in enumerate(parts):
+        log = events(part | {"time": START + day * DAY + np.arange(480)})
+        model = model.update(log) if day else model.fit(log)
+    anew = ac.GLMix(random=["user", "item"]).fit(events(columns | {"time": START + np.arange(5280)}))
+    followed, whole = (sum(population(m, k).covariance()[0, 0] for k in (1, 2)) for m in (model, anew))
+    assert_allclose(followed, whole, rtol=0.2)
+    assert min(population(model, k).covariance()[0, 0] for k in (1, 2)) > 0.3
+    assert model.state is not None
+    assert [effect.past.count for effect in model.state.random] == [200, 240]
+
+
+def test_two_effects_of_one_entity_follow_as_one_does():
+    """Where mean and variance move, and the second effect has a part of the first one's columns."""
+    first, effects = events(rows_of(np.arange(200), 10, seed=46, sd=0.5)), [ac.RandomEffect("user", "x")]
+    models = [ac.GLMix(random=random) for random in (effects, [*effects, ac.RandomEffect("user", name="again")])]
+    for model in models:
+        model.fit(first)
+    for day in range(1, 4):
+        users = np.arange(1000 + 50 * day, 1100 + 50 * day)  # half of them have been there the day before
+        for model in models:
+            model.update(events(rows_of(users, 10, seed=46 + day, day=day, mean=1.0, sd=1.5, slope=1.0)))
+    levels = [[population(model, k) for k in range(1, len(model.parameters.random) + 1)] for model in models]
+    means = [sum(effect.mean[0] for effect in effects) for effects in levels]
+    variances = [sum(effect.covariance()[0, 0] for effect in effects) for effects in levels]
+    assert means[0] > 0.5
+    assert_allclose(means[1], means[0], atol=0.1)
+    assert_allclose(variances[1], variances[0], rtol=0.25)
+    slopes = [population(model, 1) for model in models]
+    assert_allclose(slopes[1].mean[1], slopes[0].mean[1], atol=0.05)
+    assert_allclose(slopes[1].covariance()[1, 1], slopes[0].covariance()[1, 1], rtol=0.1)

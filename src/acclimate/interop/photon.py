@@ -14,7 +14,7 @@ from acclimate.features import INTERCEPT, FeatureIndex, Settled
 from acclimate.interop import photon_files
 from acclimate.interop.photon_files import Coordinate, Record, coordinates, read_records
 from acclimate.learners.coefficients import shown_states
-from acclimate.learners.effects import FIXED, Effect, named, new_effects
+from acclimate.learners.effects import FIXED, Effect, named, new_effects, start_ridge
 from acclimate.learners.entities import MemoryEntities
 from acclimate.learners.gate import check_posterior
 from acclimate.learners.glmix import GLMix
@@ -44,7 +44,9 @@ def write_photon(model: GLMix, path: str | Path, *, overwrite: bool = False) -> 
         NotFittedError: there was no fit.
         OutputExistsError: the place is taken.
         OutputError: the place cannot be written.
+        ConfigError: its loss is not logistic.
     """
+    _check_loss(model)
     state, count = model.state, 0
     if state is None:
         raise NotFittedError("this GLMix has learned nothing yet", hint="fit it, or load a saved one")
@@ -80,9 +82,11 @@ def read_photon(path: str | Path, model: GLMix, schema: Schema, *, until: Instan
 
     Raises:
         SourceError: the folder is none of a logistic GAME model, or files are damaged.
-        ConfigError: the effects are not those of ``model``, or a coefficient is of none of its features.
+        ConfigError: the effects are not those of ``model``, a coefficient is of none of its features, or its loss
+            is not logistic.
         ModelError: means or variances are beyond what can be computed with.
     """
+    _check_loss(model)
     random = tuple(_kept(declared) for declared in model.parameters.random)
     parameters = replace(model.parameters, random=random)
     folder, read = Path(path), _Reading(parameters, schema, instant(until, schema.time.zone))
@@ -95,6 +99,14 @@ def read_photon(path: str | Path, model: GLMix, schema: Schema, *, until: Instan
     model.state = Shared(fixed, effects, states, states.posterior.precision, *known)
     model.parameters, model.entities, model.info, model.history = parameters, entities, None, ()
     return model
+
+
+def _check_loss(model: GLMix) -> None:
+    if model.parameters.loss != "logistic":
+        raise ConfigError(
+            f"models of Photon-ML are of logistic loss here, not of '{model.parameters.loss}'",
+            hint="coefficients of any GLMix come from GLMix.coefficients",
+        )
 
 
 @dataclass(frozen=True)
@@ -187,7 +199,7 @@ class _Reading:
     def _ridge(self, effect: Effect, name: str) -> float:
         declared = effect.declared
         if name == INTERCEPT:
-            return declared.ridge
+            return start_ridge(declared)
         makers = [feature for feature in declared.features if self._makes(feature, name)]
         if not makers:
             raise ConfigError(
@@ -196,7 +208,7 @@ class _Reading:
             )
         # Of a product and of one of its parts the name may begin alike.
         maker = max(makers, key=lambda feature: len(self.schema.feature(feature).of))
-        return declared.ridges.get(maker, declared.ridge)
+        return declared.ridges.get(maker, start_ridge(declared))
 
     def _makes(self, feature: str, name: str) -> bool:
         """Whether a column of a feature may be called so; of a cross the first part and their number decide."""

@@ -18,7 +18,7 @@ from acclimate.learners.batch import count_columns, read_batch
 from acclimate.learners.effects import FIXED, new_effects
 from acclimate.learners.marginal import raw_marginal, scaled_marginal
 from acclimate.learners.noise import faded, refreshed
-from acclimate.learners.populations import remembering, repopulated, variances
+from acclimate.learners.populations import nests, remembering, repopulated, variances
 from acclimate.learners.ridges import learned_ridges
 from acclimate.learners.shared import Shared
 from acclimate.learners.task import Part, Task
@@ -225,7 +225,7 @@ class _Search:
         """
         if self.parameters.approximation == "laplace" or self.loss == "squared":  # whose posterior is Gaussian
             return self.solution(blocks, y, offset, weight, start=start, curvature=curvature)
-        spread, variance, rounds = None, None, 0
+        together, spread, variance, rounds = None, None, None, 0
         while True:
             found = self.joint(
                 blocks,
@@ -238,7 +238,8 @@ class _Search:
                 tolerance=self.parameters.tolerance,
             )
             start, curvature = [found.means(i) for i in range(len(blocks))], found.curvature
-            spread, before = variances(found, free, spread), variance
+            together = together or nests(found, free)
+            spread, before = variances(found, together, spread), variance
             variance, rounds = np.sum(spread, axis=0), rounds + 1
             settled = before is not None and np.all(np.abs(variance - before) <= _SPREAD_SETTLED * (1.0 + before))
             if settled or rounds == _SPREADS:
@@ -310,7 +311,7 @@ class _Search:
         loose = _LOOSE * np.sqrt(sum(len(parts[k].learners) for k in free))
         if ridged:  # which are learned from the means, wherever these stop
             loose = min(loose, self.parameters.tolerance)
-        curvature, spread = None, None
+        curvature, spread, together = None, None, None
         while True:
             solution = self.joint(
                 task.blocks(parts),
@@ -323,13 +324,15 @@ class _Search:
                 tolerance=loose,
             )
             known = spread is not None
-            spread = variances(solution, free, spread, fixed=ridged)
+            together = together or nests(solution, free)
+            spread = variances(solution, together, spread, fixed=ridged)
             asked, gain = parts, 0.0
             if population != "keep":
-                parts, gain = repopulated(parts, free, solution, spread, fresh=fresh)
+                parts, gain = repopulated(parts, free, solution, together=together, variances=spread, fresh=fresh)
             if noisy:
                 before = self.noise.variance
-                self.noise = refreshed(past, task, solution, spread, usual=self.unit)
+                random = [own for nest, own in zip(together, spread, strict=True) if not nest.known]
+                self.noise = refreshed(past, task, solution, random, usual=self.unit)
                 gain += noise_gain(before, self.noise)
             if ridged:
                 marginal = scaled_marginal(task, asked, asked[0].effect.population.at(None), solution.curvature)
@@ -339,7 +342,7 @@ class _Search:
             self.rounds += 1
             if (known and not gain > _SETTLED) or self.rounds == _ROUNDS:
                 if population != "keep":
-                    parts = remembering(asked, parts, free, solution, spread)
+                    parts = remembering(asked, parts, free, solution, together=together, variances=spread)
                 return parts, means, curvature
 
     def info(self, rows: int, found: Sequence[_Found]) -> Info:

@@ -19,7 +19,7 @@ def faded(noise: Noise, fixed: Part) -> Noise:
 
 
 def refreshed(past: Noise, task: Task, solution: Solution, variances: list[FloatArray], *, usual: float) -> Noise:
-    """The noise by what a solution leaves of the labels; ``variances`` are of each row's margin, by effect.
+    """The noise by what a solution leaves of the labels; ``variances`` are those that random effects give margins.
 
     Rows of entities that wait do not count: what these are is still in their residuals.
     """
@@ -30,8 +30,7 @@ def refreshed(past: Noise, task: Task, solution: Solution, variances: list[Float
     squares = (
         np.divide(solution.slope**2, solution.curvature, out=np.zeros_like(weight), where=told) * problem.noise
     )
-    random = [own for k, own in zip(task.designs, variances, strict=True) if k > 0]
-    used = used_rows(solution.curvature * settled, weight, random)
+    used = used_rows(solution.curvature * settled, weight, variances)
     if 0 in task.designs:
         used += _used_by(problem.blocks[0], solution.curvature * settled)
     return learned_noise(past, squares, weight, used=used, usual=usual)

@@ -1,14 +1,20 @@
 """The populations of random effects: learned from all entities at a fit, refreshed in an update."""
 
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
-from acclimate.arrays import FloatArray, IntArray, Posterior, Precision
+from acclimate.arrays import FloatArray, Form, IntArray, Posterior, Precision
 from acclimate.learners.task import Part
+from acclimate.models.blocks import Block
 from acclimate.models.hashing import hashed
 from acclimate.models.joint import Solution
 from acclimate.models.likelihood import left_open
+from acclimate.models.marginal import sharing
+from acclimate.models.nested import Cells, Prior, Said, chains
 from acclimate.models.population import Past, learn_population
 
 _POPULATION_CELLS = 1 << 22
@@ -23,73 +29,196 @@ anew, so that this says nothing of fewer entities; of more, those of the last up
 _REPRESENTATIVES = 4096
 """Entities that a population is learned from at least, where there are so many."""
 
+_ROUNDS = 100
+"""Of effects that lie within one another at most, each of a step of all of their populations."""
+
+_SETTLED = 0.01
+"""Log-likelihood, in nats, that a round has to gain for another one to follow."""
+
+Evidence: TypeAlias = list[tuple[FloatArray, Precision]]
+"""What is known but from their population of the entities that one is learned from, by effect."""
+
+
+@dataclass(frozen=True)
+class Nest:
+    """Effects of a solution that lie within one another: their ``places`` among its blocks, from the finest on.
+
+    ``cells``: those of their rows, where there are several. ``known``: whether it is the fixed effect.
+    """
+
+    places: list[int]
+    cells: Cells | None
+    known: bool = False
+
+
+def nests(solution: Solution, free: list[int]) -> list[Nest]:
+    """The effects of a solution, those together whose entities lie within one another."""
+    blocks, places = solution.problem.blocks, [i for i, k in enumerate(free) if k > 0]
+    found = [Nest([i], None, known=True) for i, k in enumerate(free) if k == 0]
+    for chain in chains([blocks[i] for i in places]):
+        inside = [places[j] for j in chain]
+        found.append(Nest(inside, Cells.of([blocks[i] for i in inside]) if len(inside) > 1 else None))
+    return found
+
 
 def variances(
-    solution: Solution, free: list[int], before: list[FloatArray] | None, *, fixed: bool = False
+    solution: Solution, together: list[Nest], before: list[FloatArray] | None, *, fixed: bool = False
 ) -> list[FloatArray]:
-    """The variance of each row's margin ``(n,)`` by effect, the ``fixed`` one taken as known if not asked for.
+    """The variance of each row's margin ``(n,)`` by nest, the ``fixed`` one taken as known if not asked for.
 
-    A row says of one effect only what the others leave open (:func:`acclimate.models.likelihood.left_open`).
+    A row says of one nest only what the others leave open (:func:`acclimate.models.likelihood.left_open`).
     """
-    blocks = solution.problem.blocks
     nothing = np.zeros_like(solution.curvature)
-    before = before or [nothing] * len(blocks)
+    before = before or [nothing] * len(together)
     total = np.sum(before, axis=0)
     return [
         nothing
-        if k == 0 and not fixed
-        else block.variances(left_open(solution.curvature, solution.problem.count, total - own))
-        for k, block, own in zip(free, blocks, before, strict=True)
+        if nest.known and not fixed
+        else _variance(solution, nest, left_open(solution.curvature, solution.problem.count, total - own))
+        for nest, own in zip(together, before, strict=True)
     ]
 
 
+def _variance(solution: Solution, nest: Nest, curvature: FloatArray) -> FloatArray:
+    blocks, cells = [solution.problem.blocks[i] for i in nest.places], nest.cells
+    if cells is None:
+        return blocks[0].variances(curvature)
+    means = [solution.scaled_means[i] for i in nest.places]
+    priors = [(block.scaled.P.times(block.scaled.mean), block.scaled.P) for block in blocks]
+    found, gradient = np.zeros_like(curvature), cells.gathered(solution.slope)
+    for piece in cells.pieces():
+        _, covariance = cells.said(means, gradient, curvature, piece).evidence(priors)
+        cells.variances(covariance, piece, found)
+    return found
+
+
 def repopulated(
-    parts: list[Part], free: list[int], solution: Solution, variances: list[FloatArray], *, fresh: bool
+    parts: list[Part],
+    free: list[int],
+    solution: Solution,
+    *,
+    together: list[Nest],
+    variances: list[FloatArray],
+    fresh: bool,
 ) -> tuple[list[Part], float]:
     """The random effects at populations learned from the solution, and the log-likelihood that it gains."""
     changed, gained = list(parts), 0.0
-    fixed_names = set(parts[0].effect.index.names)
     total = np.sum(variances, axis=0)
-    for i, k in enumerate(free):
-        if k == 0:
+    for nest, own in zip(together, variances, strict=True):
+        if nest.known:
             continue
-        effect = parts[k].effect
-        linear, information = _evidence(parts[k], i, solution, total - variances[i])
+        inside = [parts[free[i]] for i in nest.places]
+        evidence = _evidence(inside, nest, solution, total - own)
         # A coefficient that the fixed effect has too would share its mean with it: only their sum is known. In an
         # update that effect is held by all of its past, and what has moved of it for newcomers moves here.
-        alone = np.array([name not in fixed_names or not fresh for name in effect.index.names])
-        base, gain = learn_population(
-            linear,
-            information,
-            effect.population,
-            effect.unit,
-            free_mean=alone,
-            past=_past(parts[k]),
-            scaling=solution.problem.blocks[i].design.scaling,
-        )
-        # Rows 1e150 spreads from those before leave no digits to compare with them: the population stays.
-        if fresh or _is_usable(base):
-            changed[k], gained = parts[k].at_population(base, fresh=fresh), gained + gain
+        elsewhere = set(parts[0].effect.index.names) if fresh else set[str]()
+        bases, gain = _learned(inside, [solution.problem.blocks[i] for i in nest.places], evidence, elsewhere)
+        # Rows 1e150 spreads from those before leave no digits to compare with them: the populations stay.
+        if fresh or all(_is_usable(base) for base in bases):
+            gained += gain
+            for i, base in zip(nest.places, bases, strict=True):
+                changed[free[i]] = parts[free[i]].at_population(base, fresh=fresh)
     return changed, gained
 
 
-def _evidence(part: Part, i: int, solution: Solution, others: FloatArray) -> tuple[FloatArray, Precision]:
-    """What is known of the entities that learn but from their population: from these rows, and from those before.
+def _learned(
+    parts: list[Part], blocks: list[Block], evidence: Callable[[list[Posterior]], Evidence], elsewhere: set[str]
+) -> tuple[list[Posterior], float]:
+    """Populations of effects that lie within one another, and the log-likelihood that they gain.
 
-    The latter is what a prior ``N(m, P)`` has more than the population: ``P - B``, and ``Pm - Bb``.
+    What rows say of one depends on the populations of the others: all take a step, and then it is asked again.
+    That ends where each is the likeliest, as it does for an effect on its own. Means that are ``elsewhere`` stay
+    where they are, and so does that of a coefficient that a finer level has too.
     """
+    bases, total = [part.effect.population for part in parts], 0.0
+    rounds = 1 if len(parts) == 1 else _ROUNDS
+    for _ in range(rounds):
+        gained, names = 0.0, set(elsewhere)
+        for k, (linear, information) in enumerate(evidence(bases)):
+            effect = parts[k].effect
+            bases[k], gain = learn_population(
+                linear,
+                information,
+                bases[k],
+                effect.unit,
+                free_mean=np.array([name not in names for name in effect.index.names]),
+                past=_past(parts[k]),
+                scaling=blocks[k].design.scaling,
+                max_rounds=_ROUNDS if len(parts) == 1 else 1,
+            )
+            gained, names = gained + gain, names.union(effect.index.names)
+        total += gained
+        if not gained > _SETTLED:
+            break
+    return bases, total
+
+
+def _evidence(
+    parts: list[Part], nest: Nest, solution: Solution, others: FloatArray
+) -> Callable[[list[Posterior]], Evidence]:
+    """What is known of entities but from their populations, given those of all effects of a nest."""
+    blocks = [solution.problem.blocks[i] for i in nest.places]
+    if nest.cells is None:
+        alone = _evidence_alone(parts[0], nest.places[0], solution, others)
+        return lambda _: [alone]
+    means = [solution.scaled_means[i] for i in nest.places]
+    curvature = left_open(solution.evident, solution.problem.count, others)
+    said = nest.cells.said(
+        means, nest.cells.gathered(solution.slope), curvature, _representative_cells(parts, nest.cells)
+    )
+    if parts[0].states.rows.any():
+        said = _with_known(said, parts, blocks)
+
+    def evidence(populations: list[Posterior]) -> Evidence:
+        bases = [_scaled(one, block).at(None) for one, block in zip(populations, blocks, strict=True)]
+        found, _ = said.evidence([(base.P.times(base.mean), base.P) for base in bases])
+        forms: list[Form] = ["full" if block.form == "full" else "diagonal" for block in blocks]
+        return [(linear, A.kept(form)) for (linear, A), form in zip(found, forms, strict=True)]
+
+    return evidence
+
+
+def _with_known(said: Said, parts: list[Part], blocks: list[Block]) -> Said:
+    """What rows say of nested effects, those here and those before of the entities of the finest level here.
+
+    What is stored of an entity takes all others as known: it is the information of its own rows, which say of what
+    levels share but the sum. So of an author that is here his videos here speak, as if there had been no others.
+    """
+    finest, block = parts[0], blocks[0]
+    scaling, names = block.design.scaling, finest.effect.index.names
+    shared = [
+        sharing(other.design.scaling, scaling, part.effect.index.numbers(names))
+        for part, other in zip(parts[1:], blocks[1:], strict=True)
+    ]
+    pull, known = _beyond(finest, block)
+    means = [np.broadcast_to(b.scaled.mean, (b.design.count, b.design.width)) for b in blocks]
+    together = np.hstack([np.eye(len(names)), *shared])
+    return said.with_known(means, known.times(means[0]) - pull, known.full().array, together)
+
+
+def _evidence_alone(part: Part, i: int, solution: Solution, others: FloatArray) -> tuple[FloatArray, Precision]:
+    """What is known of the entities of an effect on its own: from these rows, and from those before."""
     members, block = _representatives(part), solution.problem.blocks[i]
     linear, information = solution.evidence(i, members, raw=False, others=others)
     if not part.states.rows.any():  # there was nothing before
         return linear, information
-    prior = block.scaled
-    prior = prior if members is None else prior.at(members)
-    scaling, population = block.design.scaling, part.effect.population
-    if population.is_full and not prior.is_full:  # a lone coefficient
+    pull, beyond = _beyond(part, block)
+    if members is not None:
+        pull, beyond = pull[members], type(beyond)(beyond.array[members])
+    return linear + pull, information.plus(beyond)
+
+
+def _beyond(part: Part, block: Block) -> Prior:
+    """What a prior ``N(m, P)`` of entities has more than their population: ``Pm - Bb`` and ``P - B``."""
+    prior, base = block.scaled, _scaled(part.effect.population, block)
+    return prior.P.times(prior.mean) - base.P.times(base.mean), type(prior.P)(prior.precision - base.precision)
+
+
+def _scaled(population: Posterior, block: Block) -> Posterior:
+    """A population in scaled coordinates, in the form that the block works with."""
+    if population.is_full and not block.full:  # a lone coefficient
         population = Posterior(population.mean, population.P.diagonal())
-    population = scaling.prior_in(population)
-    linear = linear + prior.P.times(prior.mean) - population.P.times(population.mean)
-    return linear, information.plus(type(prior.P)(prior.precision - population.precision))
+    return block.design.scaling.prior_in(population)
 
 
 def _past(part: Part) -> Past:
@@ -110,18 +239,30 @@ def _past(part: Part) -> Past:
 
 
 def remembering(
-    asked: list[Part], parts: list[Part], free: list[int], solution: Solution, variances: list[FloatArray]
+    asked: list[Part],
+    parts: list[Part],
+    free: list[int],
+    solution: Solution,
+    *,
+    together: list[Nest],
+    variances: list[FloatArray],
 ) -> list[Part]:
     """The effects with what their populations were learned from: a solution at those that were ``asked``."""
     changed, total = list(parts), np.sum(variances, axis=0)
-    for i, k in enumerate(free):
-        if k == 0:
+    for nest, own in zip(together, variances, strict=True):
+        if nest.known:
             continue
-        effect, scaling = parts[k].effect, solution.problem.blocks[i].design.scaling
-        _, information = _evidence(asked[k], i, solution, total - variances[i])
-        past = _past(asked[k]).with_entities(information, len(parts[k].learners), effect.population, scaling)
-        if np.isfinite(past.information).all():
-            changed[k] = replace(parts[k], effect=replace(effect, past=past, learned=int(parts[k].latest.max())))
+        before = [asked[free[i]] for i in nest.places]
+        populations = [parts[free[i]].effect.population for i in nest.places]
+        evidence = _evidence(before, nest, solution, total - own)(populations)
+        for i, part, (_, information) in zip(nest.places, before, evidence, strict=True):
+            k = free[i]
+            effect, scaling = parts[k].effect, solution.problem.blocks[i].design.scaling
+            past = _past(part).with_entities(information, len(part.learners), effect.population, scaling)
+            if np.isfinite(past.information).all():
+                changed[k] = replace(
+                    parts[k], effect=replace(effect, past=past, learned=int(parts[k].latest.max()))
+                )
     return changed
 
 
@@ -140,5 +281,20 @@ def _representatives(part: Part) -> IntArray | None:
     most = max(_REPRESENTATIVES, _POPULATION_CELLS // (width**2 if part.effect.form == "full" else width))
     if len(learners) <= most:
         return None
-    lots = hashed(part.latest[learners].view(np.uint64) ^ hashed(part.rows[learners].view(np.uint64)))
-    return np.sort(np.argsort(lots, kind="stable")[:most])
+    return np.sort(np.argsort(_lots(part), kind="stable")[:most])
+
+
+def _representative_cells(parts: Sequence[Part], cells: Cells) -> IntArray:
+    """The same of cells: those of a root together, by its lot."""
+    most, roots = max(_REPRESENTATIVES, _POPULATION_CELLS // cells.rows.width**2), cells.roots
+    if len(roots) <= most:
+        return np.arange(len(roots))
+    lots = np.concatenate([np.zeros(1, np.uint64), *(_lots(part) for part in parts)])
+    order = np.lexsort((roots, lots[roots]))
+    return np.flatnonzero(np.isin(roots, roots[order[:most]]))
+
+
+def _lots(part: Part) -> NDArray[np.uint64]:
+    """A lot of each entity that learns, by its rows and times."""
+    latest, rows = (column[part.learners].view(np.uint64) for column in (part.latest, part.rows))
+    return hashed(latest ^ hashed(rows))

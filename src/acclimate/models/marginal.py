@@ -24,6 +24,7 @@ from scipy import sparse
 
 from acclimate.arrays import Diagonal, FloatArray, Full, IntArray, Posterior, Precision
 from acclimate.models.blocks import Block, Design
+from acclimate.models.scaling import Scaling
 
 _WIDEST = 512
 """Coefficients of a shared effect up to which entities are integrated out by their matrices."""
@@ -174,13 +175,9 @@ class _Dependence:
         block = other.block
         if len(block.prior.mean) == 1:
             return None
-        inside, places = block.design.scaling, other.shared
-        # As each scaled coefficient of the shared effect moves the raw ones, and these the scaled of the entity.
-        raw = shared.scaling.mean_out(np.eye(shared.width))
-        E = inside.mean_in(np.where(places >= 0, raw[:, places], 0.0)).T
-        E[:, np.setdiff1d(np.arange(shared.width), places)] = 0.0
+        E = sharing(shared.scaling, block.design.scaling, other.shared)
         population = other.population.P
-        B = inside.precision_in(population if block.full else Diagonal(population.diagonal()))
+        B = block.design.scaling.precision_in(population if block.full else Diagonal(population.diagonal()))
         return _Dependence(B, E)
 
     def matrices(self, P: Precision) -> FloatArray:
@@ -195,6 +192,17 @@ class _Dependence:
         data = np.repeat(known.ravel(), cells) * np.tile(E.data, count)
         indptr = np.concatenate([[0], np.cumsum(cells)])
         return sparse.csr_array((data, np.tile(E.indices, count), indptr), (len(cells), self.E.shape[1]))
+
+
+def sharing(shared: Scaling, inside: Scaling, places: IntArray) -> FloatArray:
+    """By how much each scaled coefficient of one effect moves those of another that are the same, ``(d, d_f)``.
+
+    ``places`` (d,) are these in the first effect, -1 for none.
+    """
+    raw = shared.mean_out(np.eye(len(shared.centre)))
+    E = inside.mean_in(np.where(places >= 0, raw[:, places], 0.0)).T
+    E[:, np.setdiff1d(np.arange(len(raw)), places)] = 0.0
+    return E
 
 
 def _pieces(design: Design, width: int) -> Iterator[IntArray]:

@@ -13,7 +13,7 @@ in terms of ``log t``: worth one coefficient of one entity at most, however many
 and Wand, 2013). ``h`` entities at ``r`` keep the mean.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -127,6 +127,8 @@ class Past:
         The one that all are like has their mean posterior covariance, ``(A + B)^-1 = mean_e (A_e + B)^-1``: so
         that they give the population's mean the precision that they gave it.
         """
+        if not entities:
+            return replace(self, population=population, share=1.0)
         B = scaling.precision_in(population.P)
         here = information if isinstance(B, Diagonal) else information.full()
         mean = np.mean(here.plus(B).inverse().array, axis=0)
