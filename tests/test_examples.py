@@ -24,7 +24,6 @@ SHORT = [
     "events.path=${KUAIRAND_DIR}/log_standard_*.parquet",  # the history is most of the rows
     "replay.start=2022-05-06",
     "replay.end=2022-05-08",
-    "replay.resamples=20",
 ]
 
 

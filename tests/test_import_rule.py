@@ -32,9 +32,10 @@ ONLINE = {  # what a service that scores may load, and all that it loads
     "arrays": {"numpy", "acclimate.errors"},
     "models.hashing": {"numpy"},
     "models.likelihood": {"numpy", "acclimate.arrays"},
+    "models.skewness": {"numpy", "acclimate.arrays"},
     "models.scoring": {
         *("numpy", "hashlib", "acclimate.arrays", "acclimate.errors"),
-        *("acclimate.models.hashing", "acclimate.models.likelihood"),
+        *(f"acclimate.models.{name}" for name in ("hashing", "likelihood", "skewness")),
     },
 }
 NAME_NO_LEARNER = {"pipeline", "project", "cli"}

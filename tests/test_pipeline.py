@@ -208,7 +208,7 @@ def test_vectors_are_written_and_reconciled_with_the_log(folder: Path, tmp_path:
 
 
 def test_an_encoder_is_replayed_below_a_learner_that_predicts(folder: Path, tmp_path: Path) -> None:
-    replayed = ("replay={start: 2024-01-06, resamples: 0, arms: [incremental]}", "memory_limit=1GB")
+    replayed = ("replay={start: 2024-01-06, arms: [incremental]}", "memory_limit=1GB")
     report = pipeline.replay_project(project_of(folder, ENCODED, *replayed), tmp_path / "report")
     assert list(report.arms) == ["incremental"]
     alone = project_of(folder, ENCODED, "replay={start: 2024-01-06, learner: vector}")
@@ -516,7 +516,7 @@ def test_check_finds_what_does_not_fit(folder: Path, override: str, error: str) 
 
 def test_a_replay_starts_half_way_at_midnight_and_takes_days() -> None:
     events = ac.simulate(users=20, items=10, days=7, events_per_day=40, jump_day=None)
-    report = ac.replay([Rate("user"), GlobalRate()], events, resamples=0)
+    report = ac.replay([Rate("user"), GlobalRate()], events)
     assert list(report.arms) == ["rate-1", "globalrate-2"]
     assert report.settings["every"] == "1d"
     assert [window.start for window in report.windows if window.arm == "rate-1"] == [
@@ -526,8 +526,8 @@ def test_a_replay_starts_half_way_at_midnight_and_takes_days() -> None:
 
 def test_one_learner_and_learners_by_name() -> None:
     events = ac.simulate(users=20, items=10, days=3, events_per_day=40, jump_day=None)
-    assert list(ac.replay([GlobalRate()], events, resamples=0).arms) == ["incremental"]
-    assert list(ac.replay({"mine": GlobalRate()}, events, resamples=0).arms) == ["mine"]
+    assert list(ac.replay([GlobalRate()], events).arms) == ["incremental"]
+    assert list(ac.replay({"mine": GlobalRate()}, events).arms) == ["mine"]
 
 
 def test_a_replay_has_every_option_of_the_evaluation() -> None:
@@ -576,8 +576,6 @@ def test_a_project_hands_every_option_on(folder: Path, tmp_path: Path, monkeypat
         "ndcg_at": 3,
         "within": ("tab",),
         "follow": 7,
-        "resamples": 9,
-        "seed": 4,
     }
     assert asked.keys() == {field.name for field in fields(ReplaySection)} - {"arms", "learner", "mode"}
     written = {**asked, "within": "tab"}
@@ -624,9 +622,7 @@ def test_an_interrupted_replay_leaves_nothing(
 
     monkeypatch.setattr(Path, "write_text", interrupted)
     with pytest.raises(failure):
-        pipeline.replay_project(
-            project_of(folder, "replay.arms=[global-rate]", "replay.resamples=0"), tmp_path / "out"
-        )
+        pipeline.replay_project(project_of(folder, "replay.arms=[global-rate]"), tmp_path / "out")
     assert files(tmp_path) == set()
 
 
@@ -749,7 +745,7 @@ def test_an_unknown_learner_of_an_arm(folder: Path) -> None:
 @pytest.mark.parametrize("kind", ["rate", "global-rate"])
 def test_a_replay_of_rates(folder: Path, tmp_path: Path, kind: str) -> None:
     arms = "replay.arms=[stale, incremental, retrain, global-rate, item-rate, user-rate]"
-    overrides = (arms, "replay.start=2024-01-06", "replay.resamples=0")
+    overrides = (arms, "replay.start=2024-01-06")
     project = project_of(folder, KINDS[kind][0], *overrides)
     report = pipeline.replay_project(project, tmp_path / "out")
     assert list(report.arms) == ["stale", "incremental", "retrain", "global-rate", "item-rate", "user-rate"]
@@ -780,7 +776,6 @@ def test_learners_of_all_kinds_side_by_side(folder: Path, tmp_path: Path) -> Non
         "replay.learner=ranker",
         "replay.arms=[incremental, item-rate, {name: mine, learner: items}, {name: overall, learner: all}]",
         "replay.start=2024-01-06",
-        "replay.resamples=0",
     )
     report = pipeline.replay_project(project, tmp_path / "out")
     assert list(report.arms) == ["incremental", "item-rate", "mine", "overall"]
@@ -790,12 +785,12 @@ def test_learners_of_all_kinds_side_by_side(folder: Path, tmp_path: Path) -> Non
 def test_all_kinds_of_arms_in_one_replay(folder: Path, tmp_path: Path) -> None:
     arms = "[stale, incremental, fixed, {name: half, python: 'arms.py:Half'}]"
     report = pipeline.replay_project(
-        project_of(folder, f"replay.arms={arms}", "replay.start=2024-01-06", "replay.resamples=5"),
+        project_of(folder, f"replay.arms={arms}", "replay.start=2024-01-06"),
         tmp_path / "out",
     )
     assert list(report.arms) == ["stale", "incremental", "fixed", "half"]
     assert report.name == "simulated-world"
-    assert (report.settings["label"], report.settings["resamples"]) == ("click", 5)
+    assert report.settings["label"] == "click"
     assert report.arms["half"].log_loss == pytest.approx(np.log(2))
     assert report.arms["stale"].rows_read == 0
     assert report.arms["incremental"].rows_read == 3 * 60
@@ -831,7 +826,7 @@ def test_kuairand_files_become_a_report(tmp_path: Path) -> None:
     videos = "".join(f'{video},"{video},7",{9000 + video}\n' for video in range(4))
     (data / "video_features_basic_pure.csv").write_text("video_id,tag,video_duration\n" + videos)
     made = kuairand(data, tmp_path / "project")
-    report = pipeline.replay_project(load_project(made.project, ["replay.resamples=5"]), tmp_path / "out")
+    report = pipeline.replay_project(load_project(made.project), tmp_path / "out")
     assert tuple(report.arms) == BESIDE
     assert {arm.rows for arm in report.arms.values()} == {3 * 20}  # 28, 29 and 30 April
     assert report.arms["incremental"].within.keys() == {"tab"}
@@ -849,7 +844,7 @@ def test_movielens_files_become_a_report(tmp_path: Path) -> None:
     movies = "".join(f"{movie},Film {movie} (199{movie}),Drama|War\n" for movie in range(1, 6))
     (data / "movies.csv").write_text("movieId,title,genres\n" + movies)
     made = movielens(data, tmp_path / "project")
-    project = load_project(made.project, ["replay.resamples=5"])
+    project = load_project(made.project)
     report = pipeline.replay_project(project, tmp_path / "out")
     assert tuple(report.arms) == BESIDE
     assert project.replay is not None

@@ -154,8 +154,6 @@ replay:
   ndcg_at: 5
   within: surface
   follow: 17
-  resamples: 20
-  seed: 3
   arms:
     - stale
     - {name: recent, learner: other, regime: retrain, window: 14d, mode: point}
@@ -334,8 +332,6 @@ def test_every_key_arrives(tmp_path: Path) -> None:
             ndcg_at=5,
             within=("surface",),
             follow=17,
-            resamples=20,
-            seed=3,
             arms=[
                 ArmSection("stale"),
                 ArmSection("recent", "retrain", "14d", learner="other", mode="point"),
@@ -375,7 +371,7 @@ def test_what_is_left_out_has_its_default(file: Path) -> None:
     project = load_project(file)
     assert project.replay is not None
     assert project.replay.arms is None
-    assert (project.replay.every, project.replay.resamples) == ("1d", 200)
+    assert (project.replay.every, project.replay.ndcg_at) == ("1d", 10)
     assert project.events.schema.entities == {"user_id": "user_id", "item_id": "item_id"}
     assert project.events.schema.labels == ("y",)
 

@@ -20,7 +20,7 @@ from scipy.special import expit
 import acclimate as ac
 from acclimate import learners, pipeline
 from acclimate.evaluate import metrics
-from acclimate.evaluate.bootstrap import draws
+from acclimate.evaluate.comparisons import compare
 from acclimate.project import load_project
 
 SEEDS = 20
@@ -28,7 +28,6 @@ HALF_LIVES = (None, "14d", "7d", "3d", "1d", "12h")
 DAY, START = 86_400_000_000, 1_704_067_200_000_000
 PROJECT = Path(__file__).parents[2] / "examples/kuairand/acclimate.yaml"
 CHOSEN_ON, TOLD_ON = ("2022-04-20", "2022-04-28"), ("2022-04-28", "2022-05-09")
-RESAMPLES = 200
 MEASURES: Mapping[str, Callable[..., float | None]] = {
     "log-loss": metrics.log_loss,
     "calibration error": metrics.calibration_error,
@@ -135,13 +134,14 @@ def ranker(half_life: str | None, *, calibrate: bool = True) -> Any:
 
 def intervals(said: Said, arm: str, against: str) -> Iterator[str]:
     """Each measure of both, and their difference with a 95 % interval over users and videos."""
-    codes = [np.unique(entity, return_inverse=True)[1] for entity in said.entities]
-    weights = list(draws(codes, RESAMPLES, seed=0))
-    for name, measure in MEASURES.items():
-        one, other = ([measure(said.y, said.p[a], w) for w in weights] for a in (arm, against))
-        differing = np.array(one, float) - np.array(other, float)
-        low, high = np.percentile(differing[1:], [2.5, 97.5])
-        yield f"{name} {other[0]:.5f} -> {one[0]:.5f}: {differing[0]:+.5f} [{low:+.5f}, {high:+.5f}]"
+    names = {name.replace(" ", "_").replace("-", "_").lower(): name for name in MEASURES}
+    user, video = said.entities
+    p = np.column_stack([said.p[arm], said.p[against]])
+    for found in compare((arm, against), said.y, p, user, window=np.zeros(len(user), np.int64), crossed=video):
+        if name := names.get(found.metric):
+            one, other = (MEASURES[name](said.y, said.p[a]) for a in (arm, against))
+            change = f"{found.difference:+.5f} [{found.low:+.5f}, {found.high:+.5f}]"
+            yield f"{name} {other:.5f} -> {one:.5f}: {change}"
 
 
 def kuairand() -> None:

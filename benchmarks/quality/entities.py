@@ -137,7 +137,7 @@ def print_variances(model: ac.GLMix) -> None:
 
 
 def kuairand() -> None:
-    """Print what an author effect changes on real data, with intervals of the paired bootstrap over users."""
+    """Print what an author effect changes on real data, with intervals over users and videos."""
     given = project.load_project(EXAMPLE)
     ranker = given.learner("ranker")
     assert isinstance(ranker, GLMixParameters)

@@ -273,8 +273,6 @@ def replay(
     ndcg_at: int = 10,
     within: Sequence[str] = (),
     follow: str | int | None = None,
-    resamples: int = 200,
-    seed: int = 0,
     name: str = "replay",
     on_progress: OnProgress | None = None,
     out: str | Path | None = None,
@@ -295,8 +293,6 @@ def replay(
         within: columns; the AUC within each of their values is reported too.
         follow: the entity whose posterior is traced, of the schema's first kind; by default the one that is there
             in most windows.
-        resamples: draws of the bootstrap; with 0 there are no comparisons.
-        seed: of the bootstrap.
         name: of the report.
         on_progress: called as each step begins.
         out: folder for ``metrics.json`` and ``report.html``; without, nothing is written.
@@ -320,8 +316,6 @@ def replay(
         ndcg_at=ndcg_at,
         within=within,
         follow=follow,
-        resamples=resamples,
-        seed=seed,
         name=name,
         on_progress=on_progress,
     )

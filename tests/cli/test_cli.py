@@ -101,12 +101,12 @@ def test_fit_by_name_among_learners_of_several_kinds(project: Path, tmp_path: Pa
 
 
 def test_replay(project: Path, tmp_path: Path) -> None:
-    options = ("--set", "replay.arms=[stale, item-rate]", "--set", "replay.resamples=5")
+    options = ("--set", "replay.arms=[stale, item-rate]")
     done = run("replay", project, "--out", tmp_path / "out", *options)
     assert (done.exit_code, done.stderr) == (0, "")
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert list(metrics["arms"]) == ["stale", "item-rate"]
-    assert metrics["settings"]["resamples"] == 5
+    assert metrics["comparisons"][0]["arm"] == "stale"
     assert all(name in done.stdout for name in ("stale", "item-rate", "AUC"))
     assert max(map(len, done.stdout.splitlines()[:-1])) <= 80
 
@@ -132,7 +132,7 @@ def test_check_of_a_rate(project: Path) -> None:
 
 
 def test_replay_of_a_rate(project: Path, tmp_path: Path) -> None:
-    arms = ("--set", "replay.arms=[stale, incremental, item-rate]", "--set", "replay.resamples=0")
+    arms = ("--set", "replay.arms=[stale, incremental, item-rate]")
     done = run("replay", project, "--out", tmp_path / "out", *RATE, *arms)
     assert (done.exit_code, done.stderr) == (0, "")
     measured = json.loads((tmp_path / "out" / "metrics.json").read_text())["arms"]
@@ -262,7 +262,7 @@ def test_overwrite(project: Path, tmp_path: Path) -> None:
 
 
 def test_each_kind_of_result_replaces_its_own_alone(project: Path, tmp_path: Path) -> None:
-    small = ("--set", "replay.arms=[global-rate]", "--set", "replay.resamples=0")
+    small = ("--set", "replay.arms=[global-rate]")
     makers = {
         "model": ("fit", project, "--learner", "ranker"),
         "report": ("replay", project, *small),
@@ -278,7 +278,7 @@ def test_each_kind_of_result_replaces_its_own_alone(project: Path, tmp_path: Pat
 
 
 def test_a_replay_that_fails_keeps_what_was_there(project: Path, tmp_path: Path) -> None:
-    small = ("--set", "replay.arms=[global-rate]", "--set", "replay.resamples=0")
+    small = ("--set", "replay.arms=[global-rate]")
     replay = ("replay", project, "--out", tmp_path / "out", "--overwrite")
     assert run(*replay, *small).exit_code == 0
     before = (tmp_path / "out" / "metrics.json").read_text()
@@ -293,7 +293,7 @@ def test_an_interrupt_ends_quietly(project: Path, tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr("acclimate.evaluate.report.render_page", interrupted)
     monkeypatch.setattr("acclimate.learners.base.write_artifact", interrupted)
-    small = ("--set", "replay.arms=[global-rate]", "--set", "replay.resamples=0")
+    small = ("--set", "replay.arms=[global-rate]")
     assert run("replay", project, "--out", tmp_path / "out", *small).exit_code == 130
     assert run("fit", project, "--out", tmp_path / "model").exit_code == 130
     assert run("fit", project, "--out", tmp_path / "model", *RATE).exit_code == 130
@@ -326,7 +326,7 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
 
 
 def test_progress_goes_to_standard_error(project: Path, tmp_path: Path) -> None:
-    small = ("--set", "replay.arms=[global-rate]", "--set", "replay.resamples=0")
+    small = ("--set", "replay.arms=[global-rate]")
     done = process("replay", project, "--out", tmp_path / "out", *small)
     assert done.returncode == 0
     assert "global-rate" in done.stdout

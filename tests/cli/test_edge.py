@@ -17,7 +17,7 @@ from acclimate import pipeline
 from acclimate.cli.commands import app
 
 COMMAND = [sys.executable, "-c", "from acclimate.cli import main; main()"]
-SMALL = ("--set", "replay.resamples=0", "--set", "replay.arms=[stale, item-rate]")
+SMALL = ("--set", "replay.arms=[stale, item-rate]")
 
 ARMS = """
 import os
@@ -279,7 +279,7 @@ def written(path: Path, **parts: str) -> Path:
 
 
 def arms(*arms: str) -> tuple[str, ...]:
-    return ("--set", "replay.resamples=0", "--set", f"replay.arms=[{', '.join(arms)}]")
+    return ("--set", f"replay.arms=[{', '.join(arms)}]")
 
 
 @pytest.mark.parametrize("where", RAISING)

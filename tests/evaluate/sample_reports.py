@@ -90,8 +90,6 @@ def _settings(windows: int) -> dict[str, Any]:
         "zone": "Asia/Shanghai",
         "label_delay": None,
         "ndcg_at": 10,
-        "resamples": 200,
-        "seed": 0,
         "entity": "user",
         "baseline_rate": 0.3112,
     }

@@ -95,7 +95,7 @@ def played(regime, *, days=5, **options):
     recorder = Recorder()
     window = options.pop("window", None)
     events = as_events(draw(rows=2000, days=days))
-    report = replay([Arm("a", recorder, regime, window)], events, start="2024-01-03", resamples=0, **options)
+    report = replay([Arm("a", recorder, regime, window)], events, start="2024-01-03", **options)
     return [entry[:3] for entry in recorder.log], report
 
 
@@ -147,7 +147,7 @@ def test_arms_of_one_learner_share_its_first_fit_and_leave_it_alone():
         Arm("new", Recorder()),
         Arm("short", shared, "retrain", "1d"),
     ]
-    report = replay(arms, as_events(draw()), start="2024-01-05", resamples=0)
+    report = replay(arms, as_events(draw()), start="2024-01-05")
     assert [verb for verb, *_ in shared.log[:3]] == ["fit", "fit", "predict"]
     assert shared.log[0][1:3] == (0.0, 4.0)
     assert shared.log[1][1:3] == (3.0, 4.0)
@@ -175,7 +175,7 @@ def test_nobody_can_look_a_label_or_the_truth_up():
     columns = draw()
     columns |= {"z": 1 - columns["y"], "score": columns["truth"]}
     events = as_events(columns, dataclasses.replace(SCHEMA, labels=("y", "z")))
-    report = replay([Arm("a", Peeking())], events, start="2024-01-03", resamples=0)
+    report = replay([Arm("a", Peeking())], events, start="2024-01-03")
     assert seen == 4 * [("predict", [1.0, 1.0, 1.0]), ("update", [0.0, 0.0, 0.0])]
     assert report.arms["a"].regret == pytest.approx(0.0, abs=1e-12)
 
@@ -188,7 +188,6 @@ def test_metrics_are_those_of_the_rows():
         start="2024-01-03",
         within=["tab", "video_id"],
         ndcg_at=2,
-        resamples=10,
     )
     day = (columns["time"] - FIRST) // DAY
     kept = day >= 2
@@ -222,7 +221,7 @@ def quality_of(record):
 def test_cohorts_go_by_events_before_the_window():
     columns = draw(2, rows=900)
     columns["y"] = pa.array(columns["y"], mask=np.random.default_rng(2).random(900) < 0.3)
-    report = replay([Arm("a", Score())], as_events(columns), start="2024-01-03", label_delay="1d", resamples=0)
+    report = replay([Arm("a", Score())], as_events(columns), start="2024-01-03", label_delay="1d")
     y = np.array(columns["y"].to_pylist(), float)
     day = (columns["time"] - FIRST) // DAY
     past = np.array(
@@ -255,7 +254,7 @@ def test_the_bounds_of_cohorts(past, cohort):
         "truth": np.full(rows, 0.5),
         "y": pa.array(np.arange(rows) % 2, mask=(np.arange(rows) % 3 == 0) & (np.arange(rows) < past)),
     }
-    report = replay([Arm("a", Score())], as_events(columns), start="2024-01-02", resamples=0)
+    report = replay([Arm("a", Score())], as_events(columns), start="2024-01-02")
     assert {c.cohort: c.rows for c in report.cohorts} == {"0": 0, "1-4": 0, "5-19": 0, "20+": 0} | {cohort: 2}
 
 
@@ -270,7 +269,7 @@ def test_a_past_grows_from_window_to_window():
         "truth": np.full(rows, 0.5),
         "y": np.arange(rows) % 2,
     }
-    report = replay([Arm("a", Score())], as_events(columns), start="2024-01-02", resamples=0)
+    report = replay([Arm("a", Score())], as_events(columns), start="2024-01-02")
     assert {c.cohort: c.rows for c in report.cohorts} == {"0": 0, "1-4": 0, "5-19": 1, "20+": 1}
 
 
@@ -278,7 +277,7 @@ def test_unlabelled_rows_are_passed_on_but_not_measured():
     columns = draw(3, rows=400)
     columns["y"] = pa.array(columns["y"], mask=np.arange(400) % 4 == 0)
     recorder = Recorder()
-    report = replay([Arm("a", recorder)], as_events(columns), start="2024-01-04", resamples=0)
+    report = replay([Arm("a", recorder)], as_events(columns), start="2024-01-04")
     later = ((columns["time"] - FIRST) // DAY >= 3).sum()
     assert sum(entry[3] for entry in recorder.log if entry[0] == "update") == later
     assert report.arms["a"].rows < later
@@ -292,13 +291,12 @@ def test_row_weights_count_in_the_metrics():
         [Arm("a", Score())],
         as_events({**columns, "w": weight.astype(float)}, schema),
         start="2024-01-03",
-        resamples=0,
     )
     repeated = {
         name: pa.array(values).take(pa.array(np.repeat(np.arange(500), weight)))
         for name, values in columns.items()
     }
-    unweighted = replay([Arm("a", Score())], as_events(repeated), start="2024-01-03", resamples=0)
+    unweighted = replay([Arm("a", Score())], as_events(repeated), start="2024-01-03")
     for name in ("auc", "gauc", "log_loss", "normalized_entropy", "calibration_error", "regret"):
         expected = getattr(unweighted.arms["a"], name)
         assert getattr(weighted.arms["a"], name) == pytest.approx(expected, abs=1e-12)
@@ -323,7 +321,7 @@ def test_windows_without_events_are_fine():
 def test_counting_on_equals_counting_anew(regime):
     shared = Rate("user")
     arms = [Arm("a", Rate("user"), regime), Arm("b", shared), Arm("c", shared, "stale")]
-    report = replay(arms, as_events(draw(6)), start="2024-01-02", resamples=20)
+    report = replay(arms, as_events(draw(6)), start="2024-01-02")
     assert quality_of(report.arms["a"]) == quality_of(report.arms["b"]) != quality_of(report.arms["c"])
     of_pair = {(c.difference, c.low, c.high) for c in report.comparisons if (c.arm, c.against) == ("a", "b")}
     assert of_pair == {(0.0, 0.0, 0.0)}
@@ -332,9 +330,9 @@ def test_counting_on_equals_counting_anew(regime):
 def test_an_arm_does_not_depend_on_its_neighbours():
     events, shared = as_events(draw(7)), Rate("user")
     arms = [Arm("a", shared), Arm("b", shared, "stale"), Arm("c", shared, "retrain"), Arm("d", Score())]
-    together = replay(arms, events, start="2024-01-03", resamples=0)
+    together = replay(arms, events, start="2024-01-03")
     for arm in arms:
-        alone = replay([arm], events, start="2024-01-03", resamples=0)
+        alone = replay([arm], events, start="2024-01-03")
         assert quality_of(alone.arms[arm.name]) == quality_of(together.arms[arm.name])
 
 
@@ -386,7 +384,7 @@ def test_weights_and_trace_come_from_learners_that_have_them():
         Arm("item", Believer("video_id"), "retrain"),
         Arm("rate", GlobalRate()),
     ]
-    report = replay(arms, as_events(draw()), start="2024-01-04", follow="7", resamples=0)
+    report = replay(arms, as_events(draw()), start="2024-01-04", follow="7")
     assert [dataclasses.astuple(w) for w in report.weights] == [("new", "(intercept)", 3.0, 0.5)]
     days = [f"2024-01-0{day}T00:00:00+00:00" for day in (4, 5, 6, 7)]
     trace = [dataclasses.astuple(point) for point in report.trace]
@@ -403,7 +401,7 @@ def test_the_entity_followed_by_itself_is_the_one_most_present():
     user = [9, 9, 9, 9, 9, 5, 4, 2, 5, 5, 4, 4, 2, 1]
     columns = {name: values[: len(days) + 1] for name, values in draw().items()}
     columns |= {"time": FIRST + np.array([1, *days]) * DAY + np.arange(15), "user_id": np.array([9, *user])}
-    report = replay([Arm("a", Believer())], as_events(columns), start="2024-01-04", resamples=0)
+    report = replay([Arm("a", Believer())], as_events(columns), start="2024-01-04")
     # 9 is there most often but on one day; 2, 4 and 5 on both, 4 and 5 with three rows.
     assert {point.id for point in report.trace} == {"4"}
 
@@ -417,7 +415,7 @@ def test_progress_tells_each_step_as_it_begins():
     seen: list[Progress] = []
     shared = GlobalRate()
     arms = [Arm("a", shared), Arm("b", shared, "stale")]
-    replay(arms, as_events(draw(days=4)), start="2024-01-03", resamples=0, on_progress=seen.append)
+    replay(arms, as_events(draw(days=4)), start="2024-01-03", on_progress=seen.append)
     steps = [(arm, window, phase) for window in (1, 2) for arm in "ab" for phase in ("predict", "learn")]
     assert seen == [
         Progress("a", 0, 2, "fit"),
@@ -435,8 +433,6 @@ def test_the_report_says_how_it_was_made_and_fits_into_json():
         every="12h",
         end="2024-01-04T06:00",
         label_delay="6h",
-        resamples=4,
-        seed=9,
         name="try",
     )
     assert report.name == "try"
@@ -448,8 +444,6 @@ def test_the_report_says_how_it_was_made_and_fits_into_json():
         "zone": "Asia/Shanghai",
         "label_delay": "6h",
         "ndcg_at": 10,
-        "resamples": 4,
-        "seed": 9,
         "entity": "user",
         "baseline_rate": report.settings["baseline_rate"],
     }
@@ -472,7 +466,7 @@ class Fussy(GlobalRate):
 
 def test_an_update_that_was_undone_is_noted_in_its_window():
     arms = [Arm("fussy", Fussy()), Arm("anew", Fussy(), "retrain"), Arm("plain", Recorder())]
-    report = replay(arms, as_events(draw()), start="2024-01-03", resamples=0)
+    report = replay(arms, as_events(draw()), start="2024-01-03")
     told = [[w.refused for w in report.windows if w.arm == arm.name] for arm in arms]
     assert told == [["odd rows", "", "odd rows", ""], [""] * 4, [""] * 4]
 
@@ -482,7 +476,6 @@ def test_costs_are_by_verb_and_add_up():
         [Arm("a", Score()), Arm("b", GlobalRate(), "retrain"), Arm("c", Recorder(), "stale")],
         as_events(draw()),
         start="2024-01-03",
-        resamples=0,
     )
     for arm, result in report.arms.items():
         windows = [w for w in report.windows if w.arm == arm]
@@ -520,7 +513,7 @@ def test_reading_the_new_events_counts_for_incremental_arms(delay, monkeypatch):
     events = as_events(draw())
     events = dataclasses.replace(events, source=Slow(events.source))
     arms = [Arm("a", Score()), Arm("b", Score()), Arm("c", Score(), "retrain"), Arm("d", Score(), "stale")]
-    report = replay(arms, events, start="2024-01-03", label_delay=delay, resamples=0)
+    report = replay(arms, events, start="2024-01-03", label_delay=delay)
     late = DAY // 2 if delay else 0
     counts = np.bincount((draw()["time"] + late - FIRST) // DAY)[2:6].tolist()
     for arm in ("a", "b"):
@@ -535,10 +528,7 @@ def test_reading_the_new_events_counts_for_incremental_arms(delay, monkeypatch):
         ({"label": "yy"}, ConfigError, "no label 'yy' .*did you mean 'y'"),
         ({"within": ["tabb"]}, ConfigError, "no column 'tabb' .*did you mean 'tab'"),
         ({"ndcg_at": 0}, ConfigError, "ndcg_at 0"),
-        ({"resamples": -1}, ConfigError, "resamples -1"),
         ({"ndcg_at": 1e30}, ConfigError, "ndcg_at 1e.30 is too large a number"),
-        ({"resamples": 10**9}, ConfigError, "resamples 1000000000 should be less than or equal to 100000"),
-        ({"seed": -1}, ConfigError, "seed -1 should be greater than or equal to 0"),
         ({"end": "2024-01-02"}, ConfigError, "the span from 2024-01-03 to 2024-01-02 is empty"),
         ({"every": "1us"}, ConfigError, "a replay every 1us has .* windows, more than 20,000 .*every .* would do"),
         ({"every": "1e9d"}, ConfigError, "'1e9d' is longer than ten thousand years"),
@@ -603,7 +593,7 @@ class Moody(Score):
 
 def test_an_arm_is_asked_in_its_mode():
     arms = [Arm("plain", Moody()), *(Arm(mode, Moody(), mode=mode) for mode in ("point", "integrated"))]
-    report = replay(arms, as_events(draw(days=4)), start="2024-01-03", resamples=0)
+    report = replay(arms, as_events(draw(days=4)), start="2024-01-03")
     said = {bin.arm: bin.predicted for bin in report.calibration}
     assert said == {"plain": 0.25, "point": 0.25, "integrated": 0.5}
 
@@ -623,7 +613,7 @@ def test_intervals_are_over_the_first_two_entities():
     users = dataclasses.replace(SCHEMA, entities={"user": "user_id"})
     widths = []
     for schema in (SCHEMA, users):
-        report = replay(arms, as_events(odd, schema), start="2024-01-03", seed=1)
+        report = replay(arms, as_events(odd, schema), start="2024-01-03")
         (found,) = [c for c in report.comparisons if c.metric == "log_loss"]
         widths.append(found.high - found.low)
     assert widths[0] > 1.5 * widths[1]

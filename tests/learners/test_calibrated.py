@@ -72,7 +72,7 @@ def test_replayed_it_is_the_same_loop() -> None:
     log = events({k: [v for d in range(5) for v in day_of(d)[k]] for k in day_of(0)})
     model = ac.Calibrated(base(), half_life="2d")
     start = "2022-04-26"
-    report = ac.replay({"calibrated": model, "plain": base()}, log, start=start, resamples=0)
+    report = ac.replay({"calibrated": model, "plain": base()}, log, start=start)
     model = ac.Calibrated(base(), half_life="2d").fit(log.before(start))
     p, y = [], []
     for window in log.windows("1d", start=start):

@@ -191,7 +191,7 @@ def test_predictions_of_a_replay_know_nothing_later(delay: str | None, monkeypat
         pipeline.replay(
             [ac.Arm("incremental", stack)],
             events(columns),
-            start="2022-04-29", every="12h", label_delay=delay, resamples=0,
+            start="2022-04-29", every="12h", label_delay=delay,
         )  # fmt: skip
         return list(noted)
 

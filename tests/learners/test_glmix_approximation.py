@@ -68,3 +68,28 @@ def test_two_halves_are_nearer_the_whole():
             [h.mean.item() - exact(level, c)[0] for h, c in zip(halves, CLICKS, strict=True)]
         )
     assert errors["variational"].max() < 0.5 * errors["laplace"].max()
+
+
+def test_integrated_predictions_are_nearly_exact_whichever_the_approximation():
+    """At the mode they are moved to the mean first; around the mean they are not moved again."""
+    asked = events_of(SCHEMA, {"time": START + np.arange(4), "user_id": np.arange(4), "click": np.zeros(4)})
+    errors = {}
+    for approximation in ("laplace", "variational"):
+        user, click = np.repeat(np.arange(4), [len(c) for c in CLICKS]), np.concatenate(CLICKS)
+        model = ac.GLMix(
+            fixed=ac.FixedEffect([], ridge=1e9),
+            random=[ac.RandomEffect("user", ridge=0.5)],
+            learn_population=False,
+            approximation=approximation,
+        ).fit(events_of(SCHEMA, {"time": START + np.arange(len(user)), "user_id": user, "click": click}))
+        level = model.weights()[0][1]
+        z = np.linspace(-15.0, 15.0, 20_001)
+        truth = []
+        for clicks in CLICKS:
+            log_density = -0.25 * z**2 + sum(np.log(expit((2 * y - 1) * (level + z))) for y in clicks)
+            density = np.exp(log_density - log_density.max())
+            truth.append(expit(level + z) @ density / density.sum())
+        errors[approximation] = np.abs(model.predict(asked, mode="integrated") - truth)
+        at_means = np.abs(model.predict(asked) - truth)
+        assert np.all(errors[approximation][:3] < 0.4 * at_means[:3])  # the last user is known well
+        assert errors[approximation].max() < 0.02

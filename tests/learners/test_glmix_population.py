@@ -191,6 +191,21 @@ def test_a_warm_start_begins_at_the_population_that_was(monkeypatch):
     assert_allclose(population(model).precision, found.precision, rtol=0.1)
 
 
+def test_updates_of_few_rows_of_the_same_users_do_not_narrow_the_population():
+    """Each one learns from posteriors at their modes, which lie nearer the population than their means."""
+    columns = rows_of(np.arange(300), 10, seed=7, sd=2.0)
+    day = np.tile(np.maximum(np.arange(10) - 4, 0), 300)  # five rows in the fit, then one a day
+    columns["time"] = START + day * DAY + np.arange(len(day))
+    parts = [{name: column[day == d] for name, column in columns.items()} for d in range(6)]
+    model = ac.GLMix(fixed=[], random=["user"]).fit(events(parts[0]))
+    fitted = population(model).covariance().item()
+    for part in parts[1:]:
+        model.update(events(part))
+    once = ac.GLMix(fixed=[], random=["user"]).fit(events(columns))
+    assert population(model).covariance().item() > 0.9 * fitted
+    assert_allclose(population(model).covariance().item(), population(once).covariance().item(), rtol=0.12)
+
+
 # --- effects that lie within one another ----------------------------------------------------------------------
 
 

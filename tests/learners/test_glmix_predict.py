@@ -45,6 +45,12 @@ def model(request) -> ac.GLMix:
     return model_of(request.param)
 
 
+@pytest.fixture(scope="module", params=FORMS)
+def around_means(request) -> ac.GLMix:
+    """What is integrated over lies where it is told."""
+    return model_of(request.param, approximation="variational")
+
+
 @pytest.fixture(scope="module")
 def asked() -> ac.Events:
     """Rows of users and videos seen and unseen."""
@@ -89,14 +95,22 @@ def expectation(mean: float, sd: float) -> float:
     return integrate.quad(density, mean - 12.0 * sd, mean + 12.0 * sd, epsabs=1e-12)[0]
 
 
-def test_an_integrated_prediction_is_the_expectation(model, asked):
-    mean, variance = moments(model, asked)
+def test_an_integrated_prediction_is_the_expectation(around_means, asked):
+    mean, variance = moments(around_means, asked)
     expected = [expectation(mean[i], np.sqrt(variance[i])) for i in range(40)]
-    assert_allclose(model.predict(asked, mode="integrated")[:40], expected, rtol=0, atol=1e-6)
+    assert_allclose(around_means.predict(asked, mode="integrated")[:40], expected, rtol=0, atol=1e-6)
 
 
-def test_an_integrated_prediction_is_the_less_sure_one(model, asked):
-    point, integrated = model.predict(asked), model.predict(asked, mode="integrated")
+def test_an_integrated_prediction_does_not_depend_on_who_else_is_asked_about(model, asked):
+    rows = asked.table()
+    whole = model.predict(asked, mode="integrated")
+    for first in (0, 3, 120):
+        part = events_of(SCHEMA, rows.slice(first, 7).to_pydict())
+        assert_allclose(model.predict(part, mode="integrated"), whole[first : first + 7], rtol=1e-12)
+
+
+def test_an_integrated_prediction_is_the_less_sure_one(around_means, asked):
+    point, integrated = around_means.predict(asked), around_means.predict(asked, mode="integrated")
     assert np.all(np.abs(integrated - 0.5) < np.abs(point - 0.5))
     assert np.all((integrated > 0.5) == (point > 0.5))
     # Strangers are where little is known.

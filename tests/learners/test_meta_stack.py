@@ -66,7 +66,6 @@ def project(tmp_path: Path) -> Path:
         "replay:\n"
         "  start: 2022-04-29\n"
         "  learner: ranker\n"
-        "  resamples: 5\n"
         "  arms: [incremental, stale, {name: residual, learner: residual}, {name: alone, learner: meta}]\n"
     )
     return tmp_path / "acclimate.yaml"

@@ -118,7 +118,7 @@ def project(tmp_path: Path) -> Path:
         f"  {{path: '*.parquet', time: time, entities: {SCHEMA.entities}, labels: [click], weight: weight}}\n"
         "learners:\n"
         "  mean: {kind: mean, entity: user, constant: 0.0}\n"
-        "replay: {start: 2022-04-28, resamples: 5, arms: [stale, incremental, retrain, user-rate]}\n"
+        "replay: {start: 2022-04-28, arms: [stale, incremental, retrain, user-rate]}\n"
     )
     return tmp_path / "acclimate.yaml"
 

@@ -172,7 +172,7 @@ def test_a_member_that_knows_learned_labels_by_heart_betrays_none(vectors):
     )
     pipeline.replay(
         [ac.Arm("incremental", stack), ac.Arm("retrain", stack, "retrain")],
-        WEEK, start="2022-04-28", every="12h", label_delay="6h", resamples=0,
+        WEEK, start="2022-04-28", every="12h", label_delay="6h",
     )  # fmt: skip
     verbs = [verb for verb, _ in Witness.given]
     assert {verb: verbs.count(verb) for verb in set(verbs)} == {"fit": 7, "update": 6, "predict": 12}
@@ -565,7 +565,6 @@ def project(tmp_path: Path) -> Path:
         "replay:\n"
         "  start: 2022-04-28\n"
         "  learner: ranker\n"
-        "  resamples: 5\n"
         "  follow: 3\n"
         "  arms: [incremental, stale, retrain, fixed, user-rate, {name: hourly, learner: hourly},"
         " {name: popular, learner: popular}]\n"
@@ -583,7 +582,7 @@ def test_a_stack_of_a_project_is_replayed_like_any_learner(project, tmp_path):
     assert report.arms["incremental"].state_bytes > report.arms["popular"].state_bytes
     again = pipeline.replay(
         {"incremental": learners.make(described.learner("ranker"))},
-        pipeline.open_events(described), start="2022-04-28", resamples=0,
+        pipeline.open_events(described), start="2022-04-28",
     )  # fmt: skip
     assert again.arms["incremental"].log_loss == report.arms["incremental"].log_loss
 

@@ -14,7 +14,7 @@ from scipy import integrate, sparse, stats
 from acclimate import arrays, models
 from acclimate.arrays import Posterior
 from acclimate.errors import ConfigError
-from acclimate.models import hashing, likelihood, scoring
+from acclimate.models import hashing, likelihood, scoring, skewness
 from acclimate.models.hashing import hashed
 from acclimate.models.scoring import Term, draws, expected_probability, margins, score, variances
 
@@ -276,18 +276,17 @@ def test_hashes_are_splitmix64s():
         (arrays, {"numpy", "numpy.typing", "acclimate.errors"}),
         (hashing, {"numpy", "numpy.typing"}),
         (likelihood, {"numpy", "acclimate.arrays"}),
+        (skewness, {"numpy", "acclimate.arrays"}),
         (
             scoring,
             {
                 "numpy",
-                "acclimate.arrays",
-                "acclimate.errors",
-                "acclimate.models.hashing",
-                "acclimate.models.likelihood",
+                *("acclimate.arrays", "acclimate.errors"),
+                *(f"acclimate.models.{name}" for name in ("hashing", "likelihood", "skewness")),
             },
         ),
     ],
-    ids=["models", "arrays", "hashing", "likelihood", "scoring"],
+    ids=["models", "arrays", "hashing", "likelihood", "skewness", "scoring"],
 )
 def test_who_scores_loads_numpy_alone(module, allowed):
     """Neither a solver, nor Arrow, nor a learner; this module's imports, and those of all that it imports."""

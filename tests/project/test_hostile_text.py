@@ -38,7 +38,7 @@ GOOD: dict[str, Any] = {
         "every": "6h",
         "arms": ["stale", {"name": "mine", "learner": "rate", "regime": "retrain", "window": "14d"}],
         "learner": "ranker",
-        "resamples": 20,
+        "label_delay": "1h",
     },
 }
 TEXT = yaml.safe_dump(GOOD, sort_keys=False)
@@ -162,10 +162,9 @@ def test_aliases_and_merges_of_a_sane_size_are_read(file: Path) -> None:
 
 VALUES: dict[str, tuple[tuple[str, ...], Any, str]] = {
     # a place, what is put there, and what is said of it
-    "seed": (("replay", "seed"), -1, "replay.seed: should be greater than or equal to 0"),
-    "huge seed": (("replay", "seed"), 10**30, "replay.seed: should be less than"),
+    "no ndcg_at": (("replay", "ndcg_at"), 0, "replay.ndcg_at: should be greater than or equal to 1"),
     "ndcg_at": (("replay", "ndcg_at"), 1e30, "replay.ndcg_at: "),
-    "resamples": (("replay", "resamples"), 10**9, "replay.resamples: should be less than or equal to 100000"),
+    "huge ndcg_at": (("replay", "ndcg_at"), 10**9, "replay.ndcg_at: should be less than or equal to 1000000"),
     "follow": (("replay", "follow"), 10**30, "replay.follow"),
     "end": (("replay", "end"), "2024-01-05", "replay.end: the span from 2024-01-05 to 2024-01-05 is empty"),
     "end in a zone": (("replay", "end"), "2024-01-04T23:00+00:00", "replay.end: the span from"),

@@ -96,9 +96,9 @@ class CalibrationBin:
 
 @dataclass(frozen=True)
 class Comparison:
-    """``arm`` minus ``against`` in ``metric``, with a 95 % interval from a paired bootstrap over entities.
+    """``arm`` minus ``against`` in ``metric``, with a 95 % interval over entities.
 
-    They are the schema's first two, each drawn by itself, or its only one.
+    They are the schema's first two, users and items say, or its only one.
     """
 
     arm: str
@@ -137,8 +137,8 @@ class TracePoint:
 class Report:
     """All that a replay found out; ``evaluate.report`` writes it as ``metrics.json`` and ``report.html``.
 
-    ``settings``: label, start, every, end, zone, label_delay, ndcg_at, resamples, seed, entity, baseline_rate (the
-    mean label), and label_kind where labels are numbers or counts.
+    ``settings``: label, start, every, end, zone, label_delay, ndcg_at, entity, baseline_rate (the mean
+    label), and label_kind where labels are numbers or counts.
     """
 
     name: str

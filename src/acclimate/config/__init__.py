@@ -19,7 +19,7 @@ from acclimate.config.learners import (
     SequentialLaplaceParameters,
 )
 from acclimate.config.meta import MetaBlock, MetaRankerParameters
-from acclimate.config.records import Duration, Name, Names, NdcgAt, Resamples, Seed, Size, checked, size_bytes
+from acclimate.config.records import Duration, Name, Names, NdcgAt, Seed, Size, checked, size_bytes
 from acclimate.config.schema import (
     LABEL_KINDS,
     EntityTable,
@@ -76,7 +76,6 @@ __all__ = [
     "RandomEffect",
     "RateParameters",
     "Regime",
-    "Resamples",
     "Schema",
     "Seed",
     "SequentialLaplaceParameters",

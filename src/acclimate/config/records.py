@@ -85,7 +85,6 @@ Name = Annotated[str, AfterValidator(_check_name)]
 """What the user calls something, as reports and messages show it."""
 Size = Annotated[str, BeforeValidator(_check_size), WrapValidator(in_place)]
 NdcgAt = Annotated[int, Field(ge=1, le=1_000_000)]
-Resamples = Annotated[int, Field(ge=0, le=100_000)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Names = Annotated[Sequence[str], BeforeValidator(_as_tuple)]
 Key = Annotated[Names, Field(min_length=1, max_length=4)]

@@ -123,7 +123,7 @@ class Schema:
     """What the columns of an event log mean.
 
     ``entities`` names the things that events are about (role to column; a list gives both one name), most
-    important first: per-entity metrics and cohorts go by the first, bootstrap intervals by the first two. Labels
+    important first: per-entity metrics and cohorts go by the first, comparisons by the first two. Labels
     are 0, 1 or null (not known), but for those of another kind in ``label_kinds``: a ``number`` such as a rating,
     or a ``count`` (0, 1, 2, ...). ``weight`` counts a row several times, ``offset`` is a known part of the margin
     (logit, number, logarithm of an expected count), and ``truth`` is a true probability or expected label, where a

@@ -1,4 +1,4 @@
-"""5. How good the scores are: metrics, a paired bootstrap, and the replay of a log as if it happened again."""
+"""5. How good the scores are: metrics, comparisons, and the replay of a log as if it happened again."""
 
 from acclimate.evaluate.arms import Arm
 from acclimate.evaluate.replay import Progress, replay

@@ -117,16 +117,22 @@ def calibration_bins(y: FloatArray, p: FloatArray, weight: FloatArray | None = N
 
     Equal predictions share a bin, that of the middle of their run, so a bin may grow or be absent.
     """
-    order, first, _ = ties(p, np.zeros(len(y), np.int64))
-    y, p, weight = y[order], p[order], _weights(y, weight)[order]
-    run = np.add.reduceat(weight, first)
-    middle = np.cumsum(run) - run / 2
-    of_run = np.minimum(bins * middle // max(run.sum(), _EPS), bins - 1)
-    start = first[np.diff(of_run, prepend=-1) != 0]
+    weight = _weights(y, weight)
+    order, start = calibration_cuts(p, weight, bins=bins)
+    y, p, weight = y[order], p[order], weight[order]
     rows = np.diff(start, append=len(y))
     mass, predicted, observed = (np.add.reduceat(v, start) for v in (weight, weight * p, weight * y))
     kept = mass > 0
     return Bins(rows[kept], mass[kept], predicted[kept] / mass[kept], observed[kept] / mass[kept])
+
+
+def calibration_cuts(p: FloatArray, weight: FloatArray, *, bins: int = BINS) -> tuple[IntArray, IntArray]:
+    """Rows in ascending order of ``p`` ``(n,)``, and where each bin of :func:`calibration_bins` begins in them."""
+    order, first, _ = ties(p, np.zeros(len(p), np.int64))
+    run = np.add.reduceat(weight[order], first)
+    middle = np.cumsum(run) - run / 2
+    of_run = np.minimum(bins * middle // max(run.sum(), _EPS), bins - 1)
+    return order, first[np.diff(of_run, prepend=-1) != 0]
 
 
 def calibration_error(

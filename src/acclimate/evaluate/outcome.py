@@ -11,7 +11,7 @@ from acclimate.arrays import FloatArray, IntArray
 from acclimate.artifacts import CalibrationBin, CohortResult, Comparison, Events, Quality
 from acclimate.config import LabelKind, Schema
 from acclimate.evaluate import metrics, regression
-from acclimate.evaluate.bootstrap import compare
+from acclimate.evaluate.comparisons import compare
 from acclimate.features import codes_of, positions
 
 COHORTS = ("0", "1-4", "5-19", "20+")
@@ -89,20 +89,18 @@ class Outcome:
             for rows, predicted, observed in zip(binned.rows, binned.predicted, binned.observed, strict=True)
         ]
 
-    def comparisons(self, *, resamples: int, seed: int) -> list[Comparison]:
-        """Every two arms, with intervals from a bootstrap over the schema's first two entities."""
+    def comparisons(self) -> list[Comparison]:
+        """Every two arms, with intervals over the schema's first two entities."""
         return compare(
             self.arms,
             self.y,
             self.p,
             self.entity,
             window=self.window,
-            crossed=() if self.crossed is None else (self.crossed,),
+            crossed=self.crossed,
             weight=self.weight,
             truth=self.truth,
             kind=self.kind,
-            resamples=resamples,
-            seed=seed,
         )
 
 

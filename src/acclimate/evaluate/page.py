@@ -42,8 +42,6 @@ _SETTINGS = {
     "zone": "Time zone",
     "label_delay": "Label delay",
     "ndcg_at": "nDCG cut at",
-    "resamples": "Bootstrap resamples",
-    "seed": "Seed",
     "entity": "Entity",
     "baseline_rate": "Base rate",
     "label_kind": "Kind of label",

@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 import pyarrow as pa
 
 from acclimate.artifacts import ArmResult, Cost, Events, Instant, Report, TableSource, WindowResult
-from acclimate.config import LABEL_KINDS, LabelKind, NdcgAt, Resamples, Seed, checked
+from acclimate.config import LABEL_KINDS, LabelKind, NdcgAt, checked
 from acclimate.errors import ConfigError, DataError, nearest
 from acclimate.evaluate.arms import Arm, HasEntityPosterior, Run, first_fits, spent
 from acclimate.evaluate.outcome import Outcome, columns_kept, outcome
@@ -45,8 +45,6 @@ def replay(
     ndcg_at: int = 10,
     within: Sequence[str] = (),
     follow: str | int | None = None,
-    resamples: int = 200,
-    seed: int = 0,
     name: str = "replay",
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Report:
@@ -71,8 +69,6 @@ def replay(
         within: columns; the AUC within each of their values is reported too.
         follow: the entity whose posterior is traced, of the schema's first kind; by default the one that is there
             in most windows.
-        resamples: draws of the bootstrap; with 0 there are no comparisons.
-        seed: of the bootstrap.
         name: of the report.
         on_progress: called as each step begins.
 
@@ -84,8 +80,6 @@ def replay(
     _check_arms(arms)
     _check_columns(events, within)
     ndcg_at = checked("ndcg_at", NdcgAt, ndcg_at)
-    resamples = checked("resamples", Resamples, resamples)
-    seed = checked("seed", Seed, seed)
     label = events.schema.label(label, kinds=LABEL_KINDS)
     if within and events.schema.label_kind(label) != "binary":
         raise ConfigError(
@@ -111,13 +105,13 @@ def replay(
     return Report(
         name=name,
         settings=plan.settings()
-        | {"every": every, "label_delay": label_delay, "ndcg_at": ndcg_at, "resamples": resamples, "seed": seed}
+        | {"every": every, "label_delay": label_delay, "ndcg_at": ndcg_at}
         | {"baseline_rate": measured.base_rate()},
         arms={run.arm.name: _arm_result(run, measured, a) for a, run in enumerate(runs)},
         windows=_window_results(runs, plan, measured),
         cohorts=measured.cohorts(),
         calibration=measured.calibration(),
-        comparisons=measured.comparisons(resamples=resamples, seed=seed),
+        comparisons=measured.comparisons(),
         weights=[weight for run in runs for weight in run.weights()],
         trace=[point for run in runs for point in run.trace],
     )

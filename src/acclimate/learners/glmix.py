@@ -127,8 +127,11 @@ class GLMix(Fitted[Shared]):
                 every coefficient: rows of one entity share theirs, as a slate that is ranked together needs.
             seed: of the draw.
         """
-        state, loss = self._fitted(events.schema), self.parameters.loss
-        return mixed.predict(state, self.entities, events, loss=loss, mode=mode, seed=seed)
+        state, parameters = self._fitted(events.schema), self.parameters
+        at_mode = parameters.approximation == "laplace"
+        return mixed.predict(
+            state, self.entities, events, loss=parameters.loss, at_mode=at_mode, mode=mode, seed=seed
+        )
 
     def columns(self, events: Events) -> dict[str, int]:
         """Read and check these events as :meth:`fit` would, and count the coefficients of each effect.

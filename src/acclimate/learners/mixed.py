@@ -328,7 +328,16 @@ class _Search:
             spread = variances(solution, together, spread, fixed=ridged)
             asked, gain = parts, 0.0
             if population != "keep":
-                parts, gain = repopulated(parts, free, solution, together=together, variances=spread, fresh=fresh)
+                at_mode = self.parameters.approximation == "laplace" and self.loss == "logistic"
+                parts, gain = repopulated(
+                    parts,
+                    free,
+                    solution,
+                    together=together,
+                    variances=spread,
+                    fresh=fresh,
+                    margin=task.margins(parts) if at_mode else None,
+                )
             if noisy:
                 before = self.noise.variance
                 random = [own for nest, own in zip(together, spread, strict=True) if not nest.known]
@@ -360,9 +369,19 @@ class _Search:
 
 
 def predict(
-    shared: Shared, entities: Entities, events: Events, *, loss: Loss, mode: Mode = "point", seed: int = 0
+    shared: Shared,
+    entities: Entities,
+    events: Events,
+    *,
+    loss: Loss,
+    at_mode: bool = True,
+    mode: Mode = "point",
+    seed: int = 0,
 ) -> FloatArray:
-    """Expected labels, ``(n,)``; see :meth:`acclimate.GLMix.predict`."""
+    """Expected labels, ``(n,)``; see :meth:`acclimate.GLMix.predict`.
+
+    ``at_mode``: whether the means of entities are modes.
+    """
     names = {effect.name for effect in shared.effects}
     batch = read_batch(events, shared.effects, shared.settled, label=None, locked=names)
     fixed, *random = batch.seen
@@ -374,7 +393,8 @@ def predict(
             terms.append(Term(seen.X, seen.codes, seen.ids, entities.means(name, seen.ids, effect.base)))
             continue
         posterior = effect.shown(effect.now(entities.take(name, seen.ids, effect.base))).posterior
-        terms.append(Term(seen.X, seen.codes, seen.ids, posterior.mean, posterior.precision))
+        population = effect.population if at_mode and loss == "logistic" else None
+        terms.append(Term(seen.X, seen.codes, seen.ids, posterior.mean, posterior.precision, population))
     return score(terms, batch.offset, mode, seed, loss=loss)
 
 

@@ -16,6 +16,7 @@ from acclimate.models.likelihood import left_open
 from acclimate.models.marginal import sharing
 from acclimate.models.nested import Cells, Prior, Said, chains
 from acclimate.models.population import Past, learn_population
+from acclimate.models.skewness import is_told, pull
 
 _POPULATION_CELLS = 1 << 22
 """Cells of the entities' information (matrices, or diagonals) that a population is learned from at most: beyond,
@@ -25,6 +26,9 @@ variance; what that costs in the posteriors is of second order."""
 _REMEMBERED = 10_000.0
 """Entities of the past that a population is held by at most when it is refreshed. Those in an update are counted
 anew, so that this says nothing of fewer entities; of more, those of the last updates count for more."""
+
+_TINY = 1e-12
+"""Of a row's weight, that counts beside its curvature."""
 
 _REPRESENTATIVES = 4096
 """Entities that a population is learned from at least, where there are so many."""
@@ -100,15 +104,20 @@ def repopulated(
     together: list[Nest],
     variances: list[FloatArray],
     fresh: bool,
+    margin: FloatArray | None = None,
 ) -> tuple[list[Part], float]:
-    """The random effects at populations learned from the solution, and the log-likelihood that it gains."""
+    """The random effects at populations learned from the solution, and the log-likelihood that it gains.
+
+    ``margin``: what the rows' margins have besides the solution's, ``(n,)``; given where means that are stored
+    are modes.
+    """
     changed, gained = list(parts), 0.0
     total = np.sum(variances, axis=0)
     for nest, own in zip(together, variances, strict=True):
         if nest.known:
             continue
         inside = [parts[free[i]] for i in nest.places]
-        evidence = _evidence(inside, nest, solution, total - own)
+        evidence = _evidence(inside, nest, solution, total - own, margin)
         # A coefficient that the fixed effect has too would share its mean with it: only their sum is known. In an
         # update that effect is held by all of its past, and what has moved of it for newcomers moves here.
         elsewhere = set(parts[0].effect.index.names) if fresh else set[str]()
@@ -154,13 +163,15 @@ def _learned(
 
 
 def _evidence(
-    parts: list[Part], nest: Nest, solution: Solution, others: FloatArray
+    parts: list[Part], nest: Nest, solution: Solution, others: FloatArray, margin: FloatArray | None
 ) -> Callable[[list[Posterior]], Evidence]:
     """What is known of entities but from their populations, given those of all effects of a nest."""
     blocks = [solution.problem.blocks[i] for i in nest.places]
     if nest.cells is None:
-        alone = _evidence_alone(parts[0], nest.places[0], solution, others)
-        return lambda _: [alone]
+        linear, information = _evidence_alone(parts[0], nest.places[0], solution, others)
+        if margin is not None:
+            linear = linear + _pull(parts[0], nest.places[0], solution, margin)
+        return lambda _: [(linear, information)]
     means = [solution.scaled_means[i] for i in nest.places]
     curvature = left_open(solution.evident, solution.problem.count, others)
     said = nest.cells.said(
@@ -190,10 +201,10 @@ def _with_known(said: Said, parts: list[Part], blocks: list[Block]) -> Said:
         sharing(other.design.scaling, scaling, part.effect.index.numbers(names))
         for part, other in zip(parts[1:], blocks[1:], strict=True)
     ]
-    pull, known = _beyond(finest, block)
+    linear, known = _beyond(finest, block)
     means = [np.broadcast_to(b.scaled.mean, (b.design.count, b.design.width)) for b in blocks]
     together = np.hstack([np.eye(len(names)), *shared])
-    return said.with_known(means, known.times(means[0]) - pull, known.full().array, together)
+    return said.with_known(means, known.times(means[0]) - linear, known.full().array, together)
 
 
 def _evidence_alone(part: Part, i: int, solution: Solution, others: FloatArray) -> tuple[FloatArray, Precision]:
@@ -202,10 +213,10 @@ def _evidence_alone(part: Part, i: int, solution: Solution, others: FloatArray) 
     linear, information = solution.evidence(i, members, raw=False, others=others)
     if not part.states.rows.any():  # there was nothing before
         return linear, information
-    pull, beyond = _beyond(part, block)
+    drawn, beyond = _beyond(part, block)
     if members is not None:
-        pull, beyond = pull[members], type(beyond)(beyond.array[members])
-    return linear + pull, information.plus(beyond)
+        drawn, beyond = drawn[members], type(beyond)(beyond.array[members])
+    return linear + drawn, information.plus(beyond)
 
 
 def _beyond(part: Part, block: Block) -> Prior:
@@ -219,6 +230,23 @@ def _scaled(population: Posterior, block: Block) -> Posterior:
     if population.is_full and not block.full:  # a lone coefficient
         population = Posterior(population.mean, population.P.diagonal())
     return block.design.scaling.prior_in(population)
+
+
+def _pull(part: Part, i: int, solution: Solution, margin: FloatArray) -> FloatArray:
+    """What to add to the linear terms of the evidence, since that of rows before is from modes, ``(e, d)``.
+
+    Modes lie nearer the population than means: variances learned from them came out the smaller with each update.
+    What other effects gave the rows before is taken to be the mean of what they give these.
+    """
+    block, members = solution.problem.blocks[i], _representatives(part)
+    prior = block.scaled if members is None else block.scaled.at(members)
+    if len(block.scaled.mean) == 1 or not is_told(prior):  # there was nothing before, or it cannot be told
+        return np.zeros(prior.mean.shape[-1])
+    # Rows whose curvature vanishes count where there are no others.
+    counted = solution.curvature + _TINY * solution.problem.weight
+    others = np.average(margin + solution.margin - solution.margin_of(i), weights=counted)
+    population = block.design.scaling.prior_in(part.effect.population)
+    return pull(prior, population, np.full(len(prior.mean), others))
 
 
 def _past(part: Part) -> Past:
@@ -254,7 +282,7 @@ def remembering(
             continue
         before = [asked[free[i]] for i in nest.places]
         populations = [parts[free[i]].effect.population for i in nest.places]
-        evidence = _evidence(before, nest, solution, total - own)(populations)
+        evidence = _evidence(before, nest, solution, total - own, None)(populations)
         for i, part, (_, information) in zip(nest.places, before, evidence, strict=True):
             k = free[i]
             effect, scaling = parts[k].effect, solution.problem.blocks[i].design.scaling

@@ -15,6 +15,7 @@ from acclimate.arrays import FloatArray, IdArray, IntArray, Posterior, SparseRow
 from acclimate.errors import ConfigError, ModelError, nearest
 from acclimate.models.hashing import hashed
 from acclimate.models.likelihood import Loss
+from acclimate.models.skewness import factors, is_told, skewness
 
 Mode: TypeAlias = Literal["point", "integrated", "thompson"]
 
@@ -31,7 +32,9 @@ class Term:
     """One effect's part of the score.
 
     ``X``: ``(n, d)``. ``entity``: ``(n,)``, each row's place in ``ids``. ``ids``: ``(e,)``. ``mean``: ``(e, d)``.
-    ``precision``: ``(e, d, d)`` or ``(e, d)``; only a score at the means does without.
+    ``precision``: ``(e, d, d)`` or ``(e, d)``; only a score at the means does without. ``population``: what the
+    entities come from, mean ``(d,)``; given where ``mean`` is the mode of a logistic posterior: a score over the
+    posterior takes its mean instead (:mod:`acclimate.models.skewness`).
     """
 
     X: SparseRows
@@ -39,6 +42,7 @@ class Term:
     ids: IdArray
     mean: FloatArray
     precision: FloatArray | None = None
+    population: Posterior | None = None
 
     @property
     def posterior(self) -> Posterior:
@@ -89,7 +93,12 @@ def point(terms: Sequence[Term], offset: FloatArray, link: "Link") -> FloatArray
 
 def integrated(terms: Sequence[Term], offset: FloatArray, link: "Link") -> FloatArray:
     """The label expected over the posteriors."""
-    return link.expected(margins(terms, offset), variances(terms) if terms else np.zeros(len(offset)))
+    if not terms:
+        return link.mean(offset)
+    each = [_quadratics(term) for term in terms]
+    margin, variance = margins(terms, offset), np.sum(each, axis=0)
+    moved = [_beyond_mode(term, margin, own) for term, own in zip(terms, each, strict=True)]
+    return link.expected(np.sum([margin, *moved], axis=0), variance)
 
 
 def thompson(terms: Sequence[Term], offset: FloatArray, seed: int, link: "Link") -> FloatArray:
@@ -195,6 +204,25 @@ def _quadratics(term: Term) -> FloatArray:
         x = _dense(X, rows)
         result[rows] = np.vecdot(x @ S[0] if len(S) == 1 else np.matvec(S[term.entity[rows]], x), x)
     return result
+
+
+def _beyond_mode(term: Term, margin: FloatArray, own: FloatArray) -> FloatArray:
+    """How far each row's mean margin lies beyond its mode by one effect, of which it has the variance ``own``.
+
+    The entity's other rows are taken to be like this one to all other effects, and what these do not know is left
+    out: effects that share their rows would each be moved for all. It moves by one standard deviation at most.
+    """
+    posterior = term.posterior
+    if term.population is None or not is_told(posterior):
+        return np.zeros_like(margin)
+    entity, found = term.entity, skewness(posterior, term.population)
+    others = margin - _products(term.X, entity, term.mean)
+    weights = factors(others + found.margin[entity], found.variance[entity])
+    moved = np.zeros_like(margin)
+    for weight, part in zip(weights, found.parts, strict=True):
+        moved += weight * _products(term.X, entity, posterior.P.solve(part))
+    most = np.sqrt(np.maximum(own, 0.0))
+    return np.clip(moved, -most, most)
 
 
 class _Squared:

@@ -18,9 +18,7 @@ from acclimate.config import (
     Names,
     NdcgAt,
     Regime,
-    Resamples,
     Schema,
-    Seed,
     Size,
     SomeLearner,
     lacking_offset,
@@ -136,8 +134,6 @@ class ReplaySection:
     ndcg_at: NdcgAt = 10
     within: Names = ()
     follow: str | _Id | None = None
-    resamples: Resamples = 200
-    seed: Seed = 0
 
 
 @dataclass(frozen=True, config=_STRICT)
