@@ -239,9 +239,9 @@ def _pull(part: Part, i: int, solution: Solution, margin: FloatArray) -> FloatAr
     What other effects gave the rows before is taken to be the mean of what they give these.
     """
     block, members = solution.problem.blocks[i], _representatives(part)
+    if len(block.scaled.mean) == 1 or not is_told(block.scaled):  # there was nothing before, or it cannot be told
+        return np.zeros(block.design.width)
     prior = block.scaled if members is None else block.scaled.at(members)
-    if len(block.scaled.mean) == 1 or not is_told(prior):  # there was nothing before, or it cannot be told
-        return np.zeros(prior.mean.shape[-1])
     # Rows whose curvature vanishes count where there are no others.
     counted = solution.curvature + _TINY * solution.problem.weight
     others = np.average(margin + solution.margin - solution.margin_of(i), weights=counted)
