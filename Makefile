@@ -34,7 +34,8 @@ check: $(READY)     ## lint, types, documentation
 audit:              ## known vulnerabilities of the pinned versions, where their service can be reached
 	PYTHON=$(PYTHON) .ci/audit
 
-bench: $(READY)     ## speed of the core; figures are printed, never asserted
+bench: $(READY)     ## the core beside others' in one run, then alone; figures are printed, never asserted
+	$(BIN)/python -m benchmarks.peers --out bench.md --json bench.json --plot bench.svg
 	$(BIN)/python -m benchmarks.speed
 
 clean:

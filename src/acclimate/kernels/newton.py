@@ -45,6 +45,9 @@ _STRIP = 256
 _LANES = 16
 """Rows are filled up to a multiple of this by rows of nothing, so that loops over them leave no rest."""
 
+_AHEAD = 32
+"""Entities whose states are looked at together before they are learned, for the cache to have them."""
+
 _SAFE_CHANGE = 0.5
 """Change of a margin up to which Newton's whole step descends."""
 
@@ -179,6 +182,8 @@ def solve(  # noqa: PLR0917 - a compiled loop takes arrays
     """
     d, vectors = mean.shape[1], room.vectors
     for e in range(first, last):
+        if precision.ndim == 2 and (e - first) % _AHEAD == 0:
+            vectors[_STEP, 0] = _look_ahead(mean, precision, place[e : min(e + _AHEAD, last)])
         members, state = rows.order[rows.indptr[e] : rows.indptr[e + 1]], place[e]
         m, P = mean[state], precision[state]
         if len(members) == 1:
@@ -195,6 +200,16 @@ def solve(  # noqa: PLR0917 - a compiled loop takes arrays
                 m[j] = vectors[_W, j]
         else:
             decrement[e] = np.nan
+
+
+@njit(cache=True, nogil=True, _nrt=False, fastmath=_REORDERED)  # type: ignore[misc]
+def _look_ahead(mean: FloatArray, precision: FloatArray, states: IntArray) -> float:
+    """A sum over diagonal states, which brings them into the cache: the waits for memory are side by side."""
+    seen = 0.0
+    for state in states:
+        for j in range(mean.shape[1]):
+            seen += mean[state, j] + precision[state, j]
+    return seen
 
 
 def room_for(d: int, most: int) -> Room:

@@ -13,6 +13,7 @@ def warm_up() -> None:
     """Run each loop on next to nothing: an image of a service can be built with all that it will need."""
     _solve("full")
     _solve("diagonal")
+    _add_pairs()
     _average_windows()
     _sum_errors()
 
@@ -24,6 +25,13 @@ def _solve(kept: Form) -> None:
     rows = Rows(np.ones((1, 1)), one, np.zeros(1), one, np.zeros(1, np.int64), np.array([0, 1]))
     prior = Posterior(np.zeros((1, 1)), np.ones((1, 1, 1) if kept == "full" else (1, 1)))
     solve_entities(rows, prior, loss="logistic", kept=kept, tolerance=1e-9, max_steps=9)
+
+
+def _add_pairs() -> None:
+    from acclimate.kernels.gram import add_pairs
+
+    one = np.ones(1)
+    add_pairs(one, np.zeros(1, np.int32), np.array([0, 1], np.int32), one, np.zeros((1, 1)))
 
 
 def _average_windows() -> None:

@@ -15,6 +15,9 @@ from acclimate.models.scaling import Scaling
 _STRIP_CELLS = 2_000_000
 """Cells of the dense strips that a Gram matrix is summed over, or of a piece of posteriors: 16 MB."""
 
+_PAIR = 40.0
+"""What the product of a pair of sparse cells costs, in products of a dense matrix product."""
+
 
 @dataclass(frozen=True)
 class Design:
@@ -191,18 +194,20 @@ class Block:
 class Hessians:
     """Each entity's own Hessian ``P + X'WX``, to be solved with: a preconditioner, and a measure of distance.
 
-    ``inverses`` are those of some entities each; ``few_rows`` does for all others.
+    ``inverses`` are those of some entities each; ``few_rows`` does for all others. ``information`` is ``X'WX`` of
+    a lone entity, where it is at hand.
     """
 
     inverses: list[tuple[IntArray | slice, Precision]]
     few_rows: "_FewRows | None" = None
+    information: Precision | None = None
 
     @staticmethod
     def of(design: Design, prior: Precision, curvature: FloatArray, *, full: bool) -> "Hessians":
         """Of rows of some curvature ``(n,)``; ``prior`` is of every entity, or one that all have."""
         if not full or design.count == 1:
-            hessian = prior.plus(design.information(curvature, full=full))
-            return Hessians([(slice(None), hessian.inverse())])
+            information = design.information(curvature, full=full)
+            return Hessians([(slice(None), prior.plus(information).inverse())], information=information)
         root, groups = np.sqrt(curvature), list(design.groups())
         few = [g for g in groups if len(prior.array) == 1 and g.rows.shape[1] < design.width]
         inverses: list[tuple[IntArray | slice, Precision]] = []
@@ -271,15 +276,25 @@ def _at(prior: Precision, members: IntArray) -> Precision:
 
 
 def _gram(X: "sparse.csr_array[Any]", curvature: FloatArray) -> FloatArray:
-    """``X'diag(curvature)X``, a strip of rows at a time, each cell times its dense row.
-
-    For ``d`` columns and ``c`` cells a row that is ``c d`` products a row: fewer than a dense product's ``d^2``,
-    more than a sparse one's ``c^2``, but without the latter's look-ups.
-    """
+    """``X'diag(curvature)X``: pairs of cells where those are few, or else a strip of dense rows at a time."""
     rows, d = X.shape
+    pairs = float((np.diff(X.indptr).astype(np.float64) ** 2).sum()) / 2.0
+    if _PAIR * pairs < rows * d * d:
+        from acclimate.kernels.gram import weighted_gram
+
+        return weighted_gram(_canonical(X), curvature)
     total = np.zeros((d, d))
     strip = max(1, _STRIP_CELLS // d)
     for first in range(0, rows, strip):
-        part = X[first : first + strip]
-        total += part.T @ (part.toarray() * curvature[first : first + strip, None])
+        part = X[first : first + strip].toarray()
+        total += part.T @ (part * curvature[first : first + strip, None])
     return total
+
+
+def _canonical(X: "sparse.csr_array[Any]") -> "sparse.csr_array[Any]":
+    """One cell a place, in the order of the columns."""
+    if X.has_canonical_format:
+        return X
+    rows = X.copy()
+    rows.sum_duplicates()
+    return rows

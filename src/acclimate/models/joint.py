@@ -50,7 +50,8 @@ class Solution:
     ``steps`` and ``products``: Newton steps and design products taken. ``decrement``: the joint Newton decrement,
     in posterior standard deviations left to go; ``converged``: whether it is within the tolerance;
     ``decrements``: each entity's part of it, per block. ``curvature``: ``(n,)``, the weighted second derivative of
-    each row's loss; ``evident``: the same, but where it vanishes under a slope that of a bound. What is large is
+    each row's loss; ``evident``: the same, but where it vanishes under a slope that of a bound.
+    ``information``: of each block what its rows say of its coefficients, if it was needed. What else is large is
     computed when it is asked for, entity by entity.
     """
 
@@ -64,6 +65,7 @@ class Solution:
     decrement: float
     converged: bool
     decrements: list[FloatArray]
+    information: list[Precision | None]
 
     def means(self, block: int) -> FloatArray:
         """The means ``(e, d)`` of one block, raw."""
@@ -76,7 +78,11 @@ class Solution:
     def posterior(self, block: int, members: IntArray | None = None) -> Posterior:
         """The posteriors of some entities of one block, or of all: the own Hessian, in the form of the block."""
         design, form = self.problem.blocks[block].design, self.problem.blocks[block].form
-        prior, information = self.problem.blocks[block].scaled, self._information(block, members, self.curvature)
+        prior, information = self.problem.blocks[block].scaled, self.information[block]
+        if information is None:
+            information = self._information(block, members, self.curvature)
+        elif members is not None:
+            information = type(information)(information.array[members])
         shared = len(prior.mean) == 1
         hessian = (prior.P if shared or members is None else prior.at(members).P).plus(information)
         mean = self.scaled_means[block]
@@ -214,6 +220,7 @@ def solve_joint(
         decrement=decrement,
         converged=decrement <= tolerance,
         decrements=decrements,
+        information=[hessians.information for hessians in preconditioner],
     )
 
 

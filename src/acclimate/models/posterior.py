@@ -287,7 +287,6 @@ class _Rows:
         for name, column in (("offset", known), ("weight", times)):
             if column.shape != labels.shape:
                 raise ConfigError(f"{name} {column.shape} does not go with y {labels.shape}")
-        size = abs(design).max(axis=1).toarray() if isinstance(design, sparse.csr_array) else np.abs(design)
         _require((times >= 0.0) & np.isfinite(times), "weight is negative or not finite")
         cells = design.data if isinstance(design, sparse.csr_array) else design
         # Extremes are quick and need no room; which rows are at fault is asked only if there are any.
@@ -311,7 +310,7 @@ def _allowed(y: FloatArray, loss: Loss) -> tuple[NDArray[np.bool_], str]:
         return np.isfinite(y), "label is not finite"
     if loss == "poisson":
         return (y >= 0.0) & (y <= LARGEST_COUNT) & (y == np.floor(y)), "label is no count (0, 1, 2, ... to 2^53)"
-    return np.isin(y, (0.0, 1.0)), "label is outside {0, 1}"
+    return (y == 0.0) | (y == 1.0), "label is outside {0, 1}"
 
 
 def _csr(X: Any) -> "sparse.csr_array[Any]":

@@ -63,7 +63,9 @@ class Scaling:
         dense = (held == counted) & (counted > 1)
         intercept = bool(dense[:1].all()) and len(dense) > 0 and bool(power[0] == count[0] == total[0])
         # In two passes: power minus the squared mean is rounding alone where the mean dwarfs the spread.
-        (away,) = _sums(X, times, lambda s, x, column: (s * (x - mean[column]) ** 2,))
+        away = np.zeros(len(mean))
+        if dense.any():
+            (away,) = _sums(X, times, lambda s, x, column: (s * (x - mean[column]) ** 2,))
         spread = np.sqrt(away / some)
         # A column whose spread drowns in the rounding of its mean is a constant.
         varies = dense & (spread > 1e-9 * np.abs(mean))
