@@ -21,7 +21,14 @@ BESIDE_THE_FLOW = {
     "arrays", "artifacts", "config", "errors", "extras", "progress", "storage", "times", "together", "features",
     "models", "kernels", "engines",
 }  # fmt: skip
-ALL_SEEING = {"pipeline", "cli", "interop", "__init__", "__main__"}  # the package itself imports on first use
+ALL_SEEING = {
+    "pipeline",
+    "tuning",
+    "cli",
+    "interop",
+    "__init__",
+    "__main__",
+}  # the package itself imports on first use
 PURE = {"models", "features", "kernels"}
 OUTSIDE = {  # files, processes, networks and clocks
     "asyncio", "duckdb", "glob", "http", "httpx", "io", "lmdb", "os", "pathlib", "redis", "requests", "shutil",
@@ -38,7 +45,7 @@ ONLINE = {  # what a service that scores may load, and all that it loads
         *(f"acclimate.models.{name}" for name in ("hashing", "likelihood", "skewness")),
     },
 }
-NAME_NO_LEARNER = {"pipeline", "project", "cli"}
+NAME_NO_LEARNER = {"pipeline", "tuning", "project", "cli"}
 OF_LEARNERS = {"learners", "learners.make", "learners.load"}
 PICKLES = {"pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 STANDARD = {"collections", "dataclasses", "functools", "typing", "difflib"}
@@ -49,6 +56,7 @@ AT_HOME = {
     "ray": ("engines.ray",),
     "sklearn": ("interop",),
     "fastavro": ("interop",),
+    "optuna": ("evaluate.tune",),
 }
 
 
@@ -210,7 +218,7 @@ def kinds_named(source: str) -> set[str]:
     return kinds & texts | classes & (names | {node.attr for node in nodes if isinstance(node, ast.Attribute)})
 
 
-ALIKE = [SOURCE / "pipeline.py", *SOURCE.glob("project/*.py"), *SOURCE.glob("cli/*.py")]
+ALIKE = [SOURCE / "pipeline.py", SOURCE / "tuning.py", *SOURCE.glob("project/*.py"), *SOURCE.glob("cli/*.py")]
 
 
 @pytest.mark.parametrize("place", [str(path.relative_to(SOURCE)) for path in ALIKE])

@@ -13,6 +13,7 @@ import yaml
 from acclimate.config import (
     LEARNERS,
     CalibratedParameters,
+    Choices,
     EntityTable,
     Feature,
     FixedEffect,
@@ -22,6 +23,7 @@ from acclimate.config import (
     MetaBlock,
     MetaRankerParameters,
     RandomEffect,
+    Range,
     RateParameters,
     Schema,
     SequentialLaplaceParameters,
@@ -158,6 +160,10 @@ replay:
     - stale
     - {name: recent, learner: other, regime: retrain, window: 14d, mode: point}
     - {name: trees, python: "arms.py:Trees"}
+tune:
+  learners.ranker.fixed.ridge: {low: 0.1, high: 10, log: true}
+  learners.popular.prior_rows: [5, 50]
+  learners.ranker.random.items.half_life: {low: 1d, high: 60d}
 """
 
 
@@ -338,6 +344,11 @@ def test_every_key_arrives(tmp_path: Path) -> None:
                 ArmSection("trees", python="arms.py:Trees"),
             ],
         ),
+        "tune": {
+            "learners.ranker.fixed.ridge": Range(0.1, 10, log=True),
+            "learners.popular.prior_rows": Choices((5, 50)),
+            "learners.ranker.random.items.half_life": Range(1.0, 60.0, log=True, days=True),
+        },
     }
 
 

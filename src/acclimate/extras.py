@@ -5,7 +5,7 @@ from types import ModuleType
 
 from acclimate.errors import MissingExtraError
 
-_EXTRAS = {"torch": "torch", "usearch": "ann", "sklearn": "sklearn", "fastavro": "avro"}
+_EXTRAS = {"torch": "torch", "usearch": "ann", "sklearn": "sklearn", "fastavro": "avro", "optuna": "tune"}
 """By the name of a dependency, the extra that brings it."""
 
 

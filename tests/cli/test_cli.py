@@ -16,7 +16,7 @@ from acclimate.cli.commands import app
 from acclimate.errors import AcclimateError
 
 COMMANDS = [
-    *(["demo"], ["fit"], ["update"], ["vectors"], ["reconcile"], ["replay"], ["check"], ["data"]),
+    *(["demo"], ["fit"], ["update"], ["vectors"], ["reconcile"], ["replay"], ["tune"], ["check"], ["data"]),
     *(["data", "kuairand"], ["data", "movielens"], ["data", "world"]),
 ]
 TREE = [error for _, error in inspect.getmembers(errors, inspect.isclass) if issubclass(error, AcclimateError)]

@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 from playwright.sync_api import BrowserContext, Page, Route, sync_playwright
 from sample_reports import hostile_report, sample_report, without_measures
+from sample_tunings import made, tuning
 
 from acclimate.artifacts import Comparison, Report, Weight
 from acclimate.evaluate.page import COEFFICIENTS_KEPT, WEIGHTS_KEPT, facts, findings, render_page
 from acclimate.evaluate.summary import summary_table
+from acclimate.evaluate.tune_page import render_tuning
 
 HOSTILE = '<b>&amp;<script>window.hacked=1</script><img src=x onerror="window.hacked=1">%{y} ${z} </script><!--'
 SECTIONS = ("windows", "costs", "comparisons", "calibration", "cohorts", "weights", "trace")
@@ -171,7 +173,10 @@ class Shown:
             route.abort()
 
     def open(self, report: Report, *, width: int = 1280, scheme: Any = "light") -> Page:
-        self.file.write_text(render_page(report), encoding="utf-8")
+        return self.open_text(render_page(report), width=width, scheme=scheme)
+
+    def open_text(self, text: str, *, width: int, scheme: Any) -> Page:
+        self.file.write_text(text, encoding="utf-8")
         self.page.set_viewport_size({"width": width, "height": 844})
         self.page.emulate_media(color_scheme=scheme)
         self.page.goto(self.file.as_uri())
@@ -423,3 +428,19 @@ def test_hostile_names_are_shown_and_not_run(shown: Shown) -> None:
     assert page.locator("img").count() == 0
     assert all(tick.startswith("<b>&amp;<") for tick in shown.ticks("weights", "y"))
     assert_no_sideways_scroll(page)
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(390, "light"), (1280, "dark")])
+def test_the_page_of_a_search(shown: Shown, width: int, scheme: Any) -> None:
+    page = shown.open_text(render_tuning(tuning(made(-0.12, -0.07))), width=width, scheme=scheme)
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    assert page.locator("#best tbody tr").count() == 2
+    assert page.locator("header pre").inner_text() == "--set x=1"
+    names = {trace.get("name") for trace in shown.traces("trials")}
+    assert names == {"best so far", "among the best", "complete", "stopped early"}
+    assert page.locator("#values figcaption").all_inner_texts() == ["fixed.ridge", "fixed.features"]
+    assert page.locator("#values .js-plotly-plot").count() == 2
+    declared = page.locator("#values .js-plotly-plot").first.evaluate("plot => plot.data[0].x")
+    assert declared == [1]
+    labels = page.locator("#values .js-plotly-plot").last.evaluate("plot => plot.layout.xaxis.ticktext")
+    assert labels == ["all", "without b"]

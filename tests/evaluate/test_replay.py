@@ -11,7 +11,7 @@ from acclimate.arrays import Posterior
 from acclimate.artifacts import Events, TableSource
 from acclimate.config import Schema, TimeColumn
 from acclimate.errors import ConfigError, DataError, ModelError, RowError
-from acclimate.evaluate import Arm, Progress, metrics, replay
+from acclimate.evaluate import Arm, Losses, Progress, metrics, replay
 from acclimate.learners.rates import GlobalRate, Rate
 
 DAY = 86_400_000_000
@@ -89,6 +89,32 @@ class Score:
 
     def predict(self, events):
         return events.table([self.column])[self.column].to_numpy()
+
+
+def test_each_window_tells_its_losses_and_may_end_the_replay():
+    columns = draw()
+    columns["y"] = pa.array([None if i % 7 == 0 else int(y) for i, y in enumerate(columns["y"])])
+    weighted = dataclasses.replace(SCHEMA, weight="w")
+    events = as_events(columns | {"w": np.linspace(0.5, 2.0, 600)}, weighted)
+    arms = [Arm("good", Score()), Arm("other", GlobalRate())]
+    told: list[Losses] = []
+    report = replay(arms, events, start="2024-01-03", on_window=told.append)
+    assert [losses.window for losses in told] == [1, 2, 3, 4]
+    for arm in ("good", "other"):
+        windows = [window for window in report.windows if window.arm == arm]
+        levels = [losses.sums[arm] / losses.weight for losses in told]
+        assert levels == pytest.approx([window.log_loss for window in windows], rel=1e-12)
+        total = sum(losses.sums[arm] for losses in told) / sum(losses.weight for losses in told)
+        assert report.arms[arm].log_loss == pytest.approx(total, rel=1e-12)
+
+    def ends(losses):
+        told.append(losses)
+        raise KeyboardInterrupt
+
+    told.clear()
+    with pytest.raises(KeyboardInterrupt):
+        replay(arms, events, start="2024-01-03", on_window=ends)
+    assert [losses.window for losses in told] == [1]
 
 
 def played(regime, *, days=5, **options):

@@ -17,16 +17,19 @@ from acclimate.artifacts.report import (
     Weight,
     WindowResult,
 )
+from acclimate.artifacts.tuning import Candidates, Finalist, Trial, Tuning
 
 __all__ = [
     "ArmResult",
     "CalibrationBin",
+    "Candidates",
     "CohortResult",
     "Comparison",
     "Cost",
     "Encoder",
     "Entities",
     "Events",
+    "Finalist",
     "Fingerprint",
     "Instant",
     "Kept",
@@ -40,6 +43,8 @@ __all__ = [
     "Summary",
     "TableSource",
     "TracePoint",
+    "Trial",
+    "Tuning",
     "Weight",
     "WindowResult",
     "modes_of",

@@ -241,6 +241,58 @@ def replay(
 
 
 @app.command()
+def tune(
+    out: Annotated[
+        Path,
+        typer.Option(
+            parser=_path, metavar="DIR", help="Folder for the trials, which the same command goes on from."
+        ),
+    ],
+    project: ProjectFile = DEFAULT_PROJECT,
+    learner: LearnerName = None,
+    until: Annotated[
+        str | None, typer.Option(metavar="TIME", help="End of the days; the start of the replay without.")
+    ] = None,
+    days: Annotated[int, typer.Option(min=1, metavar="N", help="How many days before it are predicted.")] = 7,
+    trials: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Settings that are tried beside the declared ones.")
+    ] = 30,
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of the search.")] = 0,
+    best: Annotated[int, typer.Option(min=1, max=7, metavar="N", help="How many of the best are compared.")] = 3,
+    allow_test_days: Annotated[
+        bool, typer.Option("--allow-test-days", help="Choose settings on days of the replay, too.")
+    ] = False,
+    memory_limit: MemoryLimit = None,
+    set_: Set = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Forget the trials that are there.")] = False,
+) -> None:
+    """Choose settings of a learner on days before the replay.
+
+    Each trial predicts, then learns, window by window; the best are compared with the declared settings.
+    """
+    from acclimate import tuning
+    from acclimate.cli.terminal import show_tuning, tune_progress
+    from acclimate.project import ProjectFile
+
+    limit = _memory_override(memory_limit)
+    with tune_progress() as on_progress:
+        found = tuning.tune(
+            ProjectFile.read(project, [*(set_ or ()), *limit]),
+            out,
+            learner=learner,
+            until=until,
+            days=days,
+            trials=trials,
+            seed=seed,
+            best=best,
+            allow_test_days=allow_test_days,
+            overwrite=overwrite,
+            on_progress=on_progress,
+        )
+    show_tuning(found, project, out)
+
+
+@app.command()
 def check(project: ProjectFile = DEFAULT_PROJECT, memory_limit: MemoryLimit = None, set_: Set = None) -> None:
     """Check the project and all of its events.
 
@@ -317,6 +369,15 @@ def _project(path: Path, overrides: list[str] | None, memory_limit: str | None) 
         size_bytes(memory_limit)
     project = load_project(path, overrides or ())
     return project if memory_limit is None else replace(project, memory_limit=memory_limit)
+
+
+def _memory_override(memory_limit: str | None) -> list[str]:
+    from acclimate.config import size_bytes
+
+    if memory_limit is None:
+        return []
+    size_bytes(memory_limit)
+    return [f"memory_limit={memory_limit}"]
 
 
 def main() -> None:

@@ -20,10 +20,11 @@ from rich.table import Table
 from rich.text import Text
 
 from acclimate import progress
-from acclimate.artifacts import Learner, Report
+from acclimate.artifacts import Learner, Report, Tuning
 from acclimate.errors import one_line
 from acclimate.evaluate import Progress as Step
 from acclimate.evaluate.summary import summary_table
+from acclimate.evaluate.tune_page import changes_text, short_names
 from acclimate.events.datasets import Dataset
 from acclimate.pipeline import Checked, Reconciled
 from acclimate.project import Project
@@ -76,6 +77,27 @@ def replay_progress() -> Generator[Callable[[Step], None]]:
 
 
 @contextmanager
+def tune_progress() -> Generator[Callable[[int, int, Step], None]]:
+    """A bar over the trials of a search, with the window that one is at."""
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description:<34}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=_ERR, transient=True, disable=not _ERR.is_terminal) as bars:
+        task = bars.add_task("reading", total=None)
+
+        def show(trial: int, trials: int, step: Step) -> None:
+            what = "declared settings" if trial == 0 else f"trial {trial}" if trial <= trials else "the best again"
+            window = f", window {step.window} of {step.windows}" if step.window else ""
+            bars.update(task, description=what + window, completed=max(trial - 1, 0), total=trials)
+
+        yield show
+
+
+@contextmanager
 def download_progress() -> Generator[Callable[[int, int | None], None]]:
     """A bar of bytes, for as long as something is fetched; none where nothing is."""
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
@@ -105,6 +127,23 @@ def show_report(report: Report, out: Path) -> None:
         for line in _listed(table):
             _say(line)
     _say(f"report: {out / 'report.html'}   figures: {out / 'metrics.json'}")
+
+
+def show_tuning(tuning: Tuning, project: Path, out: Path) -> None:
+    """The best trials beside the declared settings, the verdict, and what to do with it."""
+    names = short_names([candidates.name for candidates in tuning.candidates])
+    states = [trial.state for trial in tuning.trials[1:]]
+    counts = {state: states.count(state) for state in ("complete", "stopped", "failed")}
+    _say(f"{len(states)} trials: {', '.join(f'{count} {state}' for state, count in counts.items() if count)}")
+    _say(f"declared: log-loss {tuning.declared_loss:.5f}")
+    for finalist in tuning.finalists:
+        _say(f"{finalist.name}: log-loss {finalist.log_loss:.5f}, {finalist.difference_text}")
+        _say(f"  {changes_text(finalist, names)}")
+    _say(tuning.verdict)
+    if tuning.chosen is not None:
+        _say(f"try it: acclimate replay {project} --out report {tuning.chosen.options}")
+        _say(f"project: {out / 'result' / 'acclimate.yaml'}")
+    _say(f"page: {out / 'result' / 'tuning.html'}   report: {out / 'replay' / 'report.html'}")
 
 
 def show_learner(learner: Learner, path: Path) -> None:

@@ -46,6 +46,16 @@ from acclimate.config.stacks import (
     stacked,
 )
 from acclimate.config.training import Training
+from acclimate.config.tuning import (
+    Choices,
+    Range,
+    Setting,
+    Tuned,
+    declared_record,
+    declared_value,
+    default_settings,
+    spelled_out,
+)
 
 __all__ = [
     "BASELINES",
@@ -56,6 +66,7 @@ __all__ = [
     "MOST_STACKED",
     "AskedMode",
     "CalibratedParameters",
+    "Choices",
     "Duration",
     "EntityTable",
     "Feature",
@@ -74,11 +85,13 @@ __all__ = [
     "NdcgAt",
     "PrecisionKind",
     "RandomEffect",
+    "Range",
     "RateParameters",
     "Regime",
     "Schema",
     "Seed",
     "SequentialLaplaceParameters",
+    "Setting",
     "Size",
     "SomeLearner",
     "StackParameters",
@@ -86,10 +99,14 @@ __all__ = [
     "TimeColumn",
     "TimeUnit",
     "Training",
+    "Tuned",
     "UserEncoderParameters",
     "arms_beside",
     "checked",
     "class_of",
+    "declared_record",
+    "declared_value",
+    "default_settings",
     "lacking_offset",
     "located",
     "loss_of",
@@ -98,5 +115,6 @@ __all__ = [
     "predicts",
     "record_of",
     "size_bytes",
+    "spelled_out",
     "stacked",
 ]

@@ -53,22 +53,23 @@ def render_page(report: Report) -> str:
     """The whole page as text, about 5 MB of which are Plotly."""
     from plotly.offline import get_plotlyjs
 
-    return Template(_resource("page.html")).substitute(
+    return Template(resource("page.html")).substitute(
         title=escape(report.name),
-        style=_resource("page.css"),
+        style=resource("page.css"),
         facts=escape(" · ".join(facts(report))),
         findings="\n  ".join(f'<p class="finding">{escape(text)}</p>' for text in findings(report)),
         table=_table(report),
-        glossary=_definitions((c.measure.label, c.measure.help) for c in columns(report)),
-        settings=_definitions((_SETTINGS.get(k, k), _plain(v)) for k, v in report.settings.items()),
-        data=_script_json(_data(report)),
+        glossary=definitions((c.measure.label, c.measure.help) for c in columns(report)),
+        settings=definitions((_SETTINGS.get(k, k), _plain(v)) for k, v in report.settings.items()),
+        data=script_json(_data(report)),
         plotly=get_plotlyjs(),
-        page=_resource("page.js"),
-        figures=_resource("figures.js"),
+        page=resource("page.js"),
+        figures=resource("figures.js"),
     )
 
 
-def _resource(name: str) -> str:
+def resource(name: str) -> str:
+    """A file beside this module."""
     return files("acclimate.evaluate").joinpath(name).read_text(encoding="utf-8")
 
 
@@ -232,7 +233,8 @@ def _cell(column: Column, arm: str) -> str:
     return f'<td data-value="{"" if value is None else value}">{marked}</td>'
 
 
-def _definitions(pairs: Iterable[tuple[str, str]]) -> str:
+def definitions(pairs: Iterable[tuple[str, str]]) -> str:
+    """A list of terms and what they mean, in HTML."""
     return f"<dl>{''.join(f'<dt>{escape(term)}</dt><dd>{escape(text)}</dd>' for term, text in pairs)}</dl>"
 
 
@@ -257,7 +259,7 @@ def _data(report: Report) -> dict[str, Any]:
     }
 
 
-def _script_json(content: Any) -> str:
+def script_json(content: Any) -> str:
     """JSON that cannot end the script element it stands in."""
     return json.dumps(content, allow_nan=False, ensure_ascii=False).replace("<", "\\u003c")
 

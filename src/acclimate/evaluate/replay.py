@@ -7,15 +7,17 @@ All arms go through the events in one pass and are asked the same questions. Lab
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple, cast
 from zoneinfo import ZoneInfo
 
+import numpy as np
 import pyarrow as pa
 
 from acclimate.artifacts import ArmResult, Cost, Events, Instant, Report, TableSource, WindowResult
 from acclimate.config import LABEL_KINDS, LabelKind, NdcgAt, checked
 from acclimate.errors import ConfigError, DataError, nearest
 from acclimate.evaluate.arms import Arm, HasEntityPosterior, Run, first_fits, spent
+from acclimate.evaluate.metrics import row_log_loss
 from acclimate.evaluate.outcome import Outcome, columns_kept, outcome
 from acclimate.times import check_span, duration_us, instant, utc
 
@@ -33,6 +35,14 @@ class Progress:
     phase: Phase
 
 
+class Losses(NamedTuple):
+    """What a window has shown: of each arm the log-loss summed over the labelled rows, and their ``weight``."""
+
+    window: int
+    sums: dict[str, float]
+    weight: float
+
+
 def replay(
     arms: Sequence[Arm],
     events: Events,
@@ -47,6 +57,7 @@ def replay(
     follow: str | int | None = None,
     name: str = "replay",
     on_progress: Callable[[Progress], None] | None = None,
+    on_window: Callable[[Losses], None] | None = None,
 ) -> Report:
     """Predict, then learn, window by window, and measure every arm.
 
@@ -71,6 +82,7 @@ def replay(
             in most windows.
         name: of the report.
         on_progress: called as each step begins.
+        on_window: called after each window; what it raises ends the replay.
 
     Raises:
         ConfigError: an argument does not fit the schema or the others.
@@ -93,6 +105,7 @@ def replay(
         delay=duration_us(label_delay) if label_delay else 0,
         columns=columns_kept(events.schema, label, within),
         on_progress=on_progress,
+        on_window=on_window,
     )
     _check_events(plan)
     runs = first_fits(arms, lambda arm: plan.known(plan.start, arm.window), lambda arm: plan.tell("fit", arm.name))
@@ -127,6 +140,7 @@ class _Plan:
     delay: int
     columns: list[str]
     on_progress: Callable[[Progress], None] | None
+    on_window: Callable[[Losses], None] | None
 
     @property
     def start(self) -> int:
@@ -247,7 +261,18 @@ def _play(runs: Sequence[Run], plan: _Plan, followed: Any) -> list[pa.Table]:
             run.learn(fresh, past, predict_seconds=seconds, read_seconds=reading)
         _watch(runs, plan, followed, end)
         kept.append(rows.table(plan.columns))
+        if plan.on_window:
+            plan.on_window(_losses(runs, plan, kept[-1], number))
     return kept
+
+
+def _losses(runs: Sequence[Run], plan: _Plan, rows: pa.Table, window: int) -> Losses:
+    y = rows[plan.label].cast(pa.float64()).to_numpy()
+    column = plan.events.schema.weight
+    weight = rows[column].to_numpy() if column else np.ones(len(y))
+    known = np.isfinite(y)
+    sums = {run.arm.name: float((weight * row_log_loss(y, run.predictions[-1]))[known].sum()) for run in runs}
+    return Losses(window, sums, float(weight[known].sum()))
 
 
 def _watch(runs: Sequence[Run], plan: _Plan, followed: Any, time: int) -> None:

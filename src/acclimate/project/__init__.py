@@ -6,5 +6,15 @@ folder, and ``key=value`` overrides go on top.
 
 from acclimate.project.load import load_project, parse_project
 from acclimate.project.sections import ArmSection, EventsSection, Project, ReplaySection
+from acclimate.project.variants import ProjectFile, set_options
 
-__all__ = ["ArmSection", "EventsSection", "Project", "ReplaySection", "load_project", "parse_project"]
+__all__ = [
+    "ArmSection",
+    "EventsSection",
+    "Project",
+    "ProjectFile",
+    "ReplaySection",
+    "load_project",
+    "parse_project",
+    "set_options",
+]

@@ -27,14 +27,31 @@ def load_project(path: str | Path, overrides: Sequence[str] = ()) -> Project:
     Raises:
         ConfigError: the file is absent or no YAML, a variable is not set, or a key or value is not allowed.
     """
-    path = Path(path)
+    return project_of(read_content(Path(path), overrides), Path(path))
+
+
+def read_content(path: Path, overrides: Sequence[str]) -> Content:
+    """What a project file holds with its overrides, neither expanded nor checked.
+
+    Raises:
+        ConfigError: the file is absent or no YAML, or an override is none.
+    """
     content = read_file(path)
     if not isinstance(content.value, dict):
         raise ConfigError(f"{path} holds no sections", hint="see the project file in the guide")
     for override in overrides:
         _override(content, override)
+    return content
+
+
+def project_of(content: Content, path: Path) -> Project:
+    """The project of a file's content.
+
+    Raises:
+        ConfigError: a variable is not set, or a key or value is not allowed.
+    """
     try:
-        return parse_project(_expanded(content.value, content.origins), path.parent, content.origins)
+        return parse_project(expanded(content.value, content.origins), path.parent, content.origins)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error.message}", hint=error.hint) from error
 
@@ -77,12 +94,12 @@ def _override(content: Content, override: str) -> None:
 _VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 
 
-def _expanded(value: Any, origins: Origins, *place: str) -> Any:
+def expanded(value: Any, origins: Origins, *place: str) -> Any:
     """The value, found at that place, with the variables in all of its texts expanded."""
     if isinstance(value, dict):
-        return {key: _expanded(item, origins, *place, str(key)) for key, item in value.items()}
+        return {key: expanded(item, origins, *place, str(key)) for key, item in value.items()}
     if isinstance(value, list):
-        return [_expanded(item, origins, *place, str(i)) for i, item in enumerate(value)]
+        return [expanded(item, origins, *place, str(i)) for i, item in enumerate(value)]
     if isinstance(value, str):
         return _VARIABLE.sub(lambda match: _variable(match, place, origins), value)
     return value

@@ -21,6 +21,7 @@ from acclimate.config import (
     Schema,
     Size,
     SomeLearner,
+    Tuned,
     lacking_offset,
     located,
     names_used,
@@ -149,6 +150,7 @@ class Project:
     events: EventsSection
     learners: Annotated[dict[Name, SomeLearner], Field(min_length=1), AfterValidator(_on_top)]
     replay: ReplaySection | None = None
+    tune: Tuned | None = None
     memory_limit: Size = "1GB"
 
     def predictor(self, name: str | None = None) -> tuple[str, LearnerParameters]:
