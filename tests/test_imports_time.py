@@ -60,6 +60,7 @@ def test_what_scoring_loads_of_the_package() -> None:
         "acclimate.models.hashing",
         "acclimate.models.scoring",
         "acclimate.models.skewness",
+        "acclimate.models.skewness",
     ]
 
 
