@@ -58,8 +58,8 @@ def test_what_scoring_loads_of_the_package() -> None:
         "acclimate.errors",
         "acclimate.models",
         "acclimate.models.hashing",
+        "acclimate.models.likelihood",
         "acclimate.models.scoring",
-        "acclimate.models.skewness",
         "acclimate.models.skewness",
     ]
 
