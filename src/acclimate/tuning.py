@@ -332,9 +332,8 @@ def _checked(spelled: ProjectFile, setting: Setting) -> Setting:
             _with(spelled, setting, value)
         return setting
     if float(candidates.low).is_integer() and float(candidates.high).is_integer() and not candidates.days:
-        shares = (candidates.low + share * (candidates.high - candidates.low) for share in (0.5, 0.45, 0.37))
         try:
-            _with(spelled, setting, next(number for number in shares if not number.is_integer()))
+            _with(spelled, setting, candidates.high - 0.5)
         except ConfigError:
             candidates = replace(candidates, whole=True)
     for end in (candidates.low, candidates.high):

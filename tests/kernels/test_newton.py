@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.testing import assert_allclose
 
 from acclimate.arrays import Posterior
 from acclimate.kernels import newton as kernel
@@ -219,6 +220,38 @@ def test_an_entity_whose_matrix_has_no_root_is_left_and_told(size, full, bad):
         kept="full" if full else "diagonal",
     )
     np.testing.assert_allclose(after.mean[fine], expected.mean, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("kept", ["full", "diagonal", "marginal"])
+@pytest.mark.parametrize("x", [1e2, 1e5, 1e7])
+@pytest.mark.parametrize("loss", ["logistic", "squared"])
+def test_a_row_of_large_features_loses_no_digits(loss, x, kept):
+    """The second coefficient is never seen, so that what is right of the first is a formula."""
+    rows = Rows(np.array([[x, 0.0, 0.0]]), np.ones(1), np.zeros(1), np.ones(1), np.arange(1), np.array([0, 1]))
+    prior = Posterior(np.zeros((1, 3)), np.eye(3)[None] if kept == "full" else np.ones((1, 3)))
+    after, _, decrement = solved(rows, prior, loss=loss, kept=kept)
+    assert decrement[0] <= TOLERANCE
+    z = after.mean[0, 0] * x
+    slope, curvature = loss_derivatives(loss, np.ones(1), np.array([z]))
+    precision = after.precision[0, 0, 0] if kept == "full" else after.precision[0, 0]
+    assert_allclose(precision, 1.0 + curvature[0] * x * x, rtol=1e-8)
+    assert abs(x * slope[0] + after.mean[0, 0]) <= 1e-8 * precision**0.5
+
+
+def test_marginal_precisions_of_a_row_are_sums():
+    """As in a plain step, where ``1 - x^2/(P (1 + v))`` has no digits left."""
+    X = np.array([[1e9, 1.0]])
+    rows = Rows(X, np.ones(1), np.zeros(1), np.ones(1), np.arange(1), np.array([0, 1]))
+    after, _, _ = solved(rows, Posterior(np.zeros((1, 2)), np.ones((1, 2))), loss="squared", kept="marginal")
+    # diag(H^-1) of I + x x' is 1 - x_j^2/(1 + x'x).
+    assert_allclose(after.precision[0], [(2.0 + 1e18) / 2.0, (2.0 + 1e18) / (1.0 + 1e18)], rtol=1e-12)
+
+
+@pytest.mark.parametrize("size", [1, 2, 20])
+def test_matrices_stay_symmetric(size):
+    rows, prior = world(np.random.default_rng(7), [size] * 10, 6)
+    after, _, _ = solved(rows, Posterior(prior.mean, 0.5 * (prior.precision + np.swapaxes(prior.precision, 1, 2))))
+    np.testing.assert_array_equal(after.precision, np.swapaxes(after.precision, 1, 2))
 
 
 def test_the_number_of_threads_changes_no_bit():

@@ -304,6 +304,37 @@ def test_updates_of_effects_that_lie_within_one_another_keep_near_one_fit():
     assert [effect.past.count for effect in model.state.random] == [200, 240]
 
 
+def crossed_rows(users: np.ndarray, day: int, rows: int) -> dict[str, Any]:
+    """Users with levels of variance 1, those from 60 on 1.5 higher, and items with levels of variance .25."""
+    levels = np.random.default_rng(47).standard_normal(120) + 1.5 * (np.arange(120) >= 60)
+    quality, rng = 0.5 * np.random.default_rng(48).standard_normal(30), np.random.default_rng([49, day])
+    user = np.repeat(users, rows)
+    item = rng.integers(0, 30, len(user))
+    click = (rng.random(len(user)) < expit(levels[user] + quality[item])).astype(int)
+    time = START + day * DAY + np.arange(len(user))
+    return {"user_id": user, "item_id": item, "x": np.zeros(len(user)), "click": click, "time": time}
+
+
+def test_effects_that_cross_at_the_fit_do_not_lie_within_one_another_in_an_update():
+    """The items of one user always lie within that user."""
+    model = ac.GLMix(random=["user", "item"]).fit(events(crossed_rows(np.arange(60), 0, 20)))
+    assert model.state is not None
+    assert model.state.nested == ((1,), (2,)) or model.state.nested == ((2,), (1,))
+    fitted = population(model).covariance().item()
+    for day in range(1, 31):
+        model.update(events(crossed_rows(np.array([day % 60]), day, 10)))
+    assert_allclose(population(model).covariance().item(), fitted, rtol=0.15)
+
+
+def test_one_users_rows_leave_the_mean_that_newcomers_have_moved():
+    model = ac.GLMix(random=["user", "item"]).fit(events(crossed_rows(np.arange(60), 0, 15)))
+    model.update(events(crossed_rows(np.arange(60, 120), 1, 15)))
+    moved = population(model).mean[0]
+    assert moved > 0.3
+    model.update(events(crossed_rows(np.array([3]), 2, 10)))
+    assert_allclose(population(model).mean[0], moved, atol=0.05)
+
+
 def test_two_effects_of_one_entity_follow_as_one_does():
     """Where mean and variance move, and the second effect has a part of the first one's columns."""
     first, effects = events(rows_of(np.arange(200), 10, seed=46, sd=0.5)), [ac.RandomEffect("user", "x")]

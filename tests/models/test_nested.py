@@ -10,7 +10,7 @@ from scipy import sparse
 from acclimate.arrays import Form, Posterior
 from acclimate.models import nested
 from acclimate.models.blocks import Block
-from acclimate.models.nested import Cells, Prior, chains
+from acclimate.models.nested import Cells, Prior, Said, chains
 
 TAGS, VIDEOS, AUTHORS = 14, 9, 4
 
@@ -191,6 +191,26 @@ def test_what_rows_before_have_said_of_the_finest_level_counts_as_they_would():
     for (linear, A), (other, B) in zip(found, expected, strict=True):
         assert_allclose(linear, other, rtol=1e-9, atol=1e-10)
         assert_allclose(A.array, B.array, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("last", [3.0, 3000.0])
+def test_a_cell_without_a_finest_entity_knows_nothing_of_one(last):
+    entity = np.array([[0, 1, -1], [0, 0, 0]])
+    said = Said(np.zeros((3, 2)), np.zeros((3, 2, 2)), entity, [1, 1])
+    means, known = [np.zeros((2, 1)), np.zeros((1, 1))], np.array([[[5.0]], [[last]]])
+    found = said.with_known(means, np.ones((2, 1)), known, np.array([[1.0, 1.0]]))
+    assert_allclose(found.information[2], 0.0)
+    assert_allclose(found.linear[2], 0.0)
+    assert_allclose(found.information[:2].sum(axis=0), 5.0 + last)
+
+
+@pytest.mark.parametrize("entity", [[[0], [0]], [[0, 0], [0, 1]], [[0, 0], [0, -1]]])
+def test_what_is_known_of_an_entity_counts_once_in_however_many_cells_it_is(entity):
+    cells = np.array(entity)
+    said = Said(np.zeros((cells.shape[1], 2)), np.zeros((cells.shape[1], 2, 2)), cells, [1, 1])
+    means, known = [np.zeros((1, 1)), np.zeros((2, 1))], np.array([[[5.0]]])
+    found = said.with_known(means, np.zeros((1, 1)), known, np.array([[1.0, 0.0]]))
+    assert_allclose(found.information.sum(axis=0)[0, 0], 5.0)
 
 
 # --- which effects lie within one another ---------------------------------------------------------------------

@@ -13,7 +13,7 @@ from acclimate.artifacts import Events
 from acclimate.artifacts.events import TableSource
 from acclimate.config import Feature, Schema, TimeColumn
 from acclimate.errors import ColumnError, ConfigError, nearest
-from acclimate.features import flat, id_type
+from acclimate.features import INTERCEPT, flat, id_type
 from acclimate.features.codes import kept_as
 
 Column: TypeAlias = str | int
@@ -57,7 +57,10 @@ class Columns:
                 raise ConfigError(
                     f"'{ids[0]}' is to have coefficients for each '{entity}', and holds ids", hint="encode it"
                 )
-        return Columns(tuple(names), tuple(name for name in names if name not in random), random)
+        numbers = tuple(name for name in names if name not in random)
+        if INTERCEPT in numbers:
+            raise ConfigError(f"column '{INTERCEPT}' of X has the name of the intercept", hint="rename it")
+        return Columns(tuple(names), numbers, random)
 
     def split(self, X: Any) -> tuple[Any, dict[str, Any]]:
         """The numbers ``(n, numbers)`` as they are, and the ids by name, each ``(n,)``.

@@ -14,6 +14,7 @@ Name and term tell coefficients apart: ``("tag", "news")`` is ``tag=news`` here,
 import itertools
 import json
 import math
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 import fastavro
+from fastavro.schema import SchemaParseException
 
 from acclimate.errors import SourceError
 from acclimate.features import INTERCEPT
@@ -56,6 +58,9 @@ _SCHEMA: dict[str, Any] = {
         {"name": "lossFunction", "type": ["null", "string"], "default": None},
     ],
 }
+_DAMAGED = (ValueError, EOFError, StopIteration, LookupError, zlib.error, SchemaParseException)
+"""What reading a damaged Avro file raises: in its header, its schema, or a compressed block."""
+
 _LEFT_OUT = 1e-4
 """Photon-ML writes no mean and no variance that is smaller than this."""
 
@@ -138,7 +143,7 @@ def read_records(coordinate: Coordinate) -> Iterator[Record]:
                     raise SourceError(f"{file}: holds {name}, not {_RECORD}")
                 for record in reader:
                     yield _from_avro(file, record)
-            except (ValueError, EOFError, StopIteration, IndexError) as error:
+            except _DAMAGED as error:
                 raise SourceError(f"{file}: is no Avro file, or ends early: {error}") from error
 
 

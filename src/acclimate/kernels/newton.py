@@ -609,7 +609,7 @@ def _learn_row(  # noqa: PLR0917
     y, weight = rows.y[row], rows.weight[row]
 
     # 1. v = x'P^-1 x by P^-1 x of a diagonal, or by P^-(1/2) x, and the margin at the prior's mean.
-    v, z, dual = 0.0, rows.offset[row], 0.0
+    v, start, moved = 0.0, rows.offset[row], 0.0
     for j in range(d):
         if P.ndim == 1 and not P[j] > 0.0:
             return taken, np.nan
@@ -618,30 +618,32 @@ def _learn_row(  # noqa: PLR0917
         return taken, np.nan
     for j in range(d):
         v += vectors[_STEP, j] * (X[row, j] if P.ndim == 1 else vectors[_STEP, j])
-        z += X[row, j] * m[j]
+        start += X[row, j] * m[j]
     if not v < np.inf:
         return taken, np.nan
 
-    # 2. Newton's method on the number a.
+    # 2. Newton's method on z - z0 = v a: a itself, of what is left of sums near 1/2, would lose its digits to v.
+    z, per_change = start, 1.0 / v if v > 1e-290 else 0.0
     slope, curvature = _derivatives(loss, bounded, y, z)
     while True:
-        rest, curvature = weight * slope + dual, weight * curvature
-        step = -rest / (1.0 + curvature * v)
-        change = v * step
+        rest, curvature = weight * slope + moved * per_change, weight * curvature
+        change = -v * rest / (1.0 + curvature * v)
         decrement = np.sqrt(max(-rest * change, 0.0))
         if taken == max_steps or not (decrement > tolerance or bounded):
             break
-        dual, z, taken, was_bounded, bounded = dual + step, z + change, taken + 1, bounded, False
+        moved, taken, was_bounded, bounded = moved + change, taken + 1, bounded, False
+        z = start + moved
         slope, curvature = _derivatives(loss, bounded, y, z)
         if was_bounded or loss == _SQUARED or abs(change) <= _SAFE_CHANGE:
             continue
-        length, rise = 1.0, (weight * slope + dual) * change
+        length, rise = 1.0, (weight * slope + moved * per_change) * change
         if _descends(rise, decrement, abs(change)):
             continue
         while rise > 0.0 and length > _SHORTEST:
             length *= 0.5
-            dual, z = dual - length * step, z - length * change
-            rise = (weight * _derivatives(loss, False, y, z)[0] + dual) * change
+            moved -= length * change
+            z = start + moved
+            rise = (weight * _derivatives(loss, False, y, z)[0] + moved * per_change) * change
         bounded = length < _CUT_SHORT and loss != _POISSON and taken < max_steps
         slope, curvature = _derivatives(loss, bounded, y, z)
     if not decrement < np.inf:
@@ -651,17 +653,32 @@ def _learn_row(  # noqa: PLR0917
     if P.ndim == 2:
         _backward(room.L, vectors, _STEP, d)
     for j in range(d):
-        m[j] += dual * vectors[_STEP, j]
+        m[j] += moved * per_change * vectors[_STEP, j]
+    if kept == _MARGINAL and P.ndim == 1:
+        _keep_marginal_of_row(P, X[row], vectors, curvature, v)
+        return taken, decrement
     for j in range(d):
         curved = curvature * X[row, j]
         if P.ndim == 2:
-            for k in range(d):
+            for k in range(j + 1):
                 P[j, k] += curved * X[row, k]
-        elif kept == _MARGINAL:  # diag(H^-1) = 1/P - W x^2/(P^2 (1 + W v))
-            P[j] /= 1.0 - curved * vectors[_STEP, j] / (1.0 + curvature * v)
+                P[k, j] = P[j, k]
         else:
             P[j] += curved * X[row, j]
     return taken, decrement
+
+
+@njit(cache=True, nogil=True, _nrt=False)  # type: ignore[misc]
+def _keep_marginal_of_row(P: FloatArray, x: FloatArray, vectors: FloatArray, curvature: float, v: float) -> None:
+    """``P_j (1 + W v)/(1 + W (v - x_j^2/P_j))``, where what is left of ``v`` is summed, never a difference."""
+    behind, before = 0.0, 0.0
+    for j in range(len(P) - 1, -1, -1):
+        vectors[_BEFORE, j] = behind
+        behind += x[j] * vectors[_STEP, j]
+    for j in range(len(P)):
+        others = before + vectors[_BEFORE, j]
+        before += x[j] * vectors[_STEP, j]
+        P[j] *= (1.0 + curvature * v) / (1.0 + curvature * others)
 
 
 # --- what is kept -------------------------------------------------------------------------------------------
@@ -689,8 +706,9 @@ def _keep_hessian(rows: Rows, members: IntArray, P: FloatArray, room: Room, few:
             if P.ndim == 1:
                 P[j] += curved * X[row, j]
             else:
-                for k in range(d):
+                for k in range(j + 1):
                     P[j, k] += curved * X[row, k]
+                    P[k, j] = P[j, k]
     return True
 
 

@@ -121,7 +121,14 @@ def learn(
         marginal = raw_marginal(task, parts, shared.fixed_posterior, next(joint).curvature)
         shared = replace(shared, fixed_states=next(pieces.pop(FIXED)), marginal=marginal)
     fixed, *random = (part.effect for part in parts)
-    shared = replace(shared, fixed=fixed, random=tuple(random), noise=search.noise, ridges=search.ridges)
+    shared = replace(
+        shared,
+        fixed=fixed,
+        random=tuple(random),
+        noise=search.noise,
+        ridges=search.ridges,
+        nested=search.nested,
+    )
     return shared, pieces, search.info(len(task.label), found)
 
 
@@ -153,6 +160,7 @@ class _Search:
         self.parameters = parameters
         self.loss: Loss = parameters.loss
         self.noise, self.unit, self.ridges = shared.noise, shared.unit, shared.ridges
+        self.nested = shared.nested
         self.steps = self.products = self.rounds = 0
 
     def solution(
@@ -238,7 +246,7 @@ class _Search:
                 tolerance=self.parameters.tolerance,
             )
             start, curvature = [found.means(i) for i in range(len(blocks))], found.curvature
-            together = together or nests(found, free)
+            together = together or nests(found, free, self.nested)
             spread, before = variances(found, together, spread), variance
             variance, rounds = np.sum(spread, axis=0), rounds + 1
             settled = before is not None and np.all(np.abs(variance - before) <= _SPREAD_SETTLED * (1.0 + before))
@@ -324,7 +332,11 @@ class _Search:
                 tolerance=loose,
             )
             known = spread is not None
-            together = together or nests(solution, free)
+            if fresh and self.nested is None:
+                self.nested = tuple(
+                    tuple(free[i] for i in nest.places) for nest in nests(solution, free) if not nest.known
+                )
+            together = together or nests(solution, free, self.nested)
             spread = variances(solution, together, spread, fixed=ridged)
             asked, gain = parts, 0.0
             if population != "keep":

@@ -11,7 +11,7 @@ from acclimate.models.noise import Noise, learned_noise, used_rows
 
 def faded(noise: Noise, fixed: Part) -> Noise:
     """What is remembered of the noise in a batch: it is forgotten as the fixed effect is."""
-    if not fixed.states.rows.any():
+    if not (fixed.states.rows.any() and fixed.learns.any()):  # a locked one has not moved its time
         return noise
     effect = fixed.effect
     kept = effect.kept(fixed.latest - fixed.states.touched) * effect.declared.forgetting

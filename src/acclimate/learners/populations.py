@@ -55,11 +55,18 @@ class Nest:
     known: bool = False
 
 
-def nests(solution: Solution, free: list[int]) -> list[Nest]:
-    """The effects of a solution, those together whose entities lie within one another."""
+def nests(solution: Solution, free: list[int], known: Sequence[Sequence[int]] | None = None) -> list[Nest]:
+    """The effects of a solution, those together whose entities lie within one another.
+
+    ``known``: those that did at the fit, by their places among all effects, where that is past.
+    """
     blocks, places = solution.problem.blocks, [i for i, k in enumerate(free) if k > 0]
     found = [Nest([i], None, known=True) for i, k in enumerate(free) if k == 0]
-    for chain in chains([blocks[i] for i in places]):
+    if known is not None:  # effects by place among the parts, as places among those that learn
+        spots = {free[i]: j for j, i in enumerate(places)}
+        known = [[spots.pop(k) for k in chain if k in spots] for chain in known]
+        known = [chain for chain in known if chain] + [[j] for j in spots.values()]
+    for chain in chains([blocks[i] for i in places], known):
         inside = [places[j] for j in chain]
         found.append(Nest(inside, Cells.of([blocks[i] for i in inside]) if len(inside) > 1 else None))
     return found
@@ -121,7 +128,8 @@ def repopulated(
         # A coefficient that the fixed effect has too would share its mean with it: only their sum is known. In an
         # update that effect is held by all of its past, and what has moved of it for newcomers moves here.
         elsewhere = set(parts[0].effect.index.names) if fresh else set[str]()
-        bases, gain = _learned(inside, [solution.problem.blocks[i] for i in nest.places], evidence, elsewhere)
+        blocks = [solution.problem.blocks[i] for i in nest.places]
+        bases, gain = _learned(inside, blocks, evidence, elsewhere, fresh=fresh)
         # Rows 1e150 spreads from those before leave no digits to compare with them: the populations stay.
         if fresh or all(_is_usable(base) for base in bases):
             gained += gain
@@ -131,7 +139,12 @@ def repopulated(
 
 
 def _learned(
-    parts: list[Part], blocks: list[Block], evidence: Callable[[list[Posterior]], Evidence], elsewhere: set[str]
+    parts: list[Part],
+    blocks: list[Block],
+    evidence: Callable[[list[Posterior]], Evidence],
+    elsewhere: set[str],
+    *,
+    fresh: bool,
 ) -> tuple[list[Posterior], float]:
     """Populations of effects that lie within one another, and the log-likelihood that they gain.
 
@@ -145,12 +158,16 @@ def _learned(
         gained, names = 0.0, set(elsewhere)
         for k, (linear, information) in enumerate(evidence(bases)):
             effect = parts[k].effect
+            free_mean = np.array([name not in names for name in effect.index.names])
+            unit = effect.unit
+            if not fresh:  # what is held stays where it is: states of entities rest on it
+                unit = Posterior(np.where(free_mean, unit.mean, bases[k].mean), unit.precision)
             bases[k], gain = learn_population(
                 linear,
                 information,
                 bases[k],
-                effect.unit,
-                free_mean=np.array([name not in names for name in effect.index.names]),
+                unit,
+                free_mean=free_mean,
                 past=_past(parts[k]),
                 scaling=blocks[k].design.scaling,
                 max_rounds=_ROUNDS if len(parts) == 1 else 1,

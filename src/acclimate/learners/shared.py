@@ -26,7 +26,9 @@ class Shared:
     posterior of the fixed one given the others, as the state of its only entity, which holds it in an update;
     ``marginal``: its precision with theirs integrated out, ``(1, d, d)`` or ``(1, d)``: how sure it is;
     ``noise``: that of numbers or counts; ``unit``: the variance of numbers at the fit, in which ridges are, 1 of
-    other losses; ``ridges``: those of the fixed effect that were learned, by feature;
+    other losses; ``ridges``: those of the fixed effect that were learned, by feature; ``nested``: the places of
+    effects that lie within one another, from the finest on, as rows of the fit have it, where populations were
+    learned;
     ``settled``: what is settled about features; ``contract``: the content of the schema; ``cut``: the time of the
     last event learned, microseconds UTC.
     """
@@ -42,6 +44,7 @@ class Shared:
     noise: Noise = field(default_factory=Noise)
     unit: float = 1.0
     ridges: Mapping[str, float] = field(default_factory=dict[str, float])
+    nested: tuple[tuple[int, ...], ...] | None = None
 
     @property
     def effects(self) -> tuple[Effect, ...]:

@@ -44,8 +44,13 @@ def packed(state: Shared, entities: MemoryEntities) -> Packed:
         {"columns": effect.columns, "ids": effect.ids, "learned": effect.learned, "count": effect.past.count}
         for effect in state.effects
     ]
-    manifest = {"effects": effects, "settled": asdict(state.settled), "position": entities.position}
+    manifest: dict[str, Any] = {
+        "effects": effects,
+        "settled": asdict(state.settled),
+        "position": entities.position,
+    }
     manifest |= {"noise": asdict(state.noise), "unit": state.unit, "ridges": dict(state.ridges)}
+    manifest["nested"] = state.nested
     return Packed(manifest, arrays, tables)
 
 
@@ -71,7 +76,8 @@ def unpacked(
             np.array(column.to_pylist(), np.dtypes.StringDType()) if effect.ids == "string" else column.to_numpy()
         )
         entities.put(effect.name, ids, _under(stored, f"{i}.states."))
-    settled, entities.position = stored.manifest["settled"], stored.manifest["position"]
+    settled, nested = stored.manifest["settled"], stored.manifest["nested"]
+    entities.position = stored.manifest["position"]
     arrays = _under(stored, "fixed.")
     fixed = EntityStates(
         np.array([FIXED], np.dtypes.StringDType()),
@@ -92,6 +98,7 @@ def unpacked(
         noise=Noise(**stored.manifest["noise"]),
         unit=stored.manifest["unit"],
         ridges=stored.manifest["ridges"],
+        nested=None if nested is None else tuple(map(tuple, nested)),
     )
 
 

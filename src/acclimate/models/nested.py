@@ -41,11 +41,14 @@ _PIECE_CELLS = 2_000_000
 """Numbers in the matrices of the cells that are worked on at once: 16 MB."""
 
 
-def chains(blocks: Sequence[Block]) -> list[list[int]]:
+def chains(blocks: Sequence[Block], known: Sequence[Sequence[int]] | None = None) -> list[list[int]]:
     """The places of effects, together those that lie within one another, from the finest on.
 
-    An effect that works with diagonals stays alone.
+    An effect that works with diagonals stays alone. ``known``: those at the fit; the few rows of an update would
+    have any two effects lie within one another, as the items of one user do.
     """
+    if known is not None:
+        return [part for chain in known for part in _parts(blocks, chain)]
     left = sorted(range(len(blocks)), key=lambda k: (-blocks[k].design.count, -blocks[k].design.width))
     found = list[list[int]]()
     while left:
@@ -56,6 +59,17 @@ def chains(blocks: Sequence[Block]) -> list[list[int]]:
                 left.remove(k)
         found.append(chain)
     return found
+
+
+def _parts(blocks: Sequence[Block], chain: Sequence[int]) -> list[list[int]]:
+    """A chain, cut where the entities of one level do not lie within the next."""
+    parts = [[chain[0]]]
+    for k in chain[1:]:
+        if _lies_within(blocks[parts[-1][-1]], blocks[k]):
+            parts[-1].append(k)
+        else:
+            parts.append([k])
+    return parts
 
 
 def _lies_within(fine: Block, coarse: Block) -> bool:
@@ -172,13 +186,17 @@ class Said:
                 that levels share rows say but the sum.
         """
         finest, there = self.entity[0], np.repeat(self.entity >= 0, self.widths, axis=0).T
+        # Of an entity of several cells each has an equal part; a cell without one has none.
+        cells = np.bincount(finest[finest >= 0], minlength=len(information))
+        part = np.where(finest >= 0, 1.0 / np.maximum(cells[finest], 1), 0.0)
         moved = shared * there[:, None]
         backwards = np.swapaxes(moved, 1, 2)
-        said = np.matvec(information[finest], np.matvec(moved, _of_cells(means, self.entity))) - slope[finest]
+        information, slope = part[:, None, None] * information[finest], part[:, None] * slope[finest]
+        said = np.matvec(information, np.matvec(moved, _of_cells(means, self.entity))) - slope
         return replace(
             self,
             linear=self.linear + np.matvec(backwards, said),
-            information=self.information + backwards @ information[finest] @ moved,
+            information=self.information + backwards @ information @ moved,
         )
 
     @cached_property

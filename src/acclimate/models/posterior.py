@@ -194,6 +194,7 @@ def _solved_dense(
     if not len(touched):
         return posteriors, UpdateInfo(steps, decrement, decrement <= search.tolerance)
     after = prior(touched)
+    after = Posterior(np.ascontiguousarray(after.mean), np.ascontiguousarray(after.precision))
     indptr = np.concatenate([[0], np.cumsum(grouping.sizes[touched])])
     # Arrays that cannot be written to are of another type to a compiler, which would start anew.
     columns = (
