@@ -213,6 +213,14 @@ def test_what_is_known_of_an_entity_counts_once_in_however_many_cells_it_is(enti
     assert_allclose(found.information.sum(axis=0)[0, 0], 5.0)
 
 
+def test_what_few_entities_show_says_nothing_of_the_others():
+    fine, coarse = np.repeat(np.arange(10), 3), np.full(30, -1)
+    coarse[:12] = fine[:12] // 2  # of 4 of the 10
+    assert chains([block(fine, 10), block(coarse, 5)]) == [[0], [1]]
+    coarse[:18] = fine[:18] // 2  # of 6
+    assert chains([block(fine, 10), block(coarse, 5)]) == [[0, 1]]
+
+
 # --- which effects lie within one another ---------------------------------------------------------------------
 
 
