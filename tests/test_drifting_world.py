@@ -8,7 +8,8 @@ JUMP = 14
 
 
 def test_incremental_has_less_regret_than_stale_after_a_jump_in_taste() -> None:
-    events = ac.simulate(users=600, items=100, days=22, events_per_day=2_500, jump_day=JUMP, seed=3)
+    # Of fewer items one has most rows, which says nothing of other items.
+    events = ac.simulate(users=600, items=1_500, days=22, events_per_day=2_500, jump_day=JUMP, seed=3)
     model = ac.GLMix(
         fixed=ac.FixedEffect(["surface", "hour", "position", "topics", "duration"]),
         random=[ac.RandomEffect("user", ["topics"], half_life="20d"), ac.RandomEffect("item")],

@@ -531,9 +531,10 @@ def test_one_learner_and_learners_by_name() -> None:
 
 
 def test_a_replay_has_every_option_of_the_evaluation() -> None:
-    inner = inspect.signature(evaluate.replay).parameters
+    inner = dict(inspect.signature(evaluate.replay).parameters)
     outer = inspect.signature(ac.replay).parameters
     assert set(outer) - set(inner) == {"out", "overwrite"}
+    del inner["on_window"]  # for a search that ends replays which come to nothing
     assert set(inner) <= set(outer)
     for name, option in inner.items():
         assert outer[name].kind == option.kind, name
@@ -557,7 +558,7 @@ def measured_with(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 def test_a_replay_hands_every_option_on(monkeypatch: pytest.MonkeyPatch) -> None:
     given = measured_with(monkeypatch)
     events = ac.simulate(users=20, items=10, days=3, events_per_day=40)
-    names = set(inspect.signature(evaluate.replay).parameters) - {"arms", "events"}
+    names = set(inspect.signature(evaluate.replay).parameters) - {"arms", "events", "on_window"}
     asked: dict[str, Any] = {name: object() for name in names}
     with pytest.raises(DataError, match="measured"):
         ac.replay([Arm("mine", GlobalRate())], events, **asked)
