@@ -49,9 +49,8 @@ def note(text: str) -> None:
     _ERR.print(f"note: {one_line(text)}", soft_wrap=True, markup=False, highlight=False)
 
 
-@contextmanager
-def replay_progress() -> Generator[Callable[[Step], None]]:
-    """A bar over the windows of a replay, with what is being done; the function takes each step as it begins."""
+def _bars() -> Progress:
+    """A bar with what is being done, how much of it there is and how long it takes, while a terminal looks on."""
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description:<34}", markup=False),
@@ -59,7 +58,13 @@ def replay_progress() -> Generator[Callable[[Step], None]]:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=_ERR, transient=True, disable=not _ERR.is_terminal) as bars:
+    return Progress(*columns, console=_ERR, transient=True, disable=not _ERR.is_terminal)
+
+
+@contextmanager
+def replay_progress() -> Generator[Callable[[Step], None]]:
+    """A bar over the windows of a replay, with what is being done; the function takes each step as it begins."""
+    with _bars() as bars:
         task = bars.add_task("reading", total=None)
 
         def show(step: Step) -> None:
@@ -79,14 +84,7 @@ def replay_progress() -> Generator[Callable[[Step], None]]:
 @contextmanager
 def tune_progress() -> Generator[Callable[[int, int, Step], None]]:
     """A bar over the trials of a search, with the window that one is at."""
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description:<34}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=_ERR, transient=True, disable=not _ERR.is_terminal) as bars:
+    with _bars() as bars:
         task = bars.add_task("reading", total=None)
 
         def show(trial: int, trials: int, step: Step) -> None:
