@@ -54,13 +54,14 @@ class Around(Fitted[S]):
             {"learners": [part.manifest for part in parts]},
             {f"{i}.{name}": array for i, part in enumerate(parts) for name, array in part.arrays.items()},
             {f"{i}.{name}": table for i, part in enumerate(parts) for name, table in part.tables.items()},
+            {f"{i}.{name}": rows for i, part in enumerate(parts) for name, rows in part.rows.items()},
         )
 
     def _unpack_learners(self, stored: Stored) -> None:
         """Let all take their states back."""
         for i, (learner, manifest) in enumerate(zip(self._learners, stored.manifest["learners"], strict=True)):
-            arrays, tables = (_under(f"{i}.", parts) for parts in (stored.arrays, stored.tables))
-            learner._restore(Stored(manifest, arrays, tables))
+            parts = (_under(f"{i}.", parts) for parts in (stored.arrays, stored.tables, stored.segments))
+            learner._restore(Stored(manifest, *parts))
 
 
 def _under(prefix: str, parts: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Concatenate, Generic, ParamSpec, Protocol, Self, TypeVar
@@ -14,7 +14,15 @@ from acclimate.artifacts import Learned
 from acclimate.config import Schema
 from acclimate.errors import MismatchError, NotConvergedError, NotFittedError
 from acclimate.learners.gate import check_arrays
-from acclimate.storage import Stored, read_artifact, unpacking, write_artifact
+from acclimate.storage import (
+    Segment,
+    Stored,
+    Unwritten,
+    read_artifact,
+    read_segments,
+    unpacking,
+    write_artifact,
+)
 from acclimate.times import utc
 from acclimate.together import first_of_all
 
@@ -34,6 +42,18 @@ class Known(Protocol):
 S = TypeVar("S", bound=Known)
 
 
+class Layered(Protocol):
+    """Rows that lie in segments on disk, but for those that have changed since."""
+
+    def layers(self) -> Sequence[Segment | Unwritten]:
+        """The segments that hold all rows: those that are there, and those to be written."""
+        ...
+
+    def rest_on(self, segments: Sequence[Segment]) -> None:
+        """Go on with these, which hold all rows."""
+        ...
+
+
 @dataclass(frozen=True)
 class Packed:
     """A state as it goes to disk; ``manifest`` is what JSON can hold of it."""
@@ -41,6 +61,7 @@ class Packed:
     manifest: Mapping[str, Any] = field(default_factory=dict[str, Any])
     arrays: Mapping[str, NDArray[Any]] = field(default_factory=dict[str, NDArray[Any]])
     tables: Mapping[str, pa.Table] = field(default_factory=dict[str, pa.Table])
+    rows: Mapping[str, Layered] = field(default_factory=dict[str, Layered])
 
 
 def declared_by(
@@ -158,10 +179,13 @@ class Fitted(ABC, Generic[S]):
             manifest=manifest,
             arrays=packed.arrays,
             tables=packed.tables,
+            segments={name: rows.layers() for name, rows in packed.rows.items()},
             overwrite=overwrite,
             expected=self._saved[1] if self._saved and self._saved[0] == place else None,
         )
         self._saved = (place, seal)
+        for name, segments in (read_segments(path, seal) or {}).items():
+            packed.rows[name].rest_on(segments)
 
     @classmethod
     def load(cls, path: str | Path) -> Self:

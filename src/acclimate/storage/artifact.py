@@ -5,18 +5,19 @@
     model/
         manifest.json       what it is, and each file with its size and SHA-256; replaced at once by the next one
         generation-7/       arrays.safetensors and <table>.parquet, never changed
+        rows/               segments of rows by key, never changed: most go on from generation to generation
 
 A reader that began with one manifest finds the files of that one or none at all, and then begins anew.
 """
 
 import json
 import shutil
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -38,7 +39,8 @@ from acclimate.storage.manifest import (
     reading,
     write_manifest,
 )
-from acclimate.storage.places import ARRAYS, check_free, check_taken, generation, named, telling, workshop
+from acclimate.storage.places import ARRAYS, ROWS, check_free, check_taken, generation, named, telling, workshop
+from acclimate.storage.segments import Segment, head_of, open_segment
 
 _TYPES = {"F64": "<f8", "F32": "<f4", "I64": "<i8", "I32": "<i4", "U64": "<u8", "U8": "u1", "BOOL": "?"}
 """Those that learners keep, by the names that safetensors gives them."""
@@ -51,6 +53,11 @@ class Stored:
     manifest: dict[str, Any]
     arrays: dict[str, NDArray[Any]]
     tables: dict[str, pa.Table]
+    segments: dict[str, list[Segment]] = field(default_factory=dict[str, list[Segment]])
+
+
+Unwritten: TypeAlias = Callable[[Path], None]
+"""Writes a segment where nothing is."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +67,7 @@ class _Model:
     content: dict[str, Any]
     arrays: Mapping[str, NDArray[Any]]
     tables: Mapping[str, pa.Table]
+    segments: Mapping[str, Sequence[Segment | Unwritten]]
 
 
 def write_artifact(
@@ -69,6 +77,7 @@ def write_artifact(
     manifest: Mapping[str, Any],
     arrays: Mapping[str, NDArray[Any]],
     tables: Mapping[str, pa.Table],
+    segments: Mapping[str, Sequence[Segment | Unwritten]] | None = None,
     overwrite: bool = False,
     expected: str | None = None,
 ) -> str:
@@ -80,6 +89,7 @@ def write_artifact(
         manifest: what JSON can hold.
         arrays: by name.
         tables: by name.
+        segments: by name, those that are there already, which are not written again, and those to be written.
         overwrite: replace a model that is there.
         expected: the seal of the model that is to be replaced, where it must be that very one.
 
@@ -92,7 +102,7 @@ def write_artifact(
         OutputError: the disk is full, or the place cannot be written.
     """
     path = named(path)
-    model = _Model({"kind": kind, "tables": sorted(tables), **manifest}, arrays, tables)
+    model = _Model({"kind": kind, "tables": sorted(tables), **manifest}, arrays, tables, segments or {})
     while True:
         check_free(path, "model", overwrite=overwrite)
         with telling(path):
@@ -102,7 +112,7 @@ def write_artifact(
 
 
 def read_artifact(path: str | Path, *, kind: str) -> Stored:
-    """Read a model of the given kind; every byte is checked.
+    """Read a model of the given kind; every byte is checked, those of segments when they are read.
 
     Raises:
         FormatError: there is none, it is damaged, or another format version wrote it.
@@ -119,6 +129,21 @@ def read_artifact(path: str | Path, *, kind: str) -> Stored:
             except (FileNotFoundError, Differs):
                 if read_manifest(path).seal == manifest.seal:
                     raise  # nobody replaced it meanwhile
+
+
+def read_segments(path: str | Path, seal: str) -> dict[str, list[Segment]] | None:
+    """The segments of a model that was just written; none if it is no longer there.
+
+    Raises:
+        FormatError: it is damaged.
+    """
+    path = Path(path)
+    with reading(path):
+        try:
+            manifest = read_manifest(path)
+            return _segments_in(path, manifest) if manifest.seal == seal else None
+        except FileNotFoundError:
+            return None
 
 
 def read_kind(path: str | Path) -> str:
@@ -213,11 +238,15 @@ def _clear_up(path: Path) -> None:
 
     The manifest decides, and not how far a save has come: it may be cut off just after the manifest was replaced.
     """
-    number = _number(_current(path))
+    current = _current(path)
+    number, listed = _number(current), current.files if current else {}
     (path / PARTIAL).unlink(missing_ok=True)
     for other in (number - 1, number + 1):
         if (path / generation(other)).is_dir():
             shutil.rmtree(path / generation(other))
+    for file in (path / ROWS).glob("*"):
+        if f"{ROWS}/{file.name}" not in listed:
+            file.unlink()
 
 
 def _write_generation(folder: Path, number: int, model: _Model) -> str:
@@ -233,13 +262,53 @@ def _write_generation(folder: Path, number: int, model: _Model) -> str:
         raise OSError(str(error)) from error
     for name, table in model.tables.items():
         pq.write_table(table, place / f"{name}.parquet")
-    return write_manifest(folder, {"generation": number, **model.content}, "model", _settled(place))
+    files = _settled(place, sorted(place.iterdir()))
+    told, parts = _placed(folder, number, model.segments)
+    content = {"generation": number, **model.content, "segments": told}
+    return write_manifest(folder, content, "model", files | parts)
 
 
-def _settled(place: Path) -> dict[str, Part]:
+def _placed(
+    folder: Path, number: int, segments: Mapping[str, Sequence[Segment | Unwritten]]
+) -> tuple[dict[str, list[dict[str, Any]]], dict[str, Part]]:
+    """What the manifest says of segments, by name, and of their files, once all are in the folder."""
+    if not segments:
+        return {}, {}
+    place = folder.resolve() / ROWS
+    place.mkdir(exist_ok=True)
+    told: dict[str, list[dict[str, Any]]] = {}
+    files, written = dict[str, Part](), list[Path]()
+    for name, items in segments.items():
+        told[name] = []
+        for i, item in enumerate(items):
+            path = place / f"{name}-{number}-{i}.safetensors"
+            if isinstance(item, Segment):
+                if item.path.parent == place:
+                    path = item.path
+                else:
+                    _linked(item.path, path)
+                files[f"{ROWS}/{path.name}"] = item.part
+                head = item.head
+            else:
+                item(path)
+                written.append(path)
+                head = head_of(path)
+            told[name].append({"file": path.name, "head": head})
+    return told, files | _settled(place, written)
+
+
+def _linked(path: Path, copy: Path) -> None:
+    """One more name for a file that never changes, or a copy where that cannot be."""
+    try:
+        copy.hardlink_to(path)
+    except OSError:
+        shutil.copyfile(path, copy)
+    sync(copy)
+
+
+def _settled(place: Path, paths: Sequence[Path]) -> dict[str, Part]:
     """Files as they are to stay: with the modes that the umask allows, on the disk, and known by their hashes."""
     mode = place.stat().st_mode & 0o666  # the folder was made by it; safetensors keeps files to the owner
-    paths = sorted(place.iterdir())
     for path in paths:
         path.chmod(mode)
     with ThreadPoolExecutor(1) as pool:  # a disk is slow: meanwhile the hashes are computed
@@ -272,7 +341,17 @@ def _read(path: Path, manifest: Manifest) -> Stored:
     tables = {
         name: pq.read_table(pa.BufferReader(proved(f"{name}.parquet").data)) for name in manifest.content["tables"]
     }
-    return Stored(manifest.content, arrays, tables)
+    return Stored(manifest.content, arrays, tables, _segments_in(path, manifest))
+
+
+def _segments_in(path: Path, manifest: Manifest) -> dict[str, list[Segment]]:
+    place = path.resolve() / ROWS
+
+    def opened(told: dict[str, Any]) -> Segment:
+        part = manifest.files[f"{ROWS}/{told['file']}"]
+        return open_segment(place / told["file"], part, (int(told["head"][0]), str(told["head"][1])))
+
+    return {name: [opened(told) for told in segments] for name, segments in manifest.content["segments"].items()}
 
 
 def _arrays_in(data: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:

@@ -36,6 +36,8 @@ _ADVICE = {
 }
 _TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR, errno.EISDIR)
 ARRAYS = "arrays.safetensors"
+ROWS = "rows"
+"""The folder of a model's segments."""
 _SHOWN = 3
 
 
@@ -210,6 +212,8 @@ def _is_listed(name: str, manifest: Manifest) -> bool:
 def _is_left_over(name: str, number: int) -> bool:
     """Whether it is of the generation before or after: of a save that was killed before it had cleared up."""
     folder, _, file = name.rpartition("/")
+    if folder == ROWS:
+        return bool(re.fullmatch(r"[\w.-]+-\d+-\d+\.safetensors", file))
     beside = (generation(number - 1), generation(number + 1))
     return folder in beside and (file == ARRAYS or file.endswith(".parquet"))
 
