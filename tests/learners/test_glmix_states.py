@@ -89,11 +89,13 @@ def test_what_is_kept_in_half_the_bytes_is_saved_in_half_the_bytes(tmp_path):
     assert loaded.entities.dtype == "float32"
     assert loaded.nbytes == model.nbytes
     for name in ("user", "video"):
-        values = {key: array.dtype for key, array in loaded.entities.arrays(name).items() if "." in key}
-        assert set(values.values()) == {np.dtype(np.float32)}
+        (segment,), changed = loaded.entities.layers(name)
+        assert not changed
+        assert [kind for key, (kind, _) in segment.layout.items() if "." in key] == ["<f4"]
     assert_same_model(loaded, model)
     assert_same_model(loaded.update(SECOND), model.update(SECOND))
-    assert {array.dtype for array in loaded.entities.arrays("user").values()} == {np.dtype("f4"), np.dtype("i8")}
+    (changed,) = loaded.entities.layers("user")[1]
+    assert [kind for key, (kind, _) in changed.layout.items() if "." in key] == ["<f4"]
 
 
 # --- one effect alone ---------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow.parquet
 import safetensors.numpy
-from sample_artifacts import write
+from sample_artifacts import read, write
 
 from acclimate.storage import replacing_folder
 
@@ -23,7 +23,8 @@ KILLED = 137
 
 
 def model(place: Path) -> None:
-    write(place, note="new", seed=1, overwrite=True)
+    kept = read(place).segments["things"] if (place / "manifest.json").exists() else ()
+    write(place, note="new", seed=1, segments=kept, overwrite=True)
 
 
 def report(place: Path) -> None:

@@ -45,7 +45,8 @@ def test_the_next_generation_takes_the_place_of_the_last_one(tmp_path):
     identity = (tmp_path / "model").stat().st_ino
     for number in (2, 3):
         write(tmp_path / "model", note=f"note {number}", overwrite=True)
-        assert sorted(os.listdir(tmp_path / "model")) == [f"generation-{number}", "manifest.json"]
+        assert sorted(os.listdir(tmp_path / "model")) == [f"generation-{number}", "manifest.json", "rows"]
+        assert os.listdir(tmp_path / "model" / "rows") == [f"things-{number}-0.safetensors"]
         assert read(tmp_path / "model").manifest["note"] == f"note {number}"
     assert (tmp_path / "model").stat().st_ino == identity
     assert os.listdir(tmp_path) == ["model"]
@@ -98,6 +99,7 @@ def test_what_was_expected_is_replaced_and_nothing_else(tmp_path):
 TOO_LARGE = {
     "arrays.safetensors": {"cells": 10_000},
     "things.parquet": {"rows": 10_000},
+    "things-1-0.safetensors": {"entities": 10_000},
     "manifest.json": {"note": "x" * 50_000},
 }
 
@@ -115,7 +117,7 @@ def test_a_disk_that_refuses_leaves_all_as_it_was(tmp_path, no_file_beyond, part
     # The limit bites on that part alone: without it the same is written.
     write(tmp_path / "model", **TOO_LARGE[part], overwrite=old)
     large = [name for name, data in content(tmp_path / "model").items() if len(data) > 20_000]
-    assert [name.rpartition("/")[2] for name in large] == [part]
+    assert [name.rpartition("/")[2].replace("-2-", "-1-") for name in large] == [part]
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
@@ -134,7 +136,34 @@ def test_an_interrupt_as_the_manifest_is_replaced_leaves_the_old_or_the_new(tmp_
         write(tmp_path / "model", note="new", overwrite=True)
     monkeypatch.undo()
     assert read(tmp_path / "model").manifest["note"] == ("new" if moment == "after" else "old")
-    assert len(os.listdir(tmp_path / "model")) == 2
+    assert len(content(tmp_path / "model")) == len(FILES)
+
+
+def test_segments_go_on_and_what_is_no_longer_listed_goes(tmp_path):
+    write(tmp_path / "model", seed=1)
+    (first,) = read(tmp_path / "model").segments["things"]
+    write(tmp_path / "model", seed=2, segments=[first], overwrite=True)
+    kept, second = read(tmp_path / "model").segments["things"]
+    assert kept.path == first.path
+    assert kept.path.stat().st_ino == first.path.stat().st_ino
+    write(tmp_path / "copy", segments=[kept, second])  # under names of its own, whatever becomes of the first ones
+    write(tmp_path / "model", overwrite=True)
+    assert os.listdir(tmp_path / "model" / "rows") == ["things-3-0.safetensors"]
+    numbers = [segment.columns["number"].tolist() for segment in read(tmp_path / "copy").segments["things"]]
+    assert numbers == [[1, 2, 3], [2, 3, 4], [0, 1, 2]]
+
+
+def test_segments_are_copied_where_no_file_can_have_two_names(tmp_path, monkeypatch):
+    write(tmp_path / "model")
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    write(tmp_path / "copy", segments=read(tmp_path / "model").segments["things"], seed=1)
+    shutil.rmtree(tmp_path / "model")
+    numbers = [segment.columns["number"].tolist() for segment in read(tmp_path / "copy").segments["things"]]
+    assert numbers == [[0, 1, 2], [1, 2, 3]]
 
 
 def test_what_json_cannot_hold_leaves_nothing(tmp_path):

@@ -15,9 +15,9 @@ from acclimate.interop import photon_files
 from acclimate.interop.photon_files import Coordinate, Record, coordinates, read_records
 from acclimate.learners.coefficients import shown_states
 from acclimate.learners.effects import FIXED, Effect, named, new_effects, start_ridge
-from acclimate.learners.entities import MemoryEntities
 from acclimate.learners.gate import check_posterior
 from acclimate.learners.glmix import GLMix
+from acclimate.learners.layers import LayeredEntities
 from acclimate.learners.shared import Shared, unknown
 from acclimate.models.population import Past
 from acclimate.storage import replacing_folder
@@ -91,7 +91,7 @@ def read_photon(path: str | Path, model: GLMix, schema: Schema, *, until: Instan
     parameters = replace(model.parameters, random=random)
     folder, read = Path(path), _Reading(parameters, schema, instant(until, schema.time.zone))
     fixed, *effects = new_effects(parameters, schema)
-    there, entities = _matched(folder, effects, schema), MemoryEntities(parameters.states)
+    there, entities = _matched(folder, effects, schema), LayeredEntities(parameters.states)
     fixed, states = read.fixed(fixed, coordinates(folder, photon_files.FIXED))
     names = set(fixed.index.names)
     effects = tuple(read.random(effect, there[effect.name], names, entities) for effect in effects)
@@ -158,7 +158,7 @@ class _Reading:
         check_posterior("the fixed effect", index.names, states.posterior.at(0))
         return effect, states
 
-    def random(self, effect: Effect, there: Coordinate, fixed: set[str], entities: MemoryEntities) -> Effect:
+    def random(self, effect: Effect, there: Coordinate, fixed: set[str], entities: LayeredEntities) -> Effect:
         """A random effect, once the states of its entities are in the store, piece by piece."""
         sums = _summed(there, effect.index)
         effect = replace(self._at_ridge(effect, sums.index), ids=_id_type(sums.ids, effect))

@@ -9,7 +9,7 @@ import pyarrow as pa
 from acclimate.arrays import EntityStates, IdArray
 from acclimate.features import ids_as_arrow
 from acclimate.learners.effects import FIXED, Effect
-from acclimate.learners.entities import MemoryEntities
+from acclimate.learners.layers import LayeredEntities
 from acclimate.learners.shared import Shared
 from acclimate.learners.task import states_at
 
@@ -19,7 +19,7 @@ _CELLS = 1 << 20
 
 def coefficients(
     shared: Shared,
-    entities: MemoryEntities,
+    entities: LayeredEntities,
     asked: Sequence[tuple[Effect, IdArray | None]],
     *,
     level: float,
@@ -43,7 +43,7 @@ def coefficients(
 
 
 def shown_states(
-    shared: Shared, entities: MemoryEntities, effect: Effect, ids: IdArray | None = None
+    shared: Shared, entities: LayeredEntities, effect: Effect, ids: IdArray | None = None
 ) -> Iterator[EntityStates]:
     """The states of an effect as others see them, some entities at a time.
 

@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from acclimate.arrays import EntityStates, FloatArray, IdArray, IntArray, Posterior
+from acclimate.arrays import BoolArray, EntityStates, FloatArray, IdArray, IntArray, Posterior
 from acclimate.models.gaussian import widened
 from acclimate.models.triangles import matrices, strips, triangles
 
@@ -210,6 +210,24 @@ class _Effect:
         self.shelf[shelf.owner], self.row[shelf.owner] = number, np.arange(shelf.used)
 
 
+def posterior_in(name: str, values: NDArray[Any]) -> Posterior:
+    """The posteriors of states whose ``values`` are under this ``name``, ``<width>.<form>``."""
+    width, _, form = name.partition(".")
+    d = int(width)
+    return Posterior(values[:, :d], matrices(values[:, d:], d) if form == "full" else values[:, d:])
+
+
+def named_values(posterior: Posterior, dtype: Float) -> tuple[str, NDArray[Any]]:
+    """The reverse: the name of values, and these."""
+    precision = triangles(posterior.precision) if posterior.is_full else posterior.precision
+    values = np.concatenate([posterior.mean, precision], axis=1, dtype=dtype)
+    return _name(posterior.mean.shape[1], full=posterior.is_full), values
+
+
+def _name(width: int, *, full: bool) -> str:
+    return f"{width}.{'full' if full else 'diagonal'}"
+
+
 def _row_size(width: int, *, full: bool) -> int:
     """Numbers of a mean and a precision."""
     return width + (width * (width + 1) // 2 if full else width)
@@ -254,6 +272,22 @@ class MemoryEntities:
         for states in pieces:
             held.commit(states, self.dtype)
 
+    def knows(self, effect: str, ids: IdArray) -> BoolArray:
+        """Which of these ids are known, ``(n,)``."""
+        return self._effect(effect).index.numbers(ids) >= 0
+
+    def tables(self, effect: str) -> Iterator[tuple[IdArray, dict[str, NDArray[Any]]]]:
+        """All states by width and form: ids, and of each ``touched``, ``rows`` and values, ``<width>.<form>``."""
+        held = self._effect(effect)
+        ids = held.index.ids()
+        for shelf in held.packed().shelves.values():
+            about = {"touched": held.touched[shelf.owner], "rows": held.rows[shelf.owner]}
+            yield ids[shelf.owner], {**about, _name(shelf.width, full=shelf.full): shelf.values}
+
+    def forget(self, effect: str) -> None:
+        """Let go of an effect's states."""
+        self._effects.pop(effect, None)
+
     def ids(self, effect: str) -> IdArray:
         """All ids of an effect that are known, in the order in which they came."""
         return self._effect(effect).index.ids()
@@ -277,7 +311,7 @@ class MemoryEntities:
         the precision or its lower triangle, row by row.
         """
         packed = self._effect(effect).packed()
-        values = {f"{s.width}.{'full' if s.full else 'diagonal'}": s.values for s in packed.shelves.values()}
+        values = {_name(s.width, full=s.full): s.values for s in packed.shelves.values()}
         return {"touched": packed.touched, "rows": packed.rows, "shelf": packed.shelf, **values}
 
     def put(self, effect: str, ids: IdArray, arrays: Mapping[str, NDArray[Any]]) -> None:

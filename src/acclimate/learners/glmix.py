@@ -22,8 +22,8 @@ from acclimate.learners.base import Fitted, Packed, declared_by
 from acclimate.learners.batch import Batch, Seen
 from acclimate.learners.coefficients import coefficients
 from acclimate.learners.effects import FIXED, Effect, named
-from acclimate.learners.entities import MemoryEntities
 from acclimate.learners.gate import check_posterior
+from acclimate.learners.layers import LayeredEntities
 from acclimate.learners.mixed import Info
 from acclimate.learners.shared import Shared, begun, grown, locked_effects, read, unknown
 from acclimate.learners.storing import packed, unpacked
@@ -47,7 +47,7 @@ class GLMix(Fitted[Shared]):
         self.parameters: GLMixParameters = parameters
         self.state: Shared | None = None
         self.info: Info | None = None
-        self.entities = MemoryEntities(parameters.states)
+        self.entities = LayeredEntities(parameters.states)
 
     @unwarned
     def fit(self, events: Events, *, warm_start: bool = False, locked: Collection[str] = ()) -> Self:

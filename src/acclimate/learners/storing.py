@@ -1,4 +1,4 @@
-"""A GLMix on disk: per effect a table of names, and per random one a table of ids and the arrays of a store."""
+"""A GLMix on disk: per effect a table of names, and per random one the states of its entities, in segments."""
 
 from dataclasses import asdict
 from typing import Any
@@ -9,17 +9,17 @@ from numpy.typing import NDArray
 
 from acclimate.arrays import EntityStates, Posterior
 from acclimate.config import GLMixParameters
-from acclimate.features import FeatureIndex, Settled, ids_as_arrow
+from acclimate.features import FeatureIndex, Settled
 from acclimate.learners.base import Packed
 from acclimate.learners.effects import FIXED, Declared, Effect
-from acclimate.learners.entities import MemoryEntities
+from acclimate.learners.layers import LayeredEntities
 from acclimate.learners.shared import Shared
 from acclimate.models.noise import Noise
 from acclimate.models.population import Past
 from acclimate.storage import Stored
 
 
-def packed(state: Shared, entities: MemoryEntities) -> Packed:
+def packed(state: Shared, entities: LayeredEntities) -> Packed:
     """A model as it goes to disk."""
     fixed = state.fixed_states
     arrays: dict[str, NDArray[Any]] = {
@@ -38,8 +38,6 @@ def packed(state: Shared, entities: MemoryEntities) -> Packed:
         for name, prior in (("base", effect.base), ("past", effect.past.population)):
             arrays |= {f"{i}.{name}.mean": prior.mean, f"{i}.{name}.precision": prior.precision}
         arrays[f"{i}.past.information"] = effect.past.information
-        arrays |= {f"{i}.states.{name}": array for name, array in entities.arrays(effect.name).items()}
-        tables[f"ids-{i}"] = pa.table({"id": ids_as_arrow(entities.ids(effect.name), effect.ids or "int64")})
     effects = [
         {"columns": effect.columns, "ids": effect.ids, "learned": effect.learned, "count": effect.past.count}
         for effect in state.effects
@@ -51,13 +49,14 @@ def packed(state: Shared, entities: MemoryEntities) -> Packed:
     }
     manifest |= {"noise": asdict(state.noise), "unit": state.unit, "ridges": dict(state.ridges)}
     manifest["nested"] = state.nested
-    return Packed(manifest, arrays, tables)
+    states = {f"states-{i}": entities.stored(effect.name, effect.base) for i, effect in enumerate(state.random, 1)}
+    return Packed(manifest, arrays, tables, states)
 
 
 def unpacked(
-    stored: Stored, parameters: GLMixParameters, known: dict[str, Any], entities: MemoryEntities
+    stored: Stored, parameters: GLMixParameters, known: dict[str, Any], entities: LayeredEntities
 ) -> Shared:
-    """The state; what is of entities is put into ``entities``.
+    """The state; ``entities`` rest on what is on disk.
 
     Raises:
         ValueError: parts do not belong together.
@@ -71,11 +70,7 @@ def unpacked(
         for i, ((name, effect), record) in enumerate(zip(declared, records, strict=True))
     ]
     for i, effect in enumerate(effects[1:], start=1):
-        column: Any = stored.tables[f"ids-{i}"]["id"].combine_chunks()
-        ids = (
-            np.array(column.to_pylist(), np.dtypes.StringDType()) if effect.ids == "string" else column.to_numpy()
-        )
-        entities.put(effect.name, ids, _under(stored, f"{i}.states."))
+        entities.rest_on(effect.name, stored.segments[f"states-{i}"])
     settled, nested = stored.manifest["settled"], stored.manifest["nested"]
     entities.position = stored.manifest["position"]
     arrays = _under(stored, "fixed.")

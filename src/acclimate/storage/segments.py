@@ -5,13 +5,14 @@ where the texts of ids begin, is proved when it is opened; a row when it is read
 
     check = a_0 + sum_i a_i word_i  (mod 2^64)      over the words of 32 bits of all that is in the row
 
-with odd ``a_i``, so that no change of a word goes unseen, and no row of zeros passes.
+with odd ``a_i``, so that no change of a word goes unseen, and no row of zeros passes. The header has a hash of these,
+so that no other segment passes for this one.
 """
 
 import hashlib
 import json
 import mmap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
@@ -31,8 +32,8 @@ _TYPES = {"<f8": "F64", "<f4": "F32", "<i8": "I64", "<i4": "I32", "<u8": "U64", 
 _HEADER = 4096
 """Bytes of the header, filled up by spaces: it is written last, where the first bytes are."""
 
-_STRIP = 1 << 15
-"""Rows that are read, or written, at a time."""
+_STRIP_BYTES = 1 << 24
+"""Bytes of the rows that are read or written at a time."""
 
 _KEY, _CHECK, _TEXT, _BOUNDS = "key", "check", "text", "text.bounds"
 
@@ -69,6 +70,11 @@ class Rows:
         return 8 + sum(column.dtype.itemsize * int(np.prod(column.shape[1:])) for column in self.columns.values())
 
     @property
+    def some(self) -> int:
+        """How many rows are better read at a time."""
+        return max(1, _STRIP_BYTES // self.row_bytes)
+
+    @property
     def layout(self) -> dict[str, tuple[str, tuple[int, ...]]]:
         """Type and shape of what each column has in a row."""
         return {name: (column.dtype.str, column.shape[1:]) for name, column in self.columns.items()}
@@ -101,11 +107,6 @@ class Rows:
             open_ends = open_ends[more]
         return found
 
-    def strips(self) -> "Iterator[Rows]":
-        """All rows, some at a time."""
-        for first in range(0, len(self), _STRIP):
-            yield self.at(np.arange(first, min(first + _STRIP, len(self))))
-
     def _has(self, place: IntArray, key: IntArray) -> BoolArray:
         if not len(self.key):
             return np.zeros(len(key), np.bool_)
@@ -130,20 +131,17 @@ class Segment(Rows):
         return self  # it never changes
 
     def at(self, rows: IntArray) -> Rows:
-        """Copies of these rows.
+        """Copies of these rows: better of ``some`` at a time.
 
         Raises:
             FormatError: one is not what was written.
         """
-        parts: list[Rows] = []
+        found = super().at(rows)
         with reading(self.path):
-            for first in range(0, max(len(rows), 1), _STRIP):
-                strip = rows[first : first + _STRIP]
-                parts.append(super().at(strip))
-                if np.any(_checks(parts[-1]) != self.check[strip]):
-                    raise Differs("rows of it are not what was written")
-                self._release()
-        return _stacked(parts)
+            if np.any(_checks(found) != self.check[rows]):
+                raise Differs("rows of it are not what was written")
+        self._release()
+        return found
 
     def find(self, key: IntArray, text: ArrowArray | None = None) -> IntArray:
         """See :meth:`Rows.find`.
@@ -204,8 +202,9 @@ def write_segment(path: Path, parts: Sequence[tuple[Rows, IntArray]], like: Call
     layers = [layer for layer, _ in parts]
     with path.open("xb") as file:
         places = _Places(file, len(row), like(layers[0].at(np.arange(0))))
-        for first in range(0, len(row), _STRIP):
-            strip = slice(first, first + _STRIP)
+        some = min(layer.some for layer in layers)
+        for first in range(0, len(row), some):
+            strip = slice(first, first + some)
             places.write(first, _gathered(layers, number[strip], row[strip], like))
         places.close()
 
@@ -276,7 +275,7 @@ class _Places:
             if name == _KEY and sample.text is not None:  # of eight bytes too
                 place = self._region(_BOUNDS, "<i8", (count + 1,), place)
         self.text = place if sample.text is not None else None
-        self.texts = 0
+        self.texts, self.checks = 0, hashlib.sha256()
 
     def _region(self, name: str, kind: str, shape: tuple[int, ...], place: int) -> int:
         size = np.dtype(kind).itemsize * int(np.prod(shape))
@@ -286,6 +285,7 @@ class _Places:
 
     def write(self, first: int, rows: Rows) -> None:
         columns = {**rows.columns, _KEY: rows.key, _CHECK: _checks(rows)}
+        self.checks.update(columns[_CHECK].data)
         for name, column in columns.items():
             self._put(self.start[name] + first * self.size[name], column)
         if self.text is None or rows.text is None:
@@ -301,7 +301,8 @@ class _Places:
             if not self.count:
                 self._put(self.start[_BOUNDS], np.zeros(1, np.int64))
             self._region(_TEXT, "|u1", (self.texts,), self.text)
-        header = json.dumps(self.header).encode()
+        told = {"__metadata__": {"checks": self.checks.hexdigest()}, **self.header}
+        header = json.dumps(told).encode()
         self.file.seek(0)
         self.file.write((_HEADER - 8).to_bytes(8, "little") + header.ljust(_HEADER - 8))
 
@@ -333,6 +334,7 @@ def _columns(data: mmap.mmap) -> dict[str, NDArray[Any]]:
     types = {told: kind for kind, told in _TYPES.items()}
     length = int.from_bytes(data[:8], "little")
     header: dict[str, Any] = json.loads(data[8 : 8 + length])
+    del header["__metadata__"]
     found: dict[str, NDArray[Any]] = {}
     for name, told in header.items():
         first, last = told["data_offsets"]

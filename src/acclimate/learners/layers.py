@@ -1,0 +1,169 @@
+"""The states of entities in layers: in memory those that have changed, below them segments on disk.
+
+A state is read where it is newest. A save writes what has changed as one more segment, so that an update reads and
+writes what it touches, whatever is stored. Layers that are no larger than all above them are written together with
+these: of ``n`` entities there are at most about ``log2 n`` segments, and a state is written again as often.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+
+from acclimate.arrays import EntityStates, FloatArray, IdArray, IntArray, Posterior
+from acclimate.learners.entities import Float, MemoryEntities, named_values, posterior_in
+from acclimate.models.gaussian import widened
+from acclimate.storage import Rows, Segment, Unwritten, keys_of, texts_of, visible, write_segment
+
+_ABOUT = ("touched", "rows")
+"""Columns of a row beside the values of its state."""
+
+
+class LayeredEntities:
+    """The seam :class:`acclimate.artifacts.Entities` in memory and on disk.
+
+    ``dtype`` is what values are kept in; they are taken and committed as ``float64``.
+    """
+
+    def __init__(self, dtype: Float = "float64") -> None:
+        self.dtype: Float = dtype
+        self.position: str | None = None
+        self._changes = MemoryEntities(dtype)
+        self._segments: dict[str, list[Segment]] = {}
+
+    def take(self, effect: str, ids: IdArray, population: Posterior) -> EntityStates:
+        """See :meth:`acclimate.artifacts.Entities.take`; the states are copies.
+
+        Raises:
+            FormatError: a state on disk is not what was written.
+        """
+        states = self._changes.take(effect, ids, population)
+        mean, precision = states.posterior.mean, states.posterior.precision
+        for asked, rows in self._below(effect, ids):
+            posterior = widened(_posterior(rows), population)
+            mean[asked], precision[asked] = posterior.mean, posterior.precision
+            states.touched[asked], states.rows[asked] = rows.columns["touched"], rows.columns["rows"]
+        return states
+
+    def means(self, effect: str, ids: IdArray, population: Posterior) -> FloatArray:
+        """See :meth:`acclimate.artifacts.Entities.means`.
+
+        Raises:
+            FormatError: a state on disk is not what was written.
+        """
+        mean = self._changes.means(effect, ids, population)
+        for asked, rows in self._below(effect, ids):
+            known = _posterior(rows).mean
+            mean[asked, : known.shape[1]] = known
+        return mean
+
+    def commit(self, changed: Mapping[str, Iterable[EntityStates]], position: str | None = None) -> None:
+        """See :meth:`acclimate.artifacts.Entities.commit`; all is computed before any of it is stored."""
+        self._changes.commit(changed)
+        self.position = self.position if position is None else position
+
+    def fill(self, effect: str, pieces: Iterable[EntityStates], *, room: int = 0) -> None:
+        """Put states in piece by piece, as they are computed, with room made at once for so many.
+
+        For a store that nobody uses yet: should a piece fail, those before it are in.
+        """
+        self._changes.fill(effect, pieces, room=room)
+
+    def ids(self, effect: str) -> IdArray:
+        """All ids of an effect that are known: those on disk, then those in memory as they came."""
+        changed, segments = self._changes.ids(effect), self._segments.get(effect, [])
+        if not segments:
+            return changed
+        layers = [*segments, Rows.of(changed, {})] if len(changed) else segments
+        shown = visible(layers)
+        below = [segment.ids[rows] for segment, rows in zip(segments, shown, strict=False)]
+        return np.concatenate([*below, changed] if len(changed) else below)
+
+    def only(self, effects: Iterable[str]) -> "LayeredEntities":
+        """These effects alone, not copied."""
+        kept, names = LayeredEntities(self.dtype), list(effects)
+        kept._changes = self._changes.only(names)
+        kept._segments = {name: self._segments[name] for name in names if name in self._segments}
+        return kept
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all layers."""
+        segments = (segment for segments in self._segments.values() for segment in segments)
+        return self._changes.nbytes + sum(len(segment) * segment.row_bytes for segment in segments)
+
+    def stored(self, effect: str, base: Posterior) -> "StoredEffect":
+        """One effect, to go to disk; ``base`` is what its states rest on."""
+        return StoredEffect(self, effect, base)
+
+    def rest_on(self, effect: str, segments: Sequence[Segment]) -> None:
+        """Go on with these, which hold all states of an effect."""
+        self._segments[effect] = list(segments)
+        self._changes.forget(effect)
+
+    def layers(self, effect: str) -> tuple[list[Segment], list[Rows]]:
+        """The segments of an effect, and in memory what has changed since."""
+        return self._segments.get(effect, []), [Rows.of(*part) for part in self._changes.tables(effect)]
+
+    def _below(self, effect: str, ids: IdArray) -> Iterator[tuple[IntArray, Rows]]:
+        """Which of these entities have their newest states on disk, and these, some at a time."""
+        segments = self._segments.get(effect)
+        if not segments:
+            return
+        asked = np.flatnonzero(~self._changes.knows(effect, ids))
+        asked = asked[np.argsort(keys_of(ids[asked]))]
+        key, text = keys_of(ids[asked]), texts_of(ids[asked])
+        for segment in reversed(segments):
+            row = segment.find(key, text)
+            there = np.flatnonzero(row >= 0)
+            for first in range(0, len(there), segment.some):
+                some = there[first : first + segment.some]
+                yield asked[some], segment.at(row[some])
+            left = np.flatnonzero(row < 0)
+            if not len(left):
+                return
+            asked, key, text = asked[left], key[left], None if text is None else text.take(left)
+
+
+@dataclass(frozen=True)
+class StoredEffect:
+    """The states of one effect as they go to disk; those of fewer coefficients are filled up from ``base``."""
+
+    entities: LayeredEntities
+    name: str
+    base: Posterior
+
+    def layers(self) -> list[Segment | Unwritten]:
+        """The segments that hold all states: those that stay, and one of what has changed and of small ones."""
+        segments, changed = self.entities.layers(self.name)
+        if not changed:
+            return list(segments)
+        kept, size = len(segments), sum(map(len, changed))
+        while kept and len(segments[kept - 1]) <= size:
+            kept -= 1
+            size += len(segments[kept])
+        layers = [*segments[kept:], *changed]
+        parts = list(zip(layers, visible(layers), strict=True))
+        return [*segments[:kept], partial(write_segment, parts=parts, like=self._like(layers))]
+
+    def rest_on(self, segments: Sequence[Segment]) -> None:
+        """Go on with these."""
+        self.entities.rest_on(self.name, segments)
+
+    def _like(self, layers: Sequence[Rows]) -> Callable[[Rows], Rows]:
+        """Makes states of all layers of one width and form."""
+        if all(layer.layout == layers[0].layout for layer in layers):
+            return lambda rows: rows
+        return self._wide
+
+    def _wide(self, rows: Rows) -> Rows:
+        columns = {name: column for name, column in rows.columns.items() if name in _ABOUT}
+        name, values = named_values(widened(_posterior(rows), self.base), self.entities.dtype)
+        return replace(rows, columns={**columns, name: values})
+
+
+def _posterior(rows: Rows) -> Posterior:
+    """What the states of some rows are."""
+    ((name, values),) = ((name, column) for name, column in rows.columns.items() if name not in _ABOUT)
+    return posterior_in(name, values)
