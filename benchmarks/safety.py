@@ -1,4 +1,4 @@
-"""What a saved model withstands, counted: flipped bytes, loads during saves, updates that race.
+"""What a saved model withstands, counted: flipped bytes, loads during saves, updates that race or are killed.
 
 ``python -m benchmarks.safety``, a few minutes. Every process is real, and so are the files.
 """
@@ -8,17 +8,20 @@ import itertools
 import multiprocessing
 import shutil
 import tempfile
+import time
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
+import acclimate as ac
 from acclimate import GLMix, learners, pipeline
 from acclimate.errors import AlreadyLearnedError, FormatError
 from acclimate.project import Project, load_project
 
-FLIPS, LOADS, RACES, RACERS = 2_000, 10_000, 200, 3
+FLIPS, LOADS, RACES, RACERS, KILLS = 2_000, 10_000, 200, 3, 50
 RATE = "learners={all: {kind: rate, entity: user}}"
 
 
@@ -29,6 +32,7 @@ def main() -> None:
         flip(folder)
         load_during_saves(folder)
         race(folder)
+        kill(folder)
 
 
 def project_of(folder: Path, *overrides: str) -> Project:
@@ -146,6 +150,69 @@ def is_serial(model: Path, log: pipeline.Events) -> bool:
         one.update(log.between(start, end))
     same = np.array_equal(one.predict(log), raced.predict(log))
     return once and same and sum(line.rows for line in raced.history) == log.before(raced.cut + 1).count()
+
+
+def kill(folder: Path) -> None:
+    """Processes that update a model of many users day by day are killed at random moments; the next one goes on."""
+    rng, model = np.random.default_rng(0), folder / "killed"
+    days = [daily(number) for number in range(KILLS + 1)]
+    ac.GLMix(fixed=["x"], random={"user": ["x"]}).fit(days[0]).save(model)
+    context = multiprocessing.get_context("spawn")
+    old, new, seconds = 0, 0, 0.0
+    for number in range(KILLS + 1):
+        day = min(number + 1, KILLS)
+        shutil.copytree(model, folder / "whole")
+        here, there = context.Pipe()
+        learner = context.Process(target=learn_day, args=(model, day, there))
+        learner.start()
+        here.recv()
+        begun = time.monotonic()
+        if not number:
+            learner.join()
+            seconds = time.monotonic() - begun
+        else:
+            time.sleep(rng.uniform(0.0, 1.1 * seconds))
+            learner.kill()
+            learner.join()
+        states = known(model)
+        before, after = known(folder / "whole"), ac.GLMix.load(folder / "whole").update(days[day])
+        after.save(folder / "whole", overwrite=True)
+        old, new = (
+            old + (number > 0 and states == before),
+            new + (number > 0 and states == known(folder / "whole")),
+        )
+        shutil.rmtree(model)
+        (folder / "whole").rename(model)
+    print(f"{KILLS} updates killed within {seconds:.2f} s: {old} old, {new} new, {KILLS - old - new} between")
+
+
+def daily(number: int) -> ac.Events:
+    """20,000 rows of 10,000 of 100,000 users, on a day of their own."""
+    rng, rows = np.random.default_rng(number), 20_000
+    columns = {
+        "time": pa.array(number * 86_400_000_000 + np.arange(rows), pa.timestamp("us", "UTC")),
+        "user": rng.choice(100_000, 10_000, replace=False).repeat(2),
+        "x": rng.normal(size=rows),
+        "click": rng.integers(0, 2, rows),
+    }
+    return ac.read_events(pa.table(columns), ac.Schema(time="time", entities=["user"], labels="click"))
+
+
+def learn_day(model: Path, number: int, told: Connection) -> None:
+    day = daily(number)
+    told.send("begun")
+    ac.GLMix.load(model).update(day).save(model, overwrite=True)
+
+
+def known(model: Path) -> list[tuple[int, bytes, bytes, int]]:
+    """All that is known of users, byte by byte, and of the fixed effect with it."""
+    loaded = ac.GLMix.load(model)
+    states = loaded.states("user")
+    order = np.argsort(states.ids)
+    parts = (states.ids, states.posterior.mean, states.posterior.precision, states.touched, states.rows)
+    return [
+        (loaded.cut, repr(loaded.weights()).encode(), b"".join(p[order].tobytes() for p in parts), len(states))
+    ]
 
 
 if __name__ == "__main__":
