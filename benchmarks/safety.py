@@ -153,7 +153,7 @@ def is_serial(model: Path, log: pipeline.Events) -> bool:
 
 
 def kill(folder: Path) -> None:
-    """Processes that update a model of many users day by day are killed at random moments; the next one goes on."""
+    """Processes that update a model of many users day by day are killed at random moments; another goes on."""
     rng, model = np.random.default_rng(0), folder / "killed"
     days = [daily(number) for number in range(KILLS + 1)]
     ac.GLMix(fixed=["x"], random={"user": ["x"]}).fit(days[0]).save(model)
@@ -190,7 +190,9 @@ def daily(number: int) -> ac.Events:
     """20,000 rows of 10,000 of 100,000 users, on a day of their own."""
     rng, rows = np.random.default_rng(number), 20_000
     columns = {
-        "time": pa.array(number * 86_400_000_000 + np.arange(rows), pa.timestamp("us", "UTC")),
+        "time": pa.array(
+            1_700_000_000_000_000 + number * 86_400_000_000 + np.arange(rows), pa.timestamp("us", "UTC")
+        ),
         "user": rng.choice(100_000, 10_000, replace=False).repeat(2),
         "x": rng.normal(size=rows),
         "click": rng.integers(0, 2, rows),

@@ -11,12 +11,12 @@ from functools import partial
 
 import numpy as np
 
-from acclimate.arrays import EntityStates, FloatArray, IdArray, IntArray, Posterior
+from acclimate.arrays import EntityStates, FloatArray, IdArray, IntArray, Posterior, SparseStates, Support
 from acclimate.learners.entities import Float, MemoryEntities, named_values, posterior_in
 from acclimate.models.gaussian import widened
 from acclimate.storage import Rows, Segment, Unwritten, keys_of, texts_of, visible, write_segment
 
-_ABOUT = ("touched", "rows")
+_ABOUT = ("touched", "rows", "support")
 """Columns of a row beside the values of its state."""
 
 
@@ -45,6 +45,31 @@ class LayeredEntities:
             mean[asked], precision[asked] = posterior.mean, posterior.precision
             states.touched[asked], states.rows[asked] = rows.columns["touched"], rows.columns["rows"]
         return states
+
+    def take_sparse(self, effect: str, ids: IdArray) -> SparseStates:
+        """See :meth:`acclimate.artifacts.Entities.take_sparse`; the states are copies.
+
+        Raises:
+            FormatError: a state on disk is not what was written.
+        """
+        states = self._changes.take_sparse(effect, ids)
+        for asked, rows in self._below(effect, ids):
+            states.touched[asked], states.rows[asked] = rows.columns["touched"], rows.columns["rows"]
+            times = states.touched[asked], states.rows[asked]
+            piece = EntityStates(ids[asked], _posterior(rows), *times, rows.columns.get("support"))
+            states.pieces.append((asked, piece))
+        return states
+
+    def sparse_means(self, effect: str, ids: IdArray) -> Iterator[tuple[IntArray, Support, FloatArray]]:
+        """See :meth:`acclimate.artifacts.Entities.sparse_means`.
+
+        Raises:
+            FormatError: a state on disk is not what was written.
+        """
+        yield from self._changes.sparse_means(effect, ids)
+        for asked, rows in self._below(effect, ids):
+            if "support" in rows.columns:
+                yield asked, rows.columns["support"], _posterior(rows).mean
 
     def means(self, effect: str, ids: IdArray, population: Posterior) -> FloatArray:
         """See :meth:`acclimate.artifacts.Entities.means`.
@@ -139,13 +164,16 @@ class StoredEffect:
         segments, changed = self.entities.layers(self.name)
         if not changed:
             return list(segments)
-        kept, size = len(segments), sum(map(len, changed))
-        while kept and len(segments[kept - 1]) <= size:
-            kept -= 1
-            size += len(segments[kept])
-        layers = [*segments[kept:], *changed]
-        parts = list(zip(layers, visible(layers), strict=True))
-        return [*segments[:kept], partial(write_segment, parts=parts, like=self._like(layers))]
+        layers = [*segments, *changed]
+        shown = visible(layers)
+        kept, new = list[int](), list[Unwritten]()
+        for group in _groups(layers):
+            first = _first_together([len(layers[k]) for k in group], sum(k >= len(segments) for k in group))
+            kept += group[:first]
+            if parts := [(layers[k], shown[k]) for k in group[first:]]:
+                new.append(partial(write_segment, parts=parts, like=self._like([layer for layer, _ in parts])))
+        # Of rows that are written none is hidden, so that they may come last, whatever stays.
+        return [*(segments[k] for k in sorted(kept)), *new]
 
     def rest_on(self, segments: Sequence[Segment]) -> None:
         """Go on with these."""
@@ -161,6 +189,22 @@ class StoredEffect:
         columns = {name: column for name, column in rows.columns.items() if name in _ABOUT}
         name, values = named_values(widened(_posterior(rows), self.base), self.entities.dtype)
         return replace(rows, columns={**columns, name: values})
+
+
+def _groups(layers: Sequence[Rows]) -> list[list[int]]:
+    """The places of layers that can be written together: of all coefficients, or of so many of them."""
+    groups: dict[str, list[int]] = {}
+    for k, layer in enumerate(layers):
+        groups.setdefault(str(sorted(layer.layout)) if "support" in layer.columns else "", []).append(k)
+    return list(groups.values())
+
+
+def _first_together(sizes: Sequence[int], new: int) -> int:
+    """The first of some layers that is written together with all after it, the last of which are ``new``."""
+    first = len(sizes) - new
+    while new and first and sizes[first - 1] <= sum(sizes[first:]):
+        first -= 1
+    return first
 
 
 def _posterior(rows: Rows) -> Posterior:

@@ -5,8 +5,8 @@ where the texts of ids begin, is proved when it is opened; a row when it is read
 
     check = a_0 + sum_i a_i word_i  (mod 2^64)      over the words of 32 bits of all that is in the row
 
-with odd ``a_i``, so that no change of a word goes unseen, and no row of zeros passes. The header has a hash of these,
-so that no other segment passes for this one.
+with odd ``a_i``, so that no change of a word goes unseen, and no row of zeros passes. The header has a hash of
+these, so that no other segment passes for this one.
 """
 
 import hashlib
