@@ -155,11 +155,7 @@ class Cells:
 
     def variances(self, covariance: FloatArray, cells: IntArray, variances: FloatArray) -> None:
         """Write ``x'S x`` of the rows of some cells of covariances ``(c, D, D)`` to those of all rows ``(n,)``."""
-        place = np.empty(self.rows.count, np.int64)
-        place[cells] = np.arange(len(cells))
-        for group in self.rows.groups(cells):
-            X = self.rows.dense(group)
-            group.scatter(np.vecdot(X @ covariance[place[group.members]], X), variances)
+        self.rows.write_forms(covariance, cells, variances)
 
 
 @dataclass(frozen=True)
