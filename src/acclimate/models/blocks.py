@@ -61,9 +61,9 @@ class Design:
     def _absent(self) -> bool:
         return bool((self.entity < 0).any())
 
-    @cached_property
+    @property
     def wide(self) -> "sparse.csr_array[Any]":
-        """The rows over the coefficients of all entities, ``(n, e * d)``."""
+        """The rows over the coefficients of all entities, ``(n, e * d)``, made anew each time."""
         rows = self.X
         if self.lone:
             return rows
@@ -141,7 +141,7 @@ class Design:
         return variances
 
     def write_forms(self, matrices: FloatArray, members: IntArray, values: FloatArray) -> None:
-        """Write ``x'S x`` of the rows of some entities (m,), by their ``S`` (m, d, d), to those of all rows (n,)."""
+        """Write ``x'S x`` of the rows of some entities, by their ``S`` (m, d, d), to those of all rows ``(n,)``."""
         loops().forms(self.rows, members, matrices, values)
 
     def _variances_of_one(self, S: FloatArray) -> FloatArray:
