@@ -141,7 +141,7 @@ class Design:
         return variances
 
     def write_forms(self, matrices: FloatArray, members: IntArray, values: FloatArray) -> None:
-        """Write ``x'S x`` of the rows of some entities, by their ``S`` (m, d, d), to those of all rows ``(n,)``."""
+        """Write ``x'S x`` of the rows of some entities, by their ``S`` (m, d, d), to those of all rows (n,)."""
         loops().forms(self.rows, members, matrices, values)
 
     def _variances_of_one(self, S: FloatArray) -> FloatArray:
