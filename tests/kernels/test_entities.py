@@ -8,8 +8,11 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 
+from acclimate.arrays import Full
 from acclimate.kernels import entities as kernel
 from acclimate.kernels.entities import Rows
+from acclimate.models.blocks import Design
+from acclimate.models.scaling import Scaling
 
 CASES = {
     "sizes": st.lists(st.integers(0, 40), min_size=1, max_size=9),
@@ -219,3 +222,25 @@ def test_the_number_of_threads_changes_no_bit(threads, monkeypatch):
     monkeypatch.setattr(numba, "get_num_threads", lambda: threads)
     for together, one in zip(results(), alone, strict=True):
         assert_array_equal(together, one)
+
+
+def test_arrays_that_cannot_be_written_to_compile_nothing_anew():
+    rng = np.random.default_rng(5)
+    rows, X = world(rng, [3, 8], 3, 0.6)
+    loops = [kernel.multiply, kernel.vary, kernel.add_gram]
+    P = np.broadcast_to(np.eye(3), (2, 3, 3))
+
+    def results(cells, prior):
+        design = Design(cells, rows.entity, 2, Scaling(np.zeros(3), np.ones(3)))
+        curvature = np.ones(len(X))
+        z, variances = design.margin(np.ones((2, 3))), design.variances(Full(prior), curvature, full=True)
+        return z, variances, design.information(curvature, full=True).array
+
+    own = results(sparse.csr_array(X), P.copy())
+    before = [len(loop.signatures) for loop in loops]
+    locked = sparse.csr_array(X)
+    for part in (locked.data, locked.indices, locked.indptr):
+        part.flags.writeable = False
+    for here, there in zip(results(locked, P), own, strict=True):
+        assert_array_equal(here, there)
+    assert [len(loop.signatures) for loop in loops] == before

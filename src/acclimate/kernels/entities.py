@@ -15,7 +15,7 @@ filled up, and no matrix is there but those that are asked for.
 A matrix that has no Cholesky root in the digits there are is not inverted but named.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -64,6 +64,11 @@ class Rows(NamedTuple):
     bounds: IntArray
 
 
+def writable(array: NDArray[Any]) -> NDArray[Any]:
+    """The same in the order of C; what cannot be written to is of another type to a compiler, and so is copied."""
+    return np.require(array, requirements=["C", "W"])
+
+
 class Room(NamedTuple):
     """To work on one entity in: ``H``, a strip of its rows transposed, and lines of that or of ``H``."""
 
@@ -84,7 +89,7 @@ def _room(size: int, width: int = 0) -> Room:
 
 def margin(rows: Rows, coefficients: FloatArray, *, squared: bool = False) -> FloatArray:
     """``x . w[entity]`` of each row (n,), or of its squared cells; 0 of rows of none."""
-    z, flat = np.empty(len(rows.entity)), np.ascontiguousarray(coefficients).ravel()
+    z, flat = np.empty(len(rows.entity)), writable(coefficients).ravel()
 
     def piece(first: int, last: int) -> None:
         multiply(rows, flat, coefficients.shape[1], squared, first, last, z)
@@ -181,7 +186,7 @@ def variances(rows: Rows, prior: FloatArray, curvature: FloatArray, width: int, 
     ``prior``: ``(e, d, d)`` or ``(e, d)``, or of one entity if all have the same.
     """
     count = len(rows.bounds) - 1
-    failed = np.zeros(count, np.bool_)
+    failed, prior = np.zeros(count, np.bool_), writable(prior[:1] if prior.strides[0] == 0 else prior)
 
     def piece(first: int, last: int) -> None:
         vary(rows, prior, curvature, first, last, values, failed, _room(width, width))

@@ -102,7 +102,8 @@ class Design:
     def rows(self) -> "Rows":
         """The rows as compiled loops take them."""
         X, grouping = _canonical(self.X), self.grouping
-        return loops().Rows(X.data, X.indices, X.indptr, self.entity, grouping.order, grouping.indptr)
+        parts = X.data, X.indices, X.indptr, self.entity, grouping.order, grouping.indptr
+        return loops().Rows(*map(loops().writable, parts))
 
     def pieces(self, *, full: bool) -> Iterator[IntArray]:
         """All entities, in pieces whose precisions are small enough to be worked on at once."""
