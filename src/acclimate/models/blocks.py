@@ -294,10 +294,17 @@ def _inverses(design: Design, prior: Precision, curvature: FloatArray, members: 
     else:
         np.einsum("mdd->md", H)[:] = P.array
     loops().add_grams(design.rows, members, curvature, H)
+    return Full(inverted(H))
+
+
+def inverted(H: FloatArray) -> FloatArray:
+    """``H^-1`` of symmetric matrices ``(m, d, d)``, in their place."""
+    if H.shape[-1] == 1:
+        return np.divide(1.0, H, out=H)
     failed = loops().invert(H)
     if len(failed):
         H[failed] = Full(H[failed]).inverse().array
-    return Full(H)
+    return H
 
 
 def loops():

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from acclimate.arrays import Diagonal, FloatArray, Full, Posterior, Precision
+from acclimate.models.blocks import inverted
 from acclimate.models.scaling import Scaling
 
 T = TypeVar("T", bound=np.generic)
@@ -195,7 +196,8 @@ def _refined(evidence: _Evidence, b: FloatArray, B: FloatArray) -> tuple[FloatAr
     C = Full(B).inverse().array
 
     # 1. The entities' posteriors: S_e = (A_e + B)^-1 and m_e = S_e (l_e + B b); and the variance t of the others.
-    S = Full(evidence.information + B[:, None]).inverse().array
+    H = evidence.information + B[:, None]
+    S = inverted(H.reshape(-1, *H.shape[-2:])).reshape(H.shape)
     m = np.matvec(S, evidence.linear + np.matvec(B, b)[:, None])
     past = Full(evidence.past + B).inverse().array
     K = past @ evidence.past  # of one that is past: m = b + K (b0 - b) in the mean
