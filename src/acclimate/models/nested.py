@@ -25,7 +25,7 @@ import numpy as np
 from scipy import sparse
 
 from acclimate.arrays import FloatArray, Full, IntArray, Precision
-from acclimate.models.blocks import Block, Design
+from acclimate.models.blocks import Block, Design, inverted
 from acclimate.models.scaling import Scaling
 
 Prior: TypeAlias = tuple[FloatArray, Precision]
@@ -228,7 +228,7 @@ class Said:
         # Of a cell without an entity the rows have zeros here, and whichever prior it gets changes nothing.
         H = N[:, :d, :d] + (P if len(P) == 1 else P[tree.entity])
         said, cross = linear[:, :d] + (pull if len(P) == 1 else pull[tree.entity]), N[:, :d, d:]
-        inverse = Full(H).inverse().array
+        inverse = inverted(H.copy())
         alone = np.matvec(inverse, said)
         if level == len(self.widths) - 1:
             found.append((_summed(tree.members, linear), Full(_summed(tree.members, N))))
@@ -244,7 +244,7 @@ class Said:
         w = alone - np.matvec(J, w_r)
         crossed = J @ S_r
         Q = cross @ S_r @ backwards
-        taken = Q @ Full(H + Q).inverse().array @ H
+        taken = Q @ inverted(H + Q) @ H
         A = N[:, :d, :d] - 0.5 * (taken + np.swapaxes(taken, 1, 2))
         gradient = np.matvec(N[:, :d, :d], w) + np.matvec(cross, w_r) - linear[:, :d]
         linear = np.matvec(A, w) - gradient
