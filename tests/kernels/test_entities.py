@@ -112,6 +112,26 @@ def test_matrices_without_a_root_are_named_and_stay():
     assert_array_equal(inverse[[0, 4]], [np.eye(3), 0.25 * np.eye(3)])
 
 
+@pytest.mark.parametrize("n", [1, 5, 3000])
+@pytest.mark.parametrize("d", [1, 2, 7, 16])
+def test_posteriors_are_those_of_numpy(n, d):
+    rng = np.random.default_rng(n)
+    A, P, linear = positive(rng, n, d), positive(rng, 1, d)[0], rng.normal(size=(n, d))
+    means, total, failed = kernel.posteriors(A, linear, P)
+    S = np.linalg.inv(A + P)
+    assert len(failed) == 0
+    assert_allclose(means, np.matvec(S, linear), rtol=1e-10, atol=1e-13)
+    assert_allclose(total, S.sum(axis=0), rtol=1e-11, atol=1e-11)
+
+
+def test_posteriors_without_a_root_are_named_and_left_out():
+    A = np.array([np.eye(2), -np.eye(2), 3.0 * np.eye(2)])
+    means, total, failed = kernel.posteriors(A, np.ones((3, 2)), np.eye(2))
+    assert_array_equal(failed, [1])
+    assert_allclose(means, [[0.5, 0.5], [0.0, 0.0], [0.25, 0.25]])
+    assert_allclose(total, 0.75 * np.eye(2))
+
+
 @given(**CASES)
 def test_products_and_forms_are_those_of_numpy(sizes, d, density, seed):
     rng = np.random.default_rng(seed)
@@ -199,6 +219,7 @@ def test_indices_may_be_of_either_width(index):
 @pytest.mark.parametrize("threads", [2, 5])
 def test_the_number_of_threads_changes_no_bit(threads, monkeypatch):
     monkeypatch.setattr(kernel, "_LEAST", 1)
+    monkeypatch.setattr(kernel, "_TOGETHER", 30)
     rng = np.random.default_rng(4)
     rows, X = world(rng, rng.integers(0, 30, 200), 5, 0.8)
     w, curvature, everyone = rng.normal(size=(200, 5)), rng.random(len(X)), np.arange(200)
@@ -215,7 +236,8 @@ def test_the_number_of_threads_changes_no_bit(threads, monkeypatch):
         inner, places, _ = kernel.inner_inverses(rows, everyone, np.ones(5), curvature)
         kernel.solve_inner(rows, everyone, np.ones(5), curvature, (inner, places), w, solved)
         z, r = kernel.margin(rows, w), kernel.pullback(rows, curvature, 200, 5)
-        return [gram, H, values, formed, products, inner, solved, z, r]
+        means, total, _ = kernel.posteriors(gram, w, np.eye(5))
+        return [means, total, gram, H, values, formed, products, inner, solved, z, r]
 
     monkeypatch.setattr(numba, "get_num_threads", lambda: 1)
     alone = results()

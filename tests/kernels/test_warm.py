@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-KINDS = [2, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2]
+KINDS = [2, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2]
 """Of each loop, how often it is compiled."""
 
 WORK = """
@@ -16,8 +16,8 @@ from acclimate.models.blocks import Block, Design
 from acclimate.models.joint import solve_joint
 
 warm_up()
-joint = [getattr(entities, name) for name in ("multiply", "gather", "add_gram", "invert_each", "multiply_each")]
-joint += [entities.for_each_form, entities.vary, entities.invert_inner, entities.solve_each]
+joint = [entities.multiply, entities.gather, entities.add_gram, entities.invert_each, entities.sum_each]
+joint += [entities.multiply_each, entities.for_each_form, entities.vary, entities.invert_inner, entities.solve_each]
 loops = [newton.solve, gram.add_pairs, windows.window_inputs, adaptation.sum_errors, *joint]
 warm = [len(loop.signatures) for loop in loops]
 rng = np.random.default_rng(0)

@@ -39,6 +39,9 @@ _SWEPT = 8
 _PAIR = 7.0
 """What the product of a pair of cells costs, in products of rows written out; 4 a column are for the writing."""
 
+_TOGETHER = 1024
+"""Entities that are summed over one after another, however many threads there are."""
+
 _SINGULAR = 1e-13
 """Part of a diagonal that is left of it in a Cholesky root, below which its digits are of rounding."""
 
@@ -162,6 +165,33 @@ def invert(H: FloatArray) -> IntArray:
     return np.flatnonzero(failed)
 
 
+def posteriors(
+    information: FloatArray, linear: FloatArray, prior: FloatArray
+) -> tuple[FloatArray, FloatArray, IntArray]:
+    """``S_e l_e`` of ``S_e = (A_e + P)^-1``, and the sum of these matrices, none of which is kept.
+
+    Args:
+        information: ``A_e``, ``(n, d, d)``.
+        linear: ``l_e``, ``(n, d)``.
+        prior: ``P``, ``(d, d)``.
+
+    Returns:
+        Means ``(n, d)``, the sum ``(d, d)``, and which entities are in neither, since they have no inverse.
+    """
+    n, d = linear.shape
+    bounds = np.append(np.arange(0, n, _TOGETHER), n)
+    means, sums, failed = np.zeros((n, d)), np.zeros((len(bounds) - 1, d, d)), np.zeros(n, np.bool_)
+
+    def several(first: int, last: int) -> None:
+        room = _room(d)
+        for p in range(first, last):
+            sum_each(information, linear, prior, int(bounds[p]), int(bounds[p + 1]), means, sums[p], failed, room)
+
+    side_by_side(several, d**3 * bounds, least=_LEAST)
+    total = sums.sum(axis=0)
+    return means, total + np.tril(total, -1).T, np.flatnonzero(failed)
+
+
 def times(matrices: FloatArray, members: IntArray, vectors: FloatArray, products: FloatArray) -> None:
     """Matrices ``(m, d, d)`` times the vectors of some entities (m,) among all ``(e, d)``, written to theirs."""
 
@@ -233,6 +263,36 @@ def invert_each(H: FloatArray, first: int, last: int, failed: BoolArray, room: R
             for k in range(j + 1):
                 H[m, j, k] = -room.H[j, k]
                 H[m, k, j] = -room.H[j, k]
+
+
+@njit(cache=True, nogil=True, _nrt=False)  # type: ignore[misc]
+def sum_each(  # noqa: PLR0917
+    information: FloatArray,
+    linear: FloatArray,
+    prior: FloatArray,
+    first: int,
+    last: int,
+    means: FloatArray,
+    total: FloatArray,
+    failed: BoolArray,
+    room: Room,
+) -> None:
+    """For the entities ``first:last``; ``total`` is of lower triangles."""
+    d, H = len(prior), room.H
+    for e in range(first, last):
+        for j in range(d):
+            for k in range(j + 1):
+                H[j, k] = information[e, j, k] + prior[j, k]
+        if not _invert(room, d):
+            failed[e] = True
+            continue
+        for j in range(d):
+            for k in range(j):
+                means[e, j] -= H[j, k] * linear[e, k]
+                means[e, k] -= H[j, k] * linear[e, j]
+                total[j, k] -= H[j, k]
+            means[e, j] -= H[j, j] * linear[e, j]
+            total[j, j] -= H[j, j]
 
 
 @njit(cache=True, nogil=True, _nrt=False, fastmath=_REORDERED)  # type: ignore[misc]

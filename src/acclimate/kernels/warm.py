@@ -46,6 +46,7 @@ def _solve_jointly() -> None:
     entities.add_grams(rows, zero, one, matrix)
     entities.invert(matrix)
     entities.times(matrix, zero, vector, vector.copy())
+    entities.posteriors(matrix, vector, matrix[0])
     entities.forms(rows, zero, matrix, one.copy())
     for prior in (matrix, vector):
         entities.variances(rows, prior, one, 1, one.copy())
