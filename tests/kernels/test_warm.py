@@ -17,7 +17,8 @@ from acclimate.models.joint import solve_joint
 
 warm_up()
 joint = [entities.multiply, entities.gather, entities.add_gram, entities.invert_each, entities.sum_each]
-joint += [entities.multiply_each, entities.for_each_form, entities.vary, entities.invert_inner, entities.solve_each]
+joint += [entities.multiply_each, entities.for_each_form]
+joint += [entities.vary, entities.invert_inner, entities.solve_each]
 loops = [newton.solve, gram.add_pairs, windows.window_inputs, adaptation.sum_errors, *joint]
 warm = [len(loop.signatures) for loop in loops]
 rng = np.random.default_rng(0)

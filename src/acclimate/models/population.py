@@ -242,8 +242,8 @@ def _posteriors(evidence: _Evidence, b: FloatArray, B: FloatArray) -> tuple[Floa
     """Means ``(g, n, c)`` of the entities' posteriors, and the sum of their covariances, ``(g, c, c)``."""
     linear, A = evidence.linear + np.matvec(B, b)[:, None], evidence.information
     if B.shape[-1] == 1:
-        S = 1.0 / (A + B[:, None])
-        return S[..., 0] * linear, S.sum(axis=1)
+        variances = 1.0 / (A + B[:, None])
+        return variances[..., 0] * linear, variances.sum(axis=1)
     from acclimate.kernels import entities
 
     means, sums = np.empty(linear.shape), np.empty(B.shape)
