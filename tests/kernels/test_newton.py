@@ -11,7 +11,6 @@ from acclimate.arrays import Posterior
 from acclimate.kernels import newton as kernel
 from acclimate.kernels.newton import Rows, solve_entities
 from acclimate.kernels.threads import side_by_side
-from acclimate.models.grouping import Grouping
 from acclimate.models.likelihood import loss_derivatives
 from acclimate.models.posterior import _newton, _Rows, _Search, update_posteriors
 
@@ -49,13 +48,11 @@ def solved(rows, prior, *, loss="logistic", kept="full", tolerance=TOLERANCE, ma
 def twin(rows, prior, *, loss, kept):
     """The same by NumPy, one entity at a time."""
     mean, precision = prior.mean.copy(), prior.precision.copy()
-    for group in Grouping(rows.order, rows.indptr).groups(1):
-        for e in range(len(group.members)):
-            one = group.members[e : e + 1]
-            take = rows.order[rows.indptr[one[0]] : rows.indptr[one[0] + 1]][None]
-            some = _Rows(rows.X[take], rows.y[take], rows.offset[take], rows.weight[take])
-            w, hessian, _ = _newton(prior.at(one), some, _Search(loss, kept, TOLERANCE, 100))
-            mean[one], precision[one] = w, hessian.kept(kept).array
+    for e in range(len(mean)):
+        one, take = np.array([e]), rows.order[rows.indptr[e] : rows.indptr[e + 1]][None]
+        some = _Rows(rows.X[take], rows.y[take], rows.offset[take], rows.weight[take])
+        w, hessian, _ = _newton(prior.at(one), some, _Search(loss, kept, TOLERANCE, 100))
+        mean[one], precision[one] = w, hessian.kept(kept).array
     return Posterior(mean, precision)
 
 

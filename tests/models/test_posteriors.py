@@ -23,6 +23,7 @@ from scipy import sparse
 import acclimate as ac
 from acclimate.arrays import Posterior
 from acclimate.errors import ConfigError, RowError
+from acclimate.models import posterior
 from acclimate.models.posterior import update_posterior, update_posteriors
 
 SIZES = np.array([5, 0, 1, 3000, 17, 2, 1, 0, 240, 33, 64, 9])
@@ -141,12 +142,10 @@ def test_the_order_of_entities_and_of_rows_does_not_matter(seed, order, full):
 
 
 @settings(max_examples=15, deadline=None)
-@given(sizes=st.lists(st.integers(0, 30), min_size=1, max_size=12), cells=st.sampled_from([1, 50, 10**6]))
-def test_how_entities_are_grouped_does_not_matter(sizes, cells):
+@given(sizes=st.lists(st.integers(0, 30), min_size=1, max_size=12))
+def test_who_else_learns_does_not_matter(sizes):
     posteriors, rows, indptr = entities(6, np.array(sizes), 2, full=True)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("acclimate.models.grouping._CHUNK_CELLS", cells)
-        after = updated(posteriors, rows, indptr)
+    after = updated(posteriors, rows, indptr)
     for e in range(len(sizes)):
         part = slice(indptr[e], indptr[e + 1])
         one = Posterior(posteriors.mean[e : e + 1], posteriors.precision[e : e + 1])
@@ -204,6 +203,25 @@ def test_a_precision_that_is_none_does_not_pass_for_converged():
     rows = draw(9, 20, 2)
     _, info = update_posteriors(Posterior(np.ones((2, 2)), bad), rows.X, rows.y, [0, 10, 20])
     assert_array_equal(info.converged, [True, False])
+
+
+def test_those_without_a_root_are_solved_as_if_each_were_alone(monkeypatch):
+    """The second coefficient is the first again, and the prior says next to nothing."""
+    monkeypatch.setattr("acclimate.models.grouping._CHUNK_CELLS", 30)
+    sizes = np.array([3, 7, 3, 3, 7, 4, 3])
+    _, rows, indptr = entities(12, sizes, 2, full=True)
+    X, y = rows.X[:, [1, 1]], (np.arange(30) % 2).astype(float)
+    prior = Posterior(np.zeros((7, 2)), np.tile(1e-15 * np.eye(2), (7, 1, 1)))
+    side_by_side: list[int] = []
+    solver = posterior._newton
+    monkeypatch.setattr(posterior, "_newton", lambda p, r, s: side_by_side.append(len(r.y)) or solver(p, r, s))
+    after, _ = update_posteriors(prior, X, y, indptr)
+    assert side_by_side == [3, 1, 1, 2] or sum(side_by_side) == 7
+    for e in range(7):
+        part = slice(indptr[e], indptr[e + 1])
+        alone, _ = update_posteriors(prior.at(slice(e, e + 1)), X[part], y[part], [0, sizes[e]])
+        assert_allclose(after.precision[e], alone.precision[0], rtol=1e-9)
+        assert_allclose(X[part] @ after.mean[e], X[part] @ alone.mean[0], rtol=1e-6)
 
 
 def test_memory_stays_bounded_where_entities_have_a_row_each():

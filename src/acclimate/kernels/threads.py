@@ -7,11 +7,11 @@ it, so that results do not depend on how many there are.
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
+from typing import Any
 
 import numba
 import numpy as np
-
-from acclimate.arrays import IntArray
+from numpy.typing import NDArray
 
 _LEAST = 20_000
 """Units of a piece of work at least: rows and coefficients, of some 20 ns each. A thread starts in .1 ms."""
@@ -20,11 +20,14 @@ _PIECES = 4
 """For each thread, so that none is idle while another finishes."""
 
 
-def side_by_side(work: Callable[[int, int], None], cost: IntArray) -> None:
-    """Call ``work(first, last)`` on consecutive ranges of items of about equal cost, ``(n + 1,)``, summed up."""
+def side_by_side(work: Callable[[int, int], None], cost: NDArray[np.integer[Any]], *, least: int = _LEAST) -> None:
+    """Call ``work(first, last)`` on consecutive ranges of items of about equal cost, ``(n + 1,)``, summed up.
+
+    ``least``: what a range costs at least.
+    """
     n, total = len(cost) - 1, int(cost[-1] - cost[0])
     threads = numba.get_num_threads()
-    pieces = min(_PIECES * threads, total // _LEAST)
+    pieces = min(_PIECES * threads, total // least)
     if threads == 1 or pieces < 2:
         work(0, n)
         return

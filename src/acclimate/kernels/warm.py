@@ -14,6 +14,7 @@ def warm_up() -> None:
     _solve("full")
     _solve("diagonal")
     _add_pairs()
+    _solve_jointly()
     _average_windows()
     _sum_errors()
 
@@ -32,6 +33,25 @@ def _add_pairs() -> None:
 
     one = np.ones(1)
     add_pairs(one, np.zeros(1, np.int32), np.array([0, 1], np.int32), one, np.zeros((1, 1)))
+
+
+def _solve_jointly() -> None:
+    from acclimate.kernels import entities
+
+    zero, one, vector = np.zeros(1, np.int64), np.ones(1), np.ones((1, 1))
+    rows = entities.Rows(one, np.zeros(1, np.int32), np.array([0, 1], np.int32), zero, zero, np.array([0, 1]))
+    matrix = np.ones((1, 1, 1))
+    entities.margin(rows, vector)
+    entities.pullback(rows, one, 1, 1)
+    entities.add_grams(rows, zero, one, matrix)
+    entities.invert(matrix)
+    entities.times(matrix, zero, vector, vector.copy())
+    entities.posteriors(matrix, vector, matrix[0])
+    entities.forms(rows, zero, matrix, one.copy())
+    for prior in (matrix, vector):
+        entities.variances(rows, prior, one, 1, one.copy())
+        inner, places, _ = entities.inner_inverses(rows, zero, prior[0], one)
+        entities.solve_inner(rows, zero, prior[0], one, (inner, places), vector, vector.copy())
 
 
 def _average_windows() -> None:

@@ -3,14 +3,17 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import sparse
 
 from acclimate.arrays import Diagonal, FloatArray, Form, Full, IntArray, Posterior, Precision
-from acclimate.models.grouping import Group, Grouping
+from acclimate.models.grouping import Grouping
 from acclimate.models.scaling import Scaling
+
+if TYPE_CHECKING:
+    from acclimate.kernels.entities import Rows
 
 _STRIP_CELLS = 2_000_000
 """Cells of the dense strips that a Gram matrix is summed over, or of a piece of posteriors: 16 MB."""
@@ -49,14 +52,22 @@ class Design:
         """Coefficients of one entity."""
         return int(self.X.shape[1])
 
+    @property
+    def lone(self) -> bool:
+        """Whether all rows are of one entity, so that their columns are all the coefficients there are."""
+        return self.count == 1 and not self._absent
+
     @cached_property
+    def _absent(self) -> bool:
+        return bool((self.entity < 0).any())
+
+    @property
     def wide(self) -> "sparse.csr_array[Any]":
-        """The rows over the coefficients of all entities, ``(n, e * d)``."""
+        """The rows over the coefficients of all entities, ``(n, e * d)``, made anew each time."""
         rows = self.X
-        absent = bool((self.entity < 0).any())
-        if self.count == 1 and not absent:
+        if self.lone:
             return rows
-        if absent:
+        if self._absent:
             rows = sparse.csr_array(sparse.diags_array((self.entity >= 0).astype(np.float64)) @ rows)
             rows.eliminate_zeros()
         cells = self.count * self.width
@@ -77,31 +88,22 @@ class Design:
 
     def margin(self, coefficients: FloatArray) -> FloatArray:
         """``x . w[entity]`` of each row, ``(n,)``."""
-        return self.wide @ coefficients.ravel()
+        if self.lone:
+            return self.X @ coefficients.ravel()
+        return loops().margin(self.rows, coefficients)
 
     def pullback(self, rows: FloatArray) -> FloatArray:
         """The transpose: numbers of the rows ``(n,)`` gathered in the coefficients ``(e, d)``."""
-        return (self.wide.T @ rows).reshape(self.count, self.width)
-
-    def groups(self, members: IntArray | None = None) -> Iterator[Group]:
-        """Entities side by side."""
-        return self.grouping.groups(self.width, members)
-
-    def weighted(self, group: Group, root: FloatArray) -> FloatArray:
-        """The rows of a group, each times a number of its own ``(n,)``: ``(m, r, d)``."""
-        return self.dense(group) * group.gathered(root)[..., None]
-
-    def dense(self, group: Group) -> FloatArray:
-        """The rows of a group, ``(m, r, d)``."""
-        rows: Any = self.X
-        if self._is_dense:
-            return rows.data.reshape(-1, self.width)[group.rows]
-        return rows[group.rows.ravel()].toarray().reshape(*group.rows.shape, self.width)
+        if self.lone:
+            return (self.X.T @ rows)[None]
+        return loops().pullback(self.rows, rows, self.count, self.width)
 
     @cached_property
-    def _is_dense(self) -> bool:
-        """Whether every cell of ``X`` is there, so that the cells alone are the matrix."""
-        return self.X.nnz == self.X.shape[0] * self.X.shape[1] and bool(self.X.has_canonical_format)
+    def rows(self) -> "Rows":
+        """The rows as compiled loops take them."""
+        X, grouping = _canonical(self.X), self.grouping
+        parts = X.data, X.indices, X.indptr, self.entity, grouping.order, grouping.indptr
+        return loops().Rows(*map(loops().writable, parts))
 
     def pieces(self, *, full: bool) -> Iterator[IntArray]:
         """All entities, in pieces whose precisions are small enough to be worked on at once."""
@@ -113,42 +115,59 @@ class Design:
     def information(self, curvature: FloatArray, *, full: bool, members: IntArray | None = None) -> Precision:
         """``X'diag(curvature)X`` of some entities, or of all: the likelihood's part of their precisions."""
         if not full:
-            gram = (self._squares().T @ curvature).reshape(self.count, self.width)
+            gram = self._pulled_squares(curvature)
             return Diagonal(gram if members is None else gram[members])
-        if self.count == 1:
-            gram = _gram(self.wide, curvature)[None]
+        if self.lone:
+            gram = _gram(self.X, curvature)[None]
             return Full(gram if members is None else gram[members])
         members = np.arange(self.count) if members is None else members
-        grams, root = np.zeros((len(members), self.width, self.width)), np.sqrt(curvature)
-        place = np.empty(self.count, np.int64)
-        place[members] = np.arange(len(members))
-        for group in self.groups(members):
-            grams[place[group.members]] = _squared(self.weighted(group, root))
+        grams = np.zeros((len(members), self.width, self.width))
+        loops().add_grams(self.rows, members, curvature, grams)
         return Full(grams)
 
     def variances(self, prior: Precision, curvature: FloatArray, *, full: bool) -> FloatArray:
         """``x'(P + X'diag(curvature)X)^-1 x`` of each row by its own entity's, ``(n,)``; 0 of rows of none."""
         if not full:
             hessian = prior.plus(self.information(curvature, full=False))
-            return self._squares() @ hessian.inverse().diagonal().ravel()
-        variances, root = np.zeros(len(self.entity)), np.sqrt(curvature)
-        if self.count == 1:
-            S = prior.plus(self.information(curvature, full=True)).inverse().full().array[0]
-            strip = max(1, _STRIP_CELLS // self.width)
-            for first in range(0, len(variances), strip):
-                rows = self.wide[first : first + strip]
-                variances[first : first + strip] = rows.multiply(rows @ S).sum(axis=1)
-            return variances
-        for group in self.groups():
-            inverse = _at(prior, group.members).plus(Full(_squared(self.weighted(group, root)))).inverse()
-            X = self.dense(group)
-            group.scatter(np.vecdot(X @ inverse.full().array, X), variances)
+            return self._margin_squares(hessian.inverse().diagonal())
+        if self.lone:
+            return self._variances_of_one(
+                prior.plus(self.information(curvature, full=True)).inverse().full().array[0]
+            )
+        variances = np.zeros(len(self.entity))
+        failed = loops().variances(self.rows, prior.array, curvature, self.width, variances)
+        if len(failed):
+            hessian = _at(prior, failed).plus(self.information(curvature, full=True, members=failed))
+            self.write_forms(hessian.inverse().full().array, failed, variances)
         return variances
 
-    def _squares(self) -> Any:
-        """The squared cells over the coefficients of all entities, ``(n, e * d)``."""
-        wide = self.wide
-        return sparse.csr_array((wide.data**2, wide.indices, wide.indptr), wide.shape)
+    def write_forms(self, matrices: FloatArray, members: IntArray, values: FloatArray) -> None:
+        """Write ``x'S x`` of the rows of some entities, by their ``S`` (m, d, d), to those of all rows (n,)."""
+        loops().forms(self.rows, members, matrices, values)
+
+    def _variances_of_one(self, S: FloatArray) -> FloatArray:
+        """``x'S x`` of all rows, a strip at a time."""
+        variances, strip = np.empty(len(self.entity)), max(1, _STRIP_CELLS // self.width)
+        for first in range(0, len(variances), strip):
+            rows = self.X[first : first + strip]
+            variances[first : first + strip] = rows.multiply(rows @ S).sum(axis=1)
+        return variances
+
+    def _pulled_squares(self, rows: FloatArray) -> FloatArray:
+        """As :meth:`pullback`, of the squares of all cells."""
+        if self.lone:
+            return (self._squares().T @ rows)[None]
+        return loops().pullback(self.rows, rows, self.count, self.width, squared=True)
+
+    def _margin_squares(self, coefficients: FloatArray) -> FloatArray:
+        """As :meth:`margin`, of the squares of all cells."""
+        if self.lone:
+            return self._squares() @ coefficients.ravel()
+        return loops().margin(self.rows, coefficients, squared=True)
+
+    def _squares(self) -> "sparse.csr_array[Any]":
+        """The rows with squared cells."""
+        return sparse.csr_array((self.X.data**2, self.X.indices, self.X.indptr), self.X.shape)
 
 
 @dataclass(frozen=True)
@@ -194,36 +213,39 @@ class Block:
 class Hessians:
     """Each entity's own Hessian ``P + X'WX``, to be solved with: a preconditioner, and a measure of distance.
 
-    ``inverses`` are those of some entities each; ``few_rows`` does for all others. ``information`` is ``X'WX`` of
-    a lone entity, where it is at hand.
+    ``inverse`` is that of some entities ``members``, or of all; ``few_rows`` does for the others. ``information``
+    is ``X'WX`` of a lone entity, where it is at hand.
     """
 
-    inverses: list[tuple[IntArray | slice, Precision]]
+    inverse: Precision
+    members: IntArray | None = None
     few_rows: "_FewRows | None" = None
     information: Precision | None = None
 
     @staticmethod
     def of(design: Design, prior: Precision, curvature: FloatArray, *, full: bool) -> "Hessians":
         """Of rows of some curvature ``(n,)``; ``prior`` is of every entity, or one that all have."""
-        if not full or design.count == 1:
+        if not full or design.lone:
             information = design.information(curvature, full=full)
-            return Hessians([(slice(None), prior.plus(information).inverse())], information=information)
-        root, groups = np.sqrt(curvature), list(design.groups())
-        few = [g for g in groups if len(prior.array) == 1 and g.rows.shape[1] < design.width]
-        inverses: list[tuple[IntArray | slice, Precision]] = []
-        for group in groups[len(few) :]:  # they come in the order of their sizes
-            A = design.weighted(group, root)
-            inverses.append((group.members, _at(prior, group.members).plus(Full(_squared(A))).inverse()))
-        if few:
-            return Hessians(inverses, _FewRows.of(design, few, prior.full(), root))
-        idle = np.flatnonzero(design.sizes == 0)
-        return Hessians([*inverses, (idle, _at(prior, idle).inverse())])
+            return Hessians(prior.plus(information).inverse(), information=information)
+        few = np.flatnonzero(design.sizes < design.width) if len(prior.array) == 1 else np.empty(0, np.int64)
+        if not len(few):
+            return Hessians(_inverses(design, prior, curvature, np.arange(design.count)))
+        members = np.setdiff1d(np.arange(design.count), few, assume_unique=True)
+        few_rows = _FewRows.of(design, few, prior, np.sqrt(curvature))
+        return Hessians(_inverses(design, prior, curvature, members), members, few_rows)
 
     def solve(self, vector: FloatArray) -> FloatArray:
         """``H^-1 v`` of every entity, ``(e, d)``."""
-        solved = np.empty_like(vector) if self.few_rows is None else self.few_rows.solve(vector)
-        for members, inverse in self.inverses:
-            solved[members] = inverse.times(vector[members])
+        members = self.members
+        if members is None:
+            if isinstance(self.inverse, Diagonal) or len(vector) == 1:
+                return self.inverse.times(vector)
+            members = np.arange(len(vector))
+        solved = np.empty(vector.shape)
+        if self.few_rows is not None:
+            self.few_rows.solve(vector, solved)
+        loops().times(self.inverse.array, members, vector, solved)
         return solved
 
 
@@ -235,40 +257,61 @@ class _FewRows:
 
         (P + A'A)^-1 = C - C A' K^-1 A C      K = I + A C A'
 
-    so that ``K^-1``, ``(m, r, r)`` of a group, is all that is kept: neither Hessians nor their inverses are ever
-    there. ``root`` is ``(n,)``, the square root of ``W``.
+    so that ``K^-1``, ``(r, r)``, is all that is kept, one behind another: neither Hessians nor their inverses are
+    ever there. ``covariance`` is ``(d, d)``, or its diagonal; ``root`` (n,) the square root of ``W``; ``places``
+    where each matrix begins, ``(m + 1,)``.
     """
 
     design: Design
+    members: IntArray
     covariance: FloatArray
     root: FloatArray
-    groups: list[tuple[Group, FloatArray]]
+    inner: FloatArray
+    places: IntArray
 
     @staticmethod
-    def of(design: Design, groups: list[Group], prior: Full, root: FloatArray) -> "_FewRows":
+    def of(design: Design, members: IntArray, prior: Precision, root: FloatArray) -> "_FewRows":
         """``prior`` is that of all entities."""
-        C = prior.inverse().array[0]
-        inner: list[tuple[Group, FloatArray]] = []
-        for group in groups:
-            A = design.weighted(group, root)
-            K = (A @ C) @ np.swapaxes(A, -1, -2) + np.eye(A.shape[1])
-            inner.append((group, Full(K).inverse().array))
-        return _FewRows(design, C, root, inner)
+        covariance = prior.inverse().array[0]
+        inner, places, failed = loops().inner_inverses(design.rows, members, covariance, root)
+        for m in failed:
+            r = int(design.sizes[members[m]])
+            K = inner[places[m] : places[m + 1]].reshape(r, r)
+            K[:] = Full(K[None]).inverse().array[0]
+        return _FewRows(design, members, covariance, root, inner, places)
 
-    def solve(self, vector: FloatArray) -> FloatArray:
-        """``H^-1 v``, ``(e, d)``; of entities in no group, ``P^-1 v``."""
-        moved = np.matvec(self.covariance, vector)  # a product of matrices would wake all threads for little
-        rows = self.root * self.design.margin(moved)
-        solved = np.zeros_like(rows)
-        for group, inverse in self.groups:
-            group.scatter(np.matvec(inverse, group.gathered(rows)), solved)
-        moved -= np.matvec(self.covariance, self.design.pullback(self.root * solved))
-        return moved
+    def solve(self, vector: FloatArray, solved: FloatArray) -> None:
+        """Write ``H^-1 v`` of the members to ``solved``, both ``(e, d)``; of those without rows ``P^-1 v``."""
+        inner = self.inner, self.places
+        loops().solve_inner(self.design.rows, self.members, self.covariance, self.root, inner, vector, solved)
 
 
-def _squared(A: FloatArray) -> FloatArray:
-    """``A'A`` of each, ``(m, d, d)``."""
-    return np.swapaxes(A, -1, -2) @ A
+def _inverses(design: Design, prior: Precision, curvature: FloatArray, members: IntArray) -> Full:
+    """``H^-1`` of some entities, ``(m, d, d)``."""
+    H, P = np.zeros((len(members), design.width, design.width)), _at(prior, members)
+    if isinstance(P, Full):
+        np.copyto(H, P.array)
+    else:
+        np.einsum("mdd->md", H)[:] = P.array
+    loops().add_grams(design.rows, members, curvature, H)
+    return Full(inverted(H))
+
+
+def inverted(H: FloatArray) -> FloatArray:
+    """``H^-1`` of symmetric matrices ``(m, d, d)``, in their place."""
+    if H.shape[-1] == 1:
+        return np.divide(1.0, H, out=H)
+    failed = loops().invert(H)
+    if len(failed):
+        H[failed] = Full(H[failed]).inverse().array
+    return H
+
+
+def loops():
+    """The compiled loops, loaded when they are first needed: whoever only predicts does without."""
+    from acclimate.kernels import entities
+
+    return entities
 
 
 def _at(prior: Precision, members: IntArray) -> Precision:

@@ -121,7 +121,7 @@ class Solution:
     @property
     def margin(self) -> FloatArray:
         """The part of each row's margin that was learned, ``(n,)``."""
-        return np.sum([self.margin_of(k) for k in range(len(self.scaled_means))], axis=0)
+        return _total(self.margin_of(k) for k in range(len(self.scaled_means)))
 
     def margin_of(self, block: int) -> FloatArray:
         """The part of it that is one block's."""
@@ -271,7 +271,7 @@ class Problem:
 
     def margin(self, w: FloatArray) -> FloatArray:
         """The part of each row's margin that is learned, ``(n,)``."""
-        return np.sum([b.design.margin(v) for b, v in zip(self.blocks, self.split(w), strict=True)], axis=0)
+        return _total(b.design.margin(v) for b, v in zip(self.blocks, self.split(w), strict=True))
 
     def pull(self, vector: FloatArray) -> FloatArray:
         """The priors' precision times a vector."""
@@ -405,6 +405,14 @@ def posed(
         alike = [replace(block, active=None) for block in blocks] if first is not None else blocks
         return Problem(alike, y, blocks[0].counted(weight), loss, variance)
     return Unequal(blocks, y, weight, loss, variance)
+
+
+def _total(margins: Iterator[FloatArray]) -> FloatArray:
+    """Their sum, in the memory of the first: they are arrays of their own."""
+    total = next(margins)
+    for margin in margins:
+        total += margin
+    return total
 
 
 def _safe_length(change: FloatArray) -> float:

@@ -25,7 +25,7 @@ import numpy as np
 from scipy import sparse
 
 from acclimate.arrays import FloatArray, Full, IntArray, Precision
-from acclimate.models.blocks import Block, Design
+from acclimate.models.blocks import Block, Design, inverted
 from acclimate.models.scaling import Scaling
 
 Prior: TypeAlias = tuple[FloatArray, Precision]
@@ -155,11 +155,7 @@ class Cells:
 
     def variances(self, covariance: FloatArray, cells: IntArray, variances: FloatArray) -> None:
         """Write ``x'S x`` of the rows of some cells of covariances ``(c, D, D)`` to those of all rows ``(n,)``."""
-        place = np.empty(self.rows.count, np.int64)
-        place[cells] = np.arange(len(cells))
-        for group in self.rows.groups(cells):
-            X = self.rows.dense(group)
-            group.scatter(np.vecdot(X @ covariance[place[group.members]], X), variances)
+        self.rows.write_forms(covariance, cells, variances)
 
 
 @dataclass(frozen=True)
@@ -232,7 +228,7 @@ class Said:
         # Of a cell without an entity the rows have zeros here, and whichever prior it gets changes nothing.
         H = N[:, :d, :d] + (P if len(P) == 1 else P[tree.entity])
         said, cross = linear[:, :d] + (pull if len(P) == 1 else pull[tree.entity]), N[:, :d, d:]
-        inverse = Full(H).inverse().array
+        inverse = inverted(H.copy())
         alone = np.matvec(inverse, said)
         if level == len(self.widths) - 1:
             found.append((_summed(tree.members, linear), Full(_summed(tree.members, N))))
@@ -248,7 +244,7 @@ class Said:
         w = alone - np.matvec(J, w_r)
         crossed = J @ S_r
         Q = cross @ S_r @ backwards
-        taken = Q @ Full(H + Q).inverse().array @ H
+        taken = Q @ inverted(H + Q) @ H
         A = N[:, :d, :d] - 0.5 * (taken + np.swapaxes(taken, 1, 2))
         gradient = np.matvec(N[:, :d, :d], w) + np.matvec(cross, w_r) - linear[:, :d]
         linear = np.matvec(A, w) - gradient

@@ -194,16 +194,16 @@ def _refined(evidence: _Evidence, b: FloatArray, B: FloatArray) -> tuple[FloatAr
     usual = (1.0 - f) * evidence.r + f * evidence.b0
     C = Full(B).inverse().array
 
-    # 1. The entities' posteriors: S_e = (A_e + B)^-1 and m_e = S_e (l_e + B b); and the variance t of the others.
-    S = Full(evidence.information + B[:, None]).inverse().array
-    m = np.matvec(S, evidence.linear + np.matvec(B, b)[:, None])
+    # 1. The entities' posteriors: S_e = (A_e + B)^-1, summed up, and m_e = S_e (l_e + B b); and the
+    #    variance t of the others.
+    m, S = _posteriors(evidence, b, B)
     past = Full(evidence.past + B).inverse().array
     K = past @ evidence.past  # of one that is past: m = b + K (b0 - b) in the mean
     t = _usual_variance(k * b.size, k * float(np.sum(B * np.swapaxes(evidence.U, 1, 2))))
 
     # 2. The precision that they give b: G = sum_e (B - B S_e B), the negative second derivative of the
     #    log-likelihood in b. S_e integrates w_e out: where the rows say nothing, S_e is C, and e gives nothing.
-    G = (n + evidence.count) * B - B @ (S.sum(axis=1) + evidence.count * past) @ B
+    G = (n + evidence.count) * B - B @ (S + evidence.count * past) @ B
 
     # 3. A Newton step of the free means: the slope is B (sum_e (m_e - b) + h (r - b)), and those that are held lie
     #    at r. In the free directions F it is F (F'(G + hB)F)^-1 F'slope, with an identity for those that are held.
@@ -236,6 +236,24 @@ def _refined(evidence: _Evidence, b: FloatArray, B: FloatArray) -> tuple[FloatAr
     new_B = half @ C @ half
     gain = np.vecdot(slope, centre - b).sum() + 0.5 * np.sum(slope_C * (new_C - C))
     return centre, new_B, float(gain)
+
+
+def _posteriors(evidence: _Evidence, b: FloatArray, B: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Means ``(g, n, c)`` of the entities' posteriors, and the sum of their covariances, ``(g, c, c)``."""
+    linear, A = evidence.linear + np.matvec(B, b)[:, None], evidence.information
+    if B.shape[-1] == 1:
+        variances = 1.0 / (A + B[:, None])
+        return variances[..., 0] * linear, variances.sum(axis=1)
+    from acclimate.kernels import entities
+
+    means, sums = np.empty(linear.shape), np.empty(B.shape)
+    for g in range(len(B)):
+        means[g], sums[g], failed = entities.posteriors(A[g], linear[g], B[g])
+        if len(failed):
+            S = Full(A[g, failed] + B[g]).inverse().array
+            means[g, failed] = np.matvec(S, linear[g, failed])
+            sums[g] += S.sum(axis=0)
+    return means, sums
 
 
 def _outer(vectors: FloatArray) -> FloatArray:

@@ -16,7 +16,7 @@ from acclimate.arrays import FloatArray, Form, Full, IntArray, Posterior, unwarn
 from acclimate.errors import ConfigError, RowError, nearest
 from acclimate.models.blocks import Design
 from acclimate.models.gaussian import MATRIX_AT_MOST, forget
-from acclimate.models.grouping import Group, Grouping
+from acclimate.models.grouping import Grouping
 from acclimate.models.joint import Block, solve_joint
 from acclimate.models.likelihood import CUT_SHORT, Line, Loss, bounding_curvature, has_bound, loss_derivatives
 from acclimate.models.limits import LARGEST, LARGEST_COUNT, LARGEST_FEATURE
@@ -123,7 +123,7 @@ def update_posteriors(
 ) -> tuple[Posterior, UpdateInfo]:
     """Learn new rows of many independent entities, as :func:`update_posterior` would one by one.
 
-    Entities of similar size are padded to the same number of rows and solved side by side.
+    Each is solved within the cache, by :mod:`acclimate.kernels.newton`.
 
     Args:
         posteriors: mean ``(n, d)``, precision ``(n, d, d)`` or ``(n, d)``.
@@ -214,9 +214,8 @@ def _solved_dense(
     else:
         mean, precision = posteriors.mean.copy(), posteriors.precision.copy()
         mean[touched], precision[touched] = after.mean, after.precision
-    for group in grouping.groups(d, np.flatnonzero(np.isnan(decrement))):
-        members = group.members
-        w, hessian, info = _newton(prior(members), rows.padded(group), search)
+    for members, taken in grouping.of_same_size(np.flatnonzero(np.isnan(decrement)), d):
+        w, hessian, info = _newton(prior(members), rows.at(taken), search)
         mean[members], precision[members] = w, hessian.kept(search.form).array
         steps[members], decrement[members] = info.steps, info.decrement
     return Posterior(mean, precision), UpdateInfo(steps, decrement, decrement <= search.tolerance)
@@ -266,7 +265,7 @@ def _form(posterior: Posterior, diagonal: Kept) -> Form:
 
 @dataclass(frozen=True)
 class _Rows:
-    """``X`` (n, d), the rest (n,); after :meth:`padded`, a leading axis of entities in front."""
+    """``X`` (n, d), the rest (n,); after :meth:`at`, a leading axis of entities in front."""
 
     X: Any
     y: FloatArray
@@ -299,10 +298,9 @@ class _Rows:
         _require(*_allowed(labels, loss))
         return _Rows(design, labels, known, times)
 
-    def padded(self, group: Group) -> "_Rows":
-        """The rows of a group ``(m, r, ...)``; those that only fill up weigh nothing."""
-        take = group.rows
-        return _Rows(self.X[take], self.y[take], self.offset[take], group.gathered(self.weight))
+    def at(self, rows: IntArray) -> "_Rows":
+        """Some rows of each of some entities, ``(m, r)``."""
+        return _Rows(self.X[rows], self.y[rows], self.offset[rows], self.weight[rows])
 
 
 def _allowed(y: FloatArray, loss: Loss) -> tuple[NDArray[np.bool_], str]:
