@@ -10,8 +10,7 @@ from itertools import pairwise
 
 import numba
 import numpy as np
-
-from acclimate.arrays import IntArray
+from numpy.typing import NDArray
 
 _LEAST = 20_000
 """Units of a piece of work at least: rows and coefficients, of some 20 ns each. A thread starts in .1 ms."""
@@ -20,7 +19,7 @@ _PIECES = 4
 """For each thread, so that none is idle while another finishes."""
 
 
-def side_by_side(work: Callable[[int, int], None], cost: IntArray) -> None:
+def side_by_side(work: Callable[[int, int], None], cost: NDArray[np.integer]) -> None:
     """Call ``work(first, last)`` on consecutive ranges of items of about equal cost, ``(n + 1,)``, summed up."""
     n, total = len(cost) - 1, int(cost[-1] - cost[0])
     threads = numba.get_num_threads()

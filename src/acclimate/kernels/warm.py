@@ -14,6 +14,7 @@ def warm_up() -> None:
     _solve("full")
     _solve("diagonal")
     _add_pairs()
+    _pass_over_rows()
     _average_windows()
     _sum_errors()
 
@@ -32,6 +33,29 @@ def _add_pairs() -> None:
 
     one = np.ones(1)
     add_pairs(one, np.zeros(1, np.int32), np.array([0, 1], np.int32), one, np.zeros((1, 1)))
+
+
+def _pass_over_rows() -> None:
+    from acclimate.kernels.rows import (
+        Cells,
+        curved,
+        gathered,
+        gathered_squares,
+        margins,
+        moments,
+        spreads,
+        standardised,
+    )
+
+    one = np.ones(1)
+    cells = Cells(one, np.zeros(1, np.int32), np.array([0, 1], np.int32))
+    margins(cells, one)
+    gathered(cells, one, 1)
+    gathered_squares(cells, one, one)
+    curved(cells, one, one)
+    moments(cells, one, 1)
+    spreads(cells, one, one)
+    standardised(cells, one, one)
 
 
 def _average_windows() -> None:

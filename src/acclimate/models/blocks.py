@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import sparse
@@ -11,6 +11,9 @@ from scipy import sparse
 from acclimate.arrays import Diagonal, FloatArray, Form, Full, IntArray, Posterior, Precision
 from acclimate.models.grouping import Group, Grouping
 from acclimate.models.scaling import Scaling
+
+if TYPE_CHECKING:
+    from acclimate.kernels.rows import Cells
 
 _STRIP_CELLS = 2_000_000
 """Cells of the dense strips that a Gram matrix is summed over, or of a piece of posteriors: 16 MB."""
@@ -24,13 +27,15 @@ class Design:
     """One effect's rows in standardised coordinates, and which of its ``count`` entities each is of.
 
     ``X``: ``(n, d)``; ``entity``: ``(n,)``, from 0, or -1 for rows that the effect has no part in. Coefficients
-    are ``(e, d)``.
+    are ``(e, d)``. ``unit``: ``(d,)``, what the columns of ``X`` are still to be multiplied by, so that a lone
+    entity's need no copy; none where by nothing.
     """
 
     X: "sparse.csr_array[Any]"
     entity: IntArray
     count: int
     scaling: Scaling
+    unit: FloatArray | None = None
 
     @staticmethod
     def of(
@@ -40,8 +45,10 @@ class Design:
 
         ``centre=False`` is for diagonal precisions, which cannot carry it.
         """
-        entity = np.zeros(X.shape[0], np.int64) if entity is None else entity
+        entity = np.broadcast_to(np.int64(0), X.shape[0]) if entity is None else entity
         scaling = Scaling.of(X, centre=centre, weight=weight)
+        if _alone(entity, count) and scaling.ordinary and not scaling.trivial:
+            return Design(X, entity, count, scaling, 1.0 / scaling.scale)
         return Design(scaling.rows(X), entity, count, scaling)
 
     @property
@@ -53,10 +60,9 @@ class Design:
     def wide(self) -> "sparse.csr_array[Any]":
         """The rows over the coefficients of all entities, ``(n, e * d)``."""
         rows = self.X
-        absent = bool((self.entity < 0).any())
-        if self.count == 1 and not absent:
-            return rows
-        if absent:
+        if self._alone:
+            return rows if self.unit is None else self.scaling.rows(rows)
+        if bool((self.entity < 0).any()):
             rows = sparse.csr_array(sparse.diags_array((self.entity >= 0).astype(np.float64)) @ rows)
             rows.eliminate_zeros()
         cells = self.count * self.width
@@ -64,6 +70,20 @@ class Design:
         columns = rows.indices.astype(index)
         columns += np.repeat((self.entity * self.width).astype(index), np.diff(rows.indptr))
         return sparse.csr_array((rows.data, columns, rows.indptr), shape=(len(self.entity), cells))
+
+    @cached_property
+    def _alone(self) -> bool:
+        """Whether all rows are of the one entity that there is."""
+        return _alone(self.entity, self.count)
+
+    @cached_property
+    def _cells(self) -> "Cells":
+        from acclimate.kernels.rows import Cells
+
+        return Cells.of(self.X)
+
+    def _in_unit(self, vector: FloatArray) -> FloatArray:
+        return vector if self.unit is None else vector * self.unit
 
     @cached_property
     def grouping(self) -> Grouping:
@@ -77,11 +97,27 @@ class Design:
 
     def margin(self, coefficients: FloatArray) -> FloatArray:
         """``x . w[entity]`` of each row, ``(n,)``."""
+        if self._alone:
+            from acclimate.kernels.rows import margins
+
+            return margins(self._cells, self._in_unit(coefficients.ravel()))
         return self.wide @ coefficients.ravel()
 
     def pullback(self, rows: FloatArray) -> FloatArray:
         """The transpose: numbers of the rows ``(n,)`` gathered in the coefficients ``(e, d)``."""
+        if self._alone:
+            from acclimate.kernels.rows import gathered
+
+            return self._in_unit(gathered(self._cells, rows, self.width))[None]
         return (self.wide.T @ rows).reshape(self.count, self.width)
+
+    def curved(self, curvature: FloatArray, coefficients: FloatArray) -> FloatArray:
+        """``X'(c * (X w))``, ``(e, d)``: the rows' part of a product with the Hessian; ``curvature`` (n,)."""
+        if self._alone:
+            from acclimate.kernels.rows import curved
+
+            return self._in_unit(curved(self._cells, curvature, self._in_unit(coefficients.ravel())))[None]
+        return self.pullback(curvature * self.margin(coefficients))
 
     def groups(self, members: IntArray | None = None) -> Iterator[Group]:
         """Entities side by side."""
@@ -93,7 +129,7 @@ class Design:
 
     def dense(self, group: Group) -> FloatArray:
         """The rows of a group, ``(m, r, d)``."""
-        rows: Any = self.X
+        rows: Any = self.X if self.unit is None else self.wide
         if self._is_dense:
             return rows.data.reshape(-1, self.width)[group.rows]
         return rows[group.rows.ravel()].toarray().reshape(*group.rows.shape, self.width)
@@ -113,10 +149,10 @@ class Design:
     def information(self, curvature: FloatArray, *, full: bool, members: IntArray | None = None) -> Precision:
         """``X'diag(curvature)X`` of some entities, or of all: the likelihood's part of their precisions."""
         if not full:
-            gram = (self._squares().T @ curvature).reshape(self.count, self.width)
+            gram = self._gathered_squares(curvature)
             return Diagonal(gram if members is None else gram[members])
         if self.count == 1:
-            gram = _gram(self.wide, curvature)[None]
+            gram = self._gram(curvature)[None]
             return Full(gram if members is None else gram[members])
         members = np.arange(self.count) if members is None else members
         grams, root = np.zeros((len(members), self.width, self.width)), np.sqrt(curvature)
@@ -144,6 +180,24 @@ class Design:
             X = self.dense(group)
             group.scatter(np.vecdot(X @ inverse.full().array, X), variances)
         return variances
+
+    def _gram(self, curvature: FloatArray) -> FloatArray:
+        """``X'diag(curvature)X`` of a lone entity, ``(d, d)``."""
+        if self.unit is None:
+            return _gram(self.wide, curvature)
+        gram = _gram(self.X, curvature)
+        gram *= self.unit
+        gram *= self.unit[:, None]
+        return gram
+
+    def _gathered_squares(self, curvature: FloatArray) -> FloatArray:
+        """The diagonals of ``X'diag(curvature)X``, ``(e, d)``."""
+        if self._alone:
+            from acclimate.kernels.rows import gathered_squares
+
+            unit = np.ones(self.width) if self.unit is None else self.unit
+            return gathered_squares(self._cells, curvature, unit)[None]
+        return (self._squares().T @ curvature).reshape(self.count, self.width)
 
     def _squares(self) -> Any:
         """The squared cells over the coefficients of all entities, ``(n, e * d)``."""
@@ -264,6 +318,10 @@ class _FewRows:
             group.scatter(np.matvec(inverse, group.gathered(rows)), solved)
         moved -= np.matvec(self.covariance, self.design.pullback(self.root * solved))
         return moved
+
+
+def _alone(entity: IntArray, count: int) -> bool:
+    return count == 1 and not bool((entity < 0).any())
 
 
 def _squared(A: FloatArray) -> FloatArray:

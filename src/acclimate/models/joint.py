@@ -286,6 +286,15 @@ class Problem:
             vector,
         )
 
+    def curved(self, curvature: FloatArray, vector: FloatArray) -> FloatArray:
+        """The product of the Hessian and a vector, of rows of some curvature ``(n,)``."""
+        if len(self.blocks) > 1:
+            return self.gathered(curvature * self.margin(vector), vector)
+        design, prior = self.blocks[0].design, self.blocks[0].scaled.P
+        return self._by_block(
+            lambda _, v: design.curved(self.blocks[0].counted(curvature), v) + prior.times(v), vector
+        )
+
     def away(self, w: FloatArray) -> FloatArray:
         """How far coefficients are from the priors' means."""
         return self._by_block(lambda k, v: v - self.blocks[k].scaled.mean, w)
@@ -326,7 +335,7 @@ class Problem:
         def hessian(v: FloatArray) -> FloatArray:
             nonlocal products
             products += 1
-            return self.gathered(curvature * self.margin(v), v)
+            return self.curved(curvature, v)
 
         def precondition(v: FloatArray) -> FloatArray:
             return self._by_block(lambda k, g: preconditioner[k].solve(g), v)
