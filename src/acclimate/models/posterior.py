@@ -27,6 +27,10 @@ DENSE_WIDTH = 64
 """Coefficients up to which diagonal posteriors of many entities are solved by whole Hessians."""
 
 
+_CELLS = 8
+"""Cells for each column from which most columns are expected to have one."""
+
+
 @dataclass(frozen=True)
 class UpdateInfo:
     """How an update went; scalars for one block, ``(n,)`` for ``n`` entities.
@@ -89,8 +93,8 @@ def update_posterior(
         return posterior, UpdateInfo(np.array(0), np.array(0.0), np.array(True))
     prior, cells = forget(posterior, base, forgetting), _csr(rows.X)
     search = _Search(loss, _form(posterior, diagonal), tolerance, max_steps)
-    columns = np.flatnonzero(np.bincount(cells.indices, minlength=cells.shape[1]))
-    if posterior.is_full or 2 * len(columns) > cells.shape[1]:
+    columns = None if posterior.is_full else _touched(cells)
+    if columns is None:
         after, solution = _solved(prior, replace(rows, X=cells), search)
     else:
         # Coefficients of a diagonal prior that no row touches stay as they are, and take no part in the others'.
@@ -117,6 +121,15 @@ def _solved(prior: Posterior, rows: "_Rows", search: "_Search") -> tuple[Posteri
         max_steps=search.max_steps,
     )
     return solution.posterior(0).at(0), solution
+
+
+def _touched(X: "sparse.csr_array[Any]") -> IntArray | None:
+    """Which columns have a cell, if those are few; ``None`` otherwise."""
+    width = X.shape[1]
+    if X.nnz > _CELLS * width:
+        return None
+    columns = np.flatnonzero(np.bincount(X.indices, minlength=width))
+    return columns if 2 * len(columns) <= width else None
 
 
 def _narrowed(X: "sparse.csr_array[Any]", columns: IntArray) -> "sparse.csr_array[Any]":
