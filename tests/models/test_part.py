@@ -35,12 +35,12 @@ def part_of(n: int, d: int, **options) -> Part | None:
 
 @pytest.mark.usefixtures("small")
 def test_it_is_one_row_of_each_sixteen_which_counts_as_all_of_them():
-    rows = draw(0, 160, 3)
-    block = lone(rows.X, rows.weight, active=np.arange(160.0))
-    part = Part.of([block], np.arange(160.0), rows.offset, rows.weight)
+    rows = draw(0, 192, 3)
+    block = lone(rows.X, rows.weight, active=np.arange(192.0))
+    part = Part.of([block], np.arange(192.0), rows.offset, rows.weight)
     assert part is not None
     which = part.y.astype(int)
-    assert_array_equal(which // 16, np.arange(10))
+    assert_array_equal(which // 16, np.arange(12))
     assert len(np.unique(which % 16)) > 3
     assert_array_equal(part.weight, 16.0 * rows.weight[which])
     assert_array_equal(part.offset, rows.offset[which])
@@ -51,13 +51,15 @@ def test_it_is_one_row_of_each_sixteen_which_counts_as_all_of_them():
 
 @pytest.mark.usefixtures("small")
 def test_there_is_none_of_few_rows_or_of_many_coefficients_or_entities():
-    assert part_of(64, 2) is not None
-    assert part_of(63, 2) is None
-    assert part_of(64, 3) is None
-    rows = draw(0, 64, 2)
+    assert part_of(128, 2) is not None
+    assert part_of(127, 2) is None
+    assert part_of(128, 3) is None
+    assert part_of(64, 1) is not None
+    assert part_of(63, 1) is None
+    rows = draw(0, 128, 2)
     block = lone(rows.X, rows.weight)
     assert Part.of([block, block], rows.y, rows.offset, rows.weight) is None
-    two = Design.of(block.design.X, np.arange(64) % 2, 2, weight=rows.weight, centre=False)
+    two = Design.of(block.design.X, np.arange(128) % 2, 2, weight=rows.weight, centre=False)
     assert Part.of([dataclasses.replace(block, design=two)], rows.y, rows.offset, rows.weight) is None
 
 
@@ -65,11 +67,11 @@ def test_there_is_none_of_few_rows_or_of_many_coefficients_or_entities():
 @pytest.mark.parametrize("full", [True, False])
 def test_a_matrix_that_takes_longer_than_the_rows_is_not_used(monkeypatch, full):
     monkeypatch.setattr("acclimate.models.part._ROOT", 0)
-    part = part_of(64, 2, full=full)
+    part = part_of(128, 2, full=full)
     assert (part is None) == full
     if part is not None:
         found = solve_joint([part.block], part.y, part.offset, part.weight)
-        assert part.hessians(found.curvature, found.hessians) is found.hessians
+        assert part.hessians(found.curvature, found.hessians) == (None, False)
 
 
 def hidden(rows: Rows) -> Rows:
@@ -111,7 +113,7 @@ def plain(rows: Rows) -> Rows:
 @pytest.mark.parametrize("change", [plain, hidden, weightless, misled])
 @pytest.mark.parametrize("full", [True, False])
 def test_the_optimum_is_that_of_all_rows(full, change: Callable[[Rows], Rows]):
-    rows = change(draw(3, 400, 4))
+    rows = change(draw(3, 500, 4))
     P = random_precision(3, 4) if full else np.diag([0.5, 1.0, 2.0, 1.0])
     m = np.array([0.2, -0.4, 0.1, 0.3])
     after, info = update_posterior(Posterior(m, P if full else np.diag(P)), rows.X, rows.y, **rows.columns)
@@ -125,8 +127,8 @@ def test_the_optimum_is_that_of_all_rows(full, change: Callable[[Rows], Rows]):
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("loss", ["squared", "poisson"])
 def test_of_other_losses_too(monkeypatch, loss):
-    rows = draw(4, 400, 3)
-    rows = dataclasses.replace(rows, y=np.random.default_rng(4).poisson(2.0, 400).astype(float))
+    rows = draw(4, 500, 3)
+    rows = dataclasses.replace(rows, y=np.random.default_rng(4).poisson(2.0, 500).astype(float))
     prior = Posterior(np.zeros(3), np.ones(3))
     after, info = update_posterior(prior, rows.X, rows.y, **rows.columns, loss=loss)
     monkeypatch.setattr("acclimate.models.part._ROWS", 10**9)
@@ -134,6 +136,24 @@ def test_of_other_losses_too(monkeypatch, loss):
     assert info.converged
     assert_allclose(after.mean, other.mean, rtol=0, atol=1e-9)
     assert_allclose(after.precision, other.precision, rtol=1e-8)
+
+
+@pytest.mark.usefixtures("small")
+def test_a_matrix_is_used_where_the_diagonal_would_not_do():
+    X = fields(16_000, 3, 5)
+    rng = np.random.default_rng(7)
+    one, y = np.ones(16_000), (rng.random(16_000) < 0.5).astype(float)
+    noise = sparse.csr_array(rng.normal(size=(16_000, 15)))
+    for rows, diagonal_does in ((X, False), (noise, True)):
+        part = Part.of([lone(rows, one)], y, 0.0 * one, one)
+        assert part is not None
+        found = solve_joint([part.block], part.y, part.offset, part.weight)
+        hessians, trusted = part.hessians(found.curvature, found.hessians)
+        assert trusted
+        assert (hessians is None) == diagonal_does
+        if hessians is not None:
+            H = np.eye(15) + part.block.design.information(found.curvature, full=True).array[0]
+            assert_allclose(hessians[0].solve(np.ones((1, 15)))[0], np.linalg.solve(H, np.ones(15)))
 
 
 # --- nearer, and known better ----------------------------------------------------------------------------

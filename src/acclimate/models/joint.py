@@ -45,8 +45,8 @@ _CLOSE = 0.3
 
 _Linear: TypeAlias = Callable[[FloatArray], FloatArray]
 
-_SAFE_CHANGE = 0.5
-"""Change of a margin up to which Newton's whole step descends, as in :mod:`acclimate.kernels.newton`."""
+_SAFE_CHANGE = 1.5
+"""Change of a margin up to which Newton's whole step descends."""
 
 _SHORTEST = 2.0**-30
 """Length of a step below which none is taken."""
@@ -169,17 +169,21 @@ def solve_joint(
     """
     if variance is not None:
         offset, variance = without_variance(loss, offset, variance)
-    preconditioner = None
-    if start is None and curvature is None and variance is None and (part := Part.of(blocks, y, offset, weight)):
+    part = None
+    if start is None and curvature is None and variance is None:
+        part = Part.of(blocks, y, offset, weight)
+    preconditioner, trusted = None, False
+    if part is not None:
         rough = solve_joint(
             [part.block], part.y, part.offset, part.weight, loss=loss, noise=noise, tolerance=part.tolerance
         )
-        start, preconditioner = [rough.means(0)], part.hessians(rough.curvature, rough.hessians)
+        start = [rough.means(0)]
+        preconditioner, trusted = part.hessians(rough.curvature, rough.hessians)
     problem = replace(posed(blocks, y, weight / noise, loss, variance), noise=noise)
     blocks, weight = problem.blocks, problem.weight
     w = problem.start(start)
-    z = problem.margin(w) + offset
-    given = preconditioner is not None
+    z = problem.margin(w)
+    z += offset
     if preconditioner is None:
         curvature = problem.weight * problem.of_rows(z)[1] if curvature is None else curvature
         preconditioner = problem.hessians(curvature)
@@ -195,21 +199,19 @@ def solve_joint(
         steepness = weight * bounding_curvature(loss, z) if bounded else curvature
 
         # 2. A preconditioner of the present curvature, where the last one has served too long.
-        fresh = bounded or taken > _PATIENCE or (problem.cheap and not given)
-        if fresh and steps:
-            preconditioner = problem.hessians(steepness)
+        if bounded or taken > _PATIENCE:
+            preconditioner, trusted = problem.hessians(steepness), False
 
         # 3. The Newton direction, and from it how far there is to go.
-        direction, taken = problem.newton_direction(
-            gradient, steepness, preconditioner, _CLOSE * tolerance if fresh or given else 0.0
-        )
+        close, within = (_CLOSE * tolerance, tolerance) if trusted else (0.0, 0.0)
+        direction, taken = problem.newton_direction(gradient, steepness, preconditioner, close, within)
         products += taken
         decrement = problem.distance(gradient, direction, steepness)
 
         # 4. Stop, if a look with the present curvature agrees: the direction was found with an earlier one. That
         #    look alone would not do: where effects overlap the entities' own decrements are many times too small.
         if not bounded and (not decrement > tolerance or steps == max_steps):  # not a number: gets no better
-            preconditioner = problem.hessians(curvature)
+            preconditioner, trusted = problem.hessians(curvature), False
             decrements = problem.decrements(preconditioner, gradient)
             if len(blocks) == 1:  # its entities are independent, so each one's part of the step is its own
                 part = -np.vecdot(problem.split(gradient)[0], problem.split(direction)[0])
@@ -224,7 +226,8 @@ def solve_joint(
             length = _safe_length(change)
         else:
             length = 1.0 if bounded else problem.step_length(w, z, direction, change, gradient)
-        w, z = w + length * direction, z + length * change
+        w = w + length * direction
+        z += change if length == 1.0 else length * change
         steps, taken = steps + 1, _PATIENCE + 1 if bounded else taken
     slope = weight * problem.of_rows(z)[0]
     return Solution(
@@ -288,7 +291,10 @@ class Problem:
 
     def margin(self, w: FloatArray) -> FloatArray:
         """The part of each row's margin that is learned, ``(n,)``."""
-        return np.sum([b.design.margin(v) for b, v in zip(self.blocks, self.split(w), strict=True)], axis=0)
+        first, *others = (b.design.margin(v) for b, v in zip(self.blocks, self.split(w), strict=True))
+        for other in others:
+            first += other
+        return first
 
     def pull(self, vector: FloatArray) -> FloatArray:
         """The priors' precision times a vector."""
@@ -302,11 +308,6 @@ class Problem:
             ),
             vector,
         )
-
-    @property
-    def cheap(self) -> bool:
-        """Whether the entities' own Hessians cost no more than a product."""
-        return len(self.blocks) == 1 and self.blocks[0].design.count == 1 and not self.blocks[0].full
 
     def curved(self, curvature: FloatArray, vector: FloatArray) -> FloatArray:
         """The product of the Hessian and a vector, of rows of some curvature ``(n,)``."""
@@ -324,7 +325,9 @@ class Problem:
     def derivatives(self, w: FloatArray, z: FloatArray) -> tuple[FloatArray, FloatArray]:
         """The gradient, and the weighted curvature of each row."""
         slope, curvature = self.of_rows(z)
-        return self.gathered(self.weight * slope, self.away(w)), self.weight * curvature
+        slope *= self.weight
+        curvature *= self.weight
+        return self.gathered(slope, self.away(w)), curvature
 
     def of_rows(self, z: FloatArray) -> tuple[FloatArray, FloatArray]:
         """First and second derivative of each row's loss, or expected loss, but for its weight."""
@@ -354,10 +357,12 @@ class Problem:
         curvature: FloatArray,
         preconditioner: Sequence[Hessians],
         close: float = 0.0,
+        within: float = 0.0,
     ) -> tuple[FloatArray, int]:
         """The Newton step by a preconditioned Krylov method, and the design products that it took.
 
-        Of steps that are longer than ``close`` that much may be missing, in posterior standard deviations.
+        In posterior standard deviations, of longer steps ``close`` may be missing; of those that are ``within`` a
+        length no more is wanted than to know it.
         """
         products = 0
 
@@ -369,19 +374,21 @@ class Problem:
         def precondition(v: FloatArray) -> FloatArray:
             return self._by_block(lambda k, g: preconditioner[k].solve(g), v)
 
-        return self.solved(hessian, precondition, -gradient, close), products
+        return self.solved(hessian, precondition, -gradient, close, within), products
 
-    def solved(self, product: _Linear, precondition: _Linear, b: FloatArray, close: float) -> FloatArray:
+    def solved(
+        self, product: _Linear, precondition: _Linear, b: FloatArray, close: float, within: float
+    ) -> FloatArray:
         """Newton's system solved, all but a part."""
-        return conjugate_gradients(product, precondition, b, forcing=_FORCING, close=close)
+        return conjugate_gradients(product, precondition, b, forcing=_FORCING, close=close, within=within)
 
     def step_length(
         self, w: FloatArray, z: FloatArray, direction: FloatArray, change: FloatArray, gradient: FloatArray
     ) -> float:
         """How much of a Newton step to take; ``change`` is that of the rows' margins.
 
-        All of it where no margin changes by more than a half: ``|l'''| <= l''`` of every loss, so that along it
-        ``f(1) - f(0) <= decrement^2 ((e^c - c - 1) / c^2 - 1)``, which is -.4 of it for ``c = 1/2``.
+        All of it where no margin changes by more than ``c = 1.5``: as ``|l'''| <= l''`` of every loss, along it
+        ``f(1) - f(0) <= decrement^2 ((e^c - c - 1) / c^2 - 1)``, there -.12 of the decrement's square.
         """
         if max(change.max(initial=0.0), -change.min(initial=0.0)) <= _SAFE_CHANGE:
             return 1.0
@@ -405,7 +412,14 @@ class Unequal(Problem):
 
     bounds: ClassVar[bool] = False
 
-    def solved(self, product: _Linear, precondition: _Linear, b: FloatArray, close: float) -> FloatArray:  # noqa: ARG002
+    def solved(
+        self,
+        product: _Linear,
+        precondition: _Linear,
+        b: FloatArray,
+        close: float,  # noqa: ARG002
+        within: float,  # noqa: ARG002
+    ) -> FloatArray:
         """Newton's system solved, nonsymmetric as it is."""
         shape = (len(b), len(b))
         system, M = (LinearOperator(shape, matvec=f, dtype=np.float64) for f in (product, precondition))

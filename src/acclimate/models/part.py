@@ -13,6 +13,7 @@ import numpy as np
 
 from acclimate.arrays import FloatArray
 from acclimate.models.blocks import Block, Hessians
+from acclimate.models.conjugate import conjugate_gradients
 
 _ONE_OF = 16
 """Rows, of which one is in the part."""
@@ -20,14 +21,18 @@ _ONE_OF = 16
 _ROWS = 1 << 15
 """Rows from which it pays."""
 
-_FEWEST = 2
+_FEWEST = 4
 """Rows of the part for each coefficient, below which its Hessian is no preconditioner."""
 
 _ROOT = 100
 """Of the ``d^3`` of a Cholesky root what takes as long as to pass over a cell twice."""
 
-_ROUGH = 0.1
+_ROUGH = 0.3
 """How close the part's optimum is sought, in the distance that it has from that of all rows."""
+
+
+_PRODUCTS, _SOLVED = 4, 0.01
+"""A system that so many products solve but for so much is well enough conditioned by its diagonal."""
 
 
 @dataclass(frozen=True)
@@ -59,18 +64,38 @@ class Part:
 
     @property
     def tolerance(self) -> float:
-        """Decrement to stop at: a tenth of how far the part's optimum is from that of all, ``sqrt(15 d)``."""
+        """Decrement to stop at: a third of how far the part's optimum is from that of all, ``sqrt(15 d)``."""
         return _ROUGH * float(np.sqrt((_ONE_OF - 1) * self.block.design.width))
 
-    def hessians(self, curvature: FloatArray, own: list[Hessians]) -> list[Hessians]:
-        """Of all rows, as far as the part tells: its ``own``, or the whole one where that is worth it.
+    def hessians(self, curvature: FloatArray, own: list[Hessians]) -> tuple[list[Hessians] | None, bool]:
+        """Of all rows, as far as the part tells, and whether lengths by them are near the truth.
 
-        ``curvature``: ``(m,)``, of the part's rows.
+        None where the diagonal of all rows does, or is all there is. ``curvature`` (m,) is that of the part's
+        rows, at which its ``own`` are.
         """
-        block = self.block
-        if block.full or not _worthwhile(block.design.width, _ONE_OF * block.design.X.nnz):
-            return own
-        return [Hessians.of(block.design, block.scaled.P, block.counted(curvature), full=True)]
+        if self.block.full:
+            return own, True
+        if not _worthwhile(self.block.design.width, _ONE_OF * self.block.design.X.nnz):
+            return None, False
+        counted = self.block.counted(curvature)
+        if self._nearly_diagonal(counted):
+            return None, True
+        return [Hessians.of(self.block.design, self.block.scaled.P, counted, full=True)], True
+
+    def _nearly_diagonal(self, curvature: FloatArray) -> bool:
+        """Whether conjugate gradients need next to no products for a system of which nothing is known.
+
+        What a gradient hides, as that fields sum to one, a vector of noise shows.
+        """
+        design, P = self.block.design, self.block.scaled.P
+        D = P.plus(design.information(curvature, full=False)).array[0]
+        b = np.sqrt(D) * np.random.default_rng(0).normal(size=len(D))
+
+        def product(v: FloatArray) -> FloatArray:
+            return (design.curved(curvature, v) + P.times(v[None]))[0]
+
+        x = conjugate_gradients(product, lambda r: r / D, b, forcing=0.0, close=0.0, most=_PRODUCTS)
+        return bool(np.linalg.norm(product(x) - b) <= _SOLVED * np.linalg.norm(b))
 
 
 def _worthwhile(width: int, cells: int) -> bool:
