@@ -46,7 +46,8 @@ class Cells(NamedTuple):
     @staticmethod
     def of(X: SparseRows) -> "Cells":
         """As arrays that may be written to: those that may not are of another type to a compiler."""
-        return Cells(*(np.require(part, requirements=["C", "W"]) for part in (X.data, X.indices, X.indptr)))
+        data = np.require(X.data, np.float64, ["C", "W"])
+        return Cells(data, *(np.require(part, requirements=["C", "W"]) for part in (X.indices, X.indptr)))
 
 
 def margins(cells: Cells, vector: FloatArray) -> FloatArray:
