@@ -1,6 +1,6 @@
 """Everything that is compared with others, in one process: tables in Markdown, figures as JSON.
 
-python -m benchmarks.peers [--rounds 5] [--quick] [--only random threads events fixed cost]
+python -m benchmarks.peers [--rounds 5] [--quick] [--only random threads events fixed wide cost]
     [--out F.md] [--json F.json] [--plot F.svg]
 """
 
@@ -15,7 +15,7 @@ import numba
 from benchmarks.peers.peer import installed_peers
 from benchmarks.peers.table import Table
 
-PARTS = ("random", "threads", "events", "fixed", "cost")
+PARTS = ("random", "threads", "events", "fixed", "wide", "cost")
 
 
 def main() -> None:
@@ -38,6 +38,9 @@ def main() -> None:
     if "fixed" in options.only:
         rows = 50_000 if options.quick else 1_000_000
         tables.append(import_module("benchmarks.peers.fixed_effect").compare(rows, rounds=options.rounds))
+    if "wide" in options.only:
+        rows = 50_000 if options.quick else 1_000_000
+        tables.append(import_module("benchmarks.peers.wide_effect").measure(rows, rounds=options.rounds))
     if "cost" in options.only:
         tables.append(import_module("benchmarks.peers.cost").measure(rounds=options.rounds, plot=options.plot))
     text = "\n".join(table.markdown() for table in tables)

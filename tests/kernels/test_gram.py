@@ -50,8 +50,8 @@ def test_an_effect_counts_cells_that_come_twice_or_in_any_order(density):
     twice = sparse.csr_array((halves, columns, 2 * X.indptr), X.shape)
     weight = rng.random(n)
     design = Design.of(X, None, 1, weight=np.ones(n), centre=False)
-    scale = design.X.toarray().sum(axis=0) / np.where(X.toarray().sum(axis=0) == 0, 1, X.toarray().sum(axis=0))
+    scale = design.wide.toarray().sum(axis=0) / np.where(X.toarray().sum(axis=0) == 0, 1, X.toarray().sum(axis=0))
     shuffled = Design(sparse.csr_array(twice @ sparse.diags_array(scale)), design.entity, 1, design.scaling)
     expected = design.information(weight, full=True).array
     assert_allclose(shuffled.information(weight, full=True).array, expected, atol=1e-12)
-    assert_allclose(expected[0], gram(design.X.toarray(), weight), atol=1e-12)
+    assert_allclose(expected[0], gram(design.wide.toarray(), weight), atol=1e-12)

@@ -3,14 +3,14 @@
 import subprocess
 import sys
 
-KINDS = [2, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2]
+KINDS = [2, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 1, 1, 1, 1, 1, 1, 1]
 """Of each loop, how often it is compiled."""
 
 WORK = """
 import numpy as np
 import acclimate as ac
 from scipy import sparse
-from acclimate.kernels import adaptation, entities, gram, newton, windows
+from acclimate.kernels import adaptation, entities, gram, newton, rows, windows
 from acclimate.kernels.warm import warm_up
 from acclimate.models.blocks import Block, Design
 from acclimate.models.joint import solve_joint
@@ -20,6 +20,11 @@ joint = [entities.multiply, entities.gather, entities.add_gram, entities.invert_
 joint += [entities.multiply_each, entities.for_each_form]
 joint += [entities.vary, entities.invert_inner, entities.solve_each]
 loops = [newton.solve, gram.add_pairs, windows.window_inputs, adaptation.sum_errors, *joint]
+passes = [
+    rows.fill_margins, rows.add_rows, rows.add_squares, rows.add_products,
+    rows.add_moments, rows.add_spreads, rows.fill_standardised,
+]
+loops += passes
 warm = [len(loop.signatures) for loop in loops]
 rng = np.random.default_rng(0)
 X, y = rng.normal(size=(90, 3)), (rng.random(90) < 0.5).astype(float)
@@ -33,6 +38,9 @@ for shape in ((30, 3, 3), (1, 3, 3), (1, 3)):
     solution = solve_joint([Block(design, prior, "full")], y, np.zeros(90), np.ones(90))
     solution.problem.blocks[0].variances(solution.curvature)
     design.write_forms(np.ones((30, 3, 3)), np.arange(30), y.copy())
+for P in (np.eye(3), np.ones(3)):
+    for rows_of in (X, np.where(X > 0, X, 0.0), np.column_stack([np.ones(90), X[:, 1:]])):
+        ac.update_posterior(ac.Posterior(np.zeros(3), P), rows_of, y)
 assert [len(loop.signatures) for loop in loops] == warm == KINDS, warm
 print(*(sum(loop.stats.cache_misses.values()) for loop in loops))
 """

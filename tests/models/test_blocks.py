@@ -142,7 +142,7 @@ def test_without_entities_all_rows_are_the_one_entitys():
         assert_array_equal(made.entity, np.zeros(20))
         assert_array_equal(made.scaling.centre, scaling.centre)
         assert made.scaling.centre.any() == centre
-        assert_array_equal(made.X.toarray(), scaling.rows(X).toarray())
+        assert_array_equal(made.wide.toarray(), scaling.rows(X).toarray())
         assert made.width == 3
 
 

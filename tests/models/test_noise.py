@@ -84,7 +84,7 @@ def test_the_variance_of_rows_of_a_single_entity_is_that_of_its_covariance(monke
     X, curvature = rng.normal(size=(40, 3)), rng.uniform(0.1, 1.0, 40)
     entity = np.where(np.arange(40) % 4 == 0, -1, 0)
     design = Design.of(sparse.csr_array(X), entity, 1, weight=np.ones(40), centre=False)
-    x, part_of = design.X.toarray(), entity == 0
+    x, part_of = design.wide.toarray(), entity == 0
     S = np.linalg.inv(2.0 * np.eye(3) + x[part_of].T @ (curvature[part_of, None] * x[part_of]))
     expected = np.where(part_of, np.vecdot(x @ S, x), 0.0)
     monkeypatch.setattr("acclimate.models.blocks._STRIP_CELLS", 30)

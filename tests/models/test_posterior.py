@@ -25,7 +25,7 @@ from scipy import optimize, sparse
 import acclimate as ac
 from acclimate.arrays import Posterior
 from acclimate.errors import ConfigError, RowError
-from acclimate.models.posterior import update_posterior
+from acclimate.models.posterior import _csr, update_posterior
 
 FORMS = {"dense": np.asarray, "csr": sparse.csr_array, "csc": sparse.csc_array, "coo": sparse.coo_matrix}
 
@@ -431,3 +431,16 @@ def test_a_misspelt_loss_or_diagonal_is_an_error() -> None:
         ac.update_posteriors(one, [[1.0]], [1.0], [0, 1], loss="logistc")
     with pytest.raises(ConfigError, match="did you mean 'marginal'"):
         ac.update_posteriors(one, [[1.0]], [1.0], [0, 1], diagonal="margnal")
+
+
+@pytest.mark.parametrize("shape", [(7, 3), (1, 1), (3, 0), (0, 3)])
+@pytest.mark.parametrize("zeros", [True, False])
+def test_dense_rows_become_what_scipy_makes_of_them(shape, zeros):
+    X = np.random.default_rng(0).normal(size=shape)
+    X[: len(X) // 2 if zeros else 0] = 0.0
+    for order in (X, np.asfortranarray(X)):
+        made, expected = _csr(order), sparse.csr_array(X)
+        assert made.has_canonical_format
+        for part in ("data", "indices", "indptr"):
+            assert_array_equal(getattr(made, part), getattr(expected, part))
+            assert getattr(made, part).dtype == getattr(expected, part).dtype

@@ -220,13 +220,13 @@ def test_nothing_that_is_mapped_is_written_to():
         assert_array_equal(array, copy)
 
 
-def test_statistics_are_summed_over_strips_of_rows(monkeypatch):
+def test_statistics_are_summed_over_pieces_of_rows(monkeypatch):
     X, weight = sparse.csr_array(design(11, n=103)), np.random.default_rng(11).uniform(0.5, 2.0, 103)
     whole = Scaling.of(X, centre=True, weight=weight)
-    monkeypatch.setattr("acclimate.models.scaling._STRIP", 10)
-    strips = Scaling.of(X, centre=True, weight=weight)
-    assert_allclose(strips.centre, whole.centre, rtol=1e-13)
-    assert_allclose(strips.scale, whole.scale, rtol=1e-9)
+    monkeypatch.setattr("acclimate.kernels.rows._PIECE", 200)
+    pieces = Scaling.of(X, centre=True, weight=weight)
+    assert_allclose(pieces.centre, whole.centre, rtol=1e-13)
+    assert_allclose(pieces.scale, whole.scale, rtol=1e-9)
 
 
 @pytest.mark.parametrize("rows", [1, 5])

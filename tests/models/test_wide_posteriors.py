@@ -294,3 +294,36 @@ def test_what_is_left_of_a_wide_entity_is_what_is_left_of_it_alone(tolerance, ma
     _, alone = update_posterior(prior.at(0), X, y, **limits)
     assert_allclose(many.decrement, alone.decrement, rtol=1e-6, atol=1e-12)
     assert many.converged == alone.converged
+
+
+# --- an update costs what it touches --------------------------------------------------------------------------
+
+
+def test_columns_that_no_row_touches_are_no_part_of_the_problem(monkeypatch):
+    widths = []
+
+    def solve(blocks, *columns, **options):
+        widths.append(blocks[0].design.width)
+        return solve_joint(blocks, *columns, **options)
+
+    monkeypatch.setattr("acclimate.models.posterior.solve_joint", solve)
+    d, prior = 20_000, wide_prior(20_000)
+    columns = touched_columns(d)
+    rows = draw(15, 30, len(columns))
+    X = spread_out(rows, columns, d)
+    kept = prior.mean.copy(), prior.precision.copy()
+    after, info = update_posterior(prior, X, rows.y, **rows.columns)
+    assert widths == [len(columns)]
+    assert info.converged
+    assert_is_the_narrow_one(after, prior, columns, rows)
+    assert_array_equal(prior.mean, kept[0])
+    assert_array_equal(prior.precision, kept[1])
+    assert X.shape == (30, d)
+
+
+def test_a_prior_that_is_none_is_told_where_no_row_touches_it():
+    d, prior = 100, wide_prior(100)
+    prior.precision[50] = -1.0
+    rows = draw(16, 30, 3)
+    _, info = update_posterior(prior, spread_out(rows, np.arange(3), d), rows.y, **rows.columns)
+    assert not info.converged

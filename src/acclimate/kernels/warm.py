@@ -15,6 +15,7 @@ def warm_up() -> None:
     _solve("diagonal")
     _add_pairs()
     _solve_jointly()
+    _pass_over_rows()
     _average_windows()
     _sum_errors()
 
@@ -52,6 +53,29 @@ def _solve_jointly() -> None:
         entities.variances(rows, prior, one, 1, one.copy())
         inner, places, _ = entities.inner_inverses(rows, zero, prior[0], one)
         entities.solve_inner(rows, zero, prior[0], one, (inner, places), vector, vector.copy())
+
+
+def _pass_over_rows() -> None:
+    from acclimate.kernels.rows import (
+        Cells,
+        curved,
+        gathered,
+        gathered_squares,
+        margins,
+        moments,
+        spreads,
+        standardised,
+    )
+
+    one = np.ones(1)
+    cells = Cells(one, np.zeros(1, np.int32), np.array([0, 1], np.int32))
+    margins(cells, one)
+    gathered(cells, one, 1)
+    gathered_squares(cells, one, one)
+    curved(cells, one, one)
+    moments(cells, one, 1)
+    spreads(cells, one, one)
+    standardised(cells, one, one)
 
 
 def _average_windows() -> None:

@@ -1,12 +1,13 @@
 """The rows of one effect, and each of its entities' own Hessian: what a joint solver works with."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import sparse
+from scipy.linalg import cho_solve
 
 from acclimate.arrays import Diagonal, FloatArray, Form, Full, IntArray, Posterior, Precision
 from acclimate.models.grouping import Grouping
@@ -14,9 +15,13 @@ from acclimate.models.scaling import Scaling
 
 if TYPE_CHECKING:
     from acclimate.kernels.entities import Rows
+    from acclimate.kernels.rows import Cells
 
 _STRIP_CELLS = 2_000_000
 """Cells of the dense strips that a Gram matrix is summed over, or of a piece of posteriors: 16 MB."""
+
+_NARROW = 32
+"""Coefficients below which an inverse is as quick as a root, and quicker to use."""
 
 _PAIR = 40.0
 """What the product of a pair of sparse cells costs, in products of a dense matrix product."""
@@ -27,13 +32,15 @@ class Design:
     """One effect's rows in standardised coordinates, and which of its ``count`` entities each is of.
 
     ``X``: ``(n, d)``; ``entity``: ``(n,)``, from 0, or -1 for rows that the effect has no part in. Coefficients
-    are ``(e, d)``.
+    are ``(e, d)``. ``unit``: ``(d,)``, what the columns of ``X`` are still to be multiplied by, so that a lone
+    entity's need no copy; none where by nothing.
     """
 
     X: "sparse.csr_array[Any]"
     entity: IntArray
     count: int
     scaling: Scaling
+    unit: FloatArray | None = None
 
     @staticmethod
     def of(
@@ -43,19 +50,16 @@ class Design:
 
         ``centre=False`` is for diagonal precisions, which cannot carry it.
         """
-        entity = np.zeros(X.shape[0], np.int64) if entity is None else entity
+        entity = np.broadcast_to(np.int64(0), X.shape[0]) if entity is None else entity
         scaling = Scaling.of(X, centre=centre, weight=weight)
+        if _lone(entity, count) and scaling.ordinary and not scaling.trivial:
+            return Design(X, entity, count, scaling, 1.0 / scaling.scale)
         return Design(scaling.rows(X), entity, count, scaling)
 
     @property
     def width(self) -> int:
         """Coefficients of one entity."""
         return int(self.X.shape[1])
-
-    @property
-    def lone(self) -> bool:
-        """Whether all rows are of one entity, so that their columns are all the coefficients there are."""
-        return self.count == 1 and not self._absent
 
     @cached_property
     def _absent(self) -> bool:
@@ -66,7 +70,7 @@ class Design:
         """The rows over the coefficients of all entities, ``(n, e * d)``, made anew each time."""
         rows = self.X
         if self.lone:
-            return rows
+            return rows if self.unit is None else self.scaling.rows(rows)
         if self._absent:
             rows = sparse.csr_array(sparse.diags_array((self.entity >= 0).astype(np.float64)) @ rows)
             rows.eliminate_zeros()
@@ -75,6 +79,24 @@ class Design:
         columns = rows.indices.astype(index)
         columns += np.repeat((self.entity * self.width).astype(index), np.diff(rows.indptr))
         return sparse.csr_array((rows.data, columns, rows.indptr), shape=(len(self.entity), cells))
+
+    @cached_property
+    def lone(self) -> bool:
+        """Whether all rows are of one entity, so that their columns are all the coefficients there are."""
+        return _lone(self.entity, self.count)
+
+    def at(self, rows: IntArray) -> "Design":
+        """Some of the rows, in the same coordinates."""
+        return replace(self, X=self.X[rows], entity=self.entity[rows])
+
+    @cached_property
+    def _cells(self) -> "Cells":
+        from acclimate.kernels.rows import Cells
+
+        return Cells.of(self.X)
+
+    def _in_unit(self, vector: FloatArray) -> FloatArray:
+        return vector if self.unit is None else vector * self.unit
 
     @cached_property
     def grouping(self) -> Grouping:
@@ -89,14 +111,26 @@ class Design:
     def margin(self, coefficients: FloatArray) -> FloatArray:
         """``x . w[entity]`` of each row, ``(n,)``."""
         if self.lone:
-            return self.X @ coefficients.ravel()
+            from acclimate.kernels.rows import margins
+
+            return margins(self._cells, self._in_unit(coefficients.ravel()))
         return loops().margin(self.rows, coefficients)
 
     def pullback(self, rows: FloatArray) -> FloatArray:
         """The transpose: numbers of the rows ``(n,)`` gathered in the coefficients ``(e, d)``."""
         if self.lone:
-            return (self.X.T @ rows)[None]
+            from acclimate.kernels.rows import gathered
+
+            return self._in_unit(gathered(self._cells, rows, self.width))[None]
         return loops().pullback(self.rows, rows, self.count, self.width)
+
+    def curved(self, curvature: FloatArray, coefficients: FloatArray) -> FloatArray:
+        """``X'(c * (X w))``, ``(e, d)``: the rows' part of a product with the Hessian; ``curvature`` (n,)."""
+        if self.lone:
+            from acclimate.kernels.rows import curved
+
+            return self._in_unit(curved(self._cells, curvature, self._in_unit(coefficients.ravel())))[None]
+        return self.pullback(curvature * self.margin(coefficients))
 
     @cached_property
     def rows(self) -> "Rows":
@@ -118,7 +152,7 @@ class Design:
             gram = self._pulled_squares(curvature)
             return Diagonal(gram if members is None else gram[members])
         if self.lone:
-            gram = _gram(self.X, curvature)[None]
+            gram = self._gram(curvature)[None]
             return Full(gram if members is None else gram[members])
         members = np.arange(self.count) if members is None else members
         grams = np.zeros((len(members), self.width, self.width))
@@ -147,27 +181,35 @@ class Design:
 
     def _variances_of_one(self, S: FloatArray) -> FloatArray:
         """``x'S x`` of all rows, a strip at a time."""
-        variances, strip = np.empty(len(self.entity)), max(1, _STRIP_CELLS // self.width)
+        wide, variances, strip = self.wide, np.empty(len(self.entity)), max(1, _STRIP_CELLS // self.width)
         for first in range(0, len(variances), strip):
-            rows = self.X[first : first + strip]
+            rows = wide[first : first + strip]
             variances[first : first + strip] = rows.multiply(rows @ S).sum(axis=1)
         return variances
 
     def _pulled_squares(self, rows: FloatArray) -> FloatArray:
         """As :meth:`pullback`, of the squares of all cells."""
         if self.lone:
-            return (self._squares().T @ rows)[None]
+            from acclimate.kernels.rows import gathered_squares
+
+            unit = np.ones(self.width) if self.unit is None else self.unit
+            return gathered_squares(self._cells, rows, unit)[None]
         return loops().pullback(self.rows, rows, self.count, self.width, squared=True)
 
     def _margin_squares(self, coefficients: FloatArray) -> FloatArray:
         """As :meth:`margin`, of the squares of all cells."""
         if self.lone:
-            return self._squares() @ coefficients.ravel()
+            wide = self.wide
+            return sparse.csr_array((wide.data**2, wide.indices, wide.indptr), wide.shape) @ coefficients.ravel()
         return loops().margin(self.rows, coefficients, squared=True)
 
-    def _squares(self) -> "sparse.csr_array[Any]":
-        """The rows with squared cells."""
-        return sparse.csr_array((self.X.data**2, self.X.indices, self.X.indptr), self.X.shape)
+    def _gram(self, curvature: FloatArray) -> FloatArray:
+        """``X'diag(curvature)X`` of a lone entity, ``(d, d)``."""
+        gram = _gram(self.X, curvature)
+        if self.unit is not None:
+            gram *= self.unit
+            gram *= self.unit[:, None]
+        return gram
 
 
 @dataclass(frozen=True)
@@ -217,7 +259,7 @@ class Hessians:
     is ``X'WX`` of a lone entity, where it is at hand.
     """
 
-    inverse: Precision
+    inverse: "Precision | _Root"
     members: IntArray | None = None
     few_rows: "_FewRows | None" = None
     information: Precision | None = None
@@ -227,7 +269,7 @@ class Hessians:
         """Of rows of some curvature ``(n,)``; ``prior`` is of every entity, or one that all have."""
         if not full or design.lone:
             information = design.information(curvature, full=full)
-            return Hessians(prior.plus(information).inverse(), information=information)
+            return Hessians(_Root.of(prior.plus(information)), information=information)
         few = np.flatnonzero(design.sizes < design.width) if len(prior.array) == 1 else np.empty(0, np.int64)
         if not len(few):
             return Hessians(_inverses(design, prior, curvature, np.arange(design.count)))
@@ -237,16 +279,36 @@ class Hessians:
 
     def solve(self, vector: FloatArray) -> FloatArray:
         """``H^-1 v`` of every entity, ``(e, d)``."""
-        members = self.members
-        if members is None:
-            if isinstance(self.inverse, Diagonal) or len(vector) == 1:
-                return self.inverse.times(vector)
-            members = np.arange(len(vector))
+        if not isinstance(self.inverse, Full) or len(vector) == 1:
+            return self.inverse.times(vector)
+        members = np.arange(len(vector)) if self.members is None else self.members
         solved = np.empty(vector.shape)
         if self.few_rows is not None:
             self.few_rows.solve(vector, solved)
         loops().times(self.inverse.array, members, vector, solved)
         return solved
+
+
+@dataclass(frozen=True)
+class _Root:
+    """``L`` with ``L L' = H``, ``(d, d)``, of one entity: a third of the work of an inverse."""
+
+    lower: FloatArray
+
+    @staticmethod
+    def of(hessian: Precision) -> "Precision | _Root":
+        """What ``H^-1 v`` comes from: an inverse of many, or of what has no root, or next to no width."""
+        H = hessian.array
+        if not isinstance(hessian, Full) or len(H) > 1 or H.shape[-1] < _NARROW:
+            return hessian.inverse()
+        try:
+            return _Root(np.linalg.cholesky(H[0]))
+        except np.linalg.LinAlgError:
+            return hessian.inverse()
+
+    def times(self, vector: FloatArray) -> FloatArray:
+        """``H^-1 v``, ``(1, d)``."""
+        return cho_solve((self.lower, True), vector[0], check_finite=False)[None]
 
 
 @dataclass(frozen=True)
@@ -312,6 +374,10 @@ def loops():
     from acclimate.kernels import entities
 
     return entities
+
+
+def _lone(entity: IntArray, count: int) -> bool:
+    return count == 1 and not bool((entity < 0).any())
 
 
 def _at(prior: Precision, members: IntArray) -> Precision:

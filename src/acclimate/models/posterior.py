@@ -5,7 +5,7 @@ update needs the last posterior and the new rows alone.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
@@ -17,7 +17,7 @@ from acclimate.errors import ConfigError, RowError, nearest
 from acclimate.models.blocks import Design
 from acclimate.models.gaussian import MATRIX_AT_MOST, forget
 from acclimate.models.grouping import Grouping
-from acclimate.models.joint import Block, solve_joint
+from acclimate.models.joint import Block, Solution, solve_joint
 from acclimate.models.likelihood import CUT_SHORT, Line, Loss, bounding_curvature, has_bound, loss_derivatives
 from acclimate.models.limits import LARGEST, LARGEST_COUNT, LARGEST_FEATURE
 
@@ -25,6 +25,10 @@ Kept: TypeAlias = Literal["diagonal", "marginal"]
 
 DENSE_WIDTH = 64
 """Coefficients up to which diagonal posteriors of many entities are solved by whole Hessians."""
+
+
+_CELLS = 8
+"""Cells for each column from which most columns are expected to have one."""
 
 
 @dataclass(frozen=True)
@@ -87,22 +91,52 @@ def update_posterior(
     rows = _Rows.checked(X, y, offset, weight, d=len(posterior.mean), loss=loss)
     if len(rows.y) == 0:
         return posterior, UpdateInfo(np.array(0), np.array(0.0), np.array(True))
-    prior = forget(posterior, base, forgetting)
-    form = _form(posterior, diagonal)
-    design = Design.of(_csr(rows.X), None, 1, weight=rows.weight, centre=posterior.is_full)
-    solution = solve_joint(
-        [Block(design, prior.at(None), form)],
-        rows.y,
-        rows.offset,
-        rows.weight,
-        loss=loss,
-        tolerance=tolerance,
-        max_steps=max_steps,
-    )
-    after = solution.posterior(0).at(0)
+    prior, cells = forget(posterior, base, forgetting), _csr(rows.X)
+    search = _Search(loss, _form(posterior, diagonal), tolerance, max_steps)
+    columns = None if posterior.is_full else _touched(cells)
+    if columns is None:
+        after, solution = _solved(prior, replace(rows, X=cells), search)
+    else:
+        # Coefficients of a diagonal prior that no row touches stay as they are, and take no part in the others'.
+        touched = Posterior(prior.mean[columns], prior.precision[columns])
+        few, solution = _solved(touched, replace(rows, X=_narrowed(cells, columns)), search)
+        mean, precision = prior.mean.copy(), prior.precision.copy()
+        mean[columns], precision[columns] = few.mean, few.precision
+        after = Posterior(mean, precision)
     # Of a prior that is none, what was found may be a saddle.
     converged = np.array(solution.converged) & after.P.positive()
     return after, UpdateInfo(np.array(solution.steps), np.array(solution.decrement), converged)
+
+
+def _solved(prior: Posterior, rows: "_Rows", search: "_Search") -> tuple[Posterior, Solution]:
+    """One block by Newton's method; ``rows.X`` is sparse."""
+    design = Design.of(rows.X, None, 1, weight=rows.weight, centre=prior.is_full)
+    solution = solve_joint(
+        [Block(design, prior.at(None), search.form)],
+        rows.y,
+        rows.offset,
+        rows.weight,
+        loss=search.loss,
+        tolerance=search.tolerance,
+        max_steps=search.max_steps,
+    )
+    return solution.posterior(0).at(0), solution
+
+
+def _touched(X: "sparse.csr_array[Any]") -> IntArray | None:
+    """Which columns have a cell, if those are few; ``None`` otherwise."""
+    width = X.shape[1]
+    if X.nnz > _CELLS * width:
+        return None
+    columns = np.flatnonzero(np.bincount(X.indices, minlength=width))
+    return columns if 2 * len(columns) <= width else None
+
+
+def _narrowed(X: "sparse.csr_array[Any]", columns: IntArray) -> "sparse.csr_array[Any]":
+    """The rows over these columns, which are all that have a cell."""
+    place = np.empty(X.shape[1], X.indices.dtype)
+    place[columns] = np.arange(len(columns))
+    return sparse.csr_array((X.data, place[X.indices], X.indptr), shape=(X.shape[0], len(columns)))
 
 
 @unwarned
@@ -314,6 +348,11 @@ def _allowed(y: FloatArray, loss: Loss) -> tuple[NDArray[np.bool_], str]:
 
 def _csr(X: Any) -> "sparse.csr_array[Any]":
     """The rows with one cell a place, which the scaling counts on; the caller's stay as they are."""
+    if not sparse.issparse(X) and 0 < np.count_nonzero(X) == X.size:  # what SciPy would find, place by place
+        n, d = X.shape
+        index = np.int32 if X.size <= np.iinfo(np.int32).max else np.int64
+        places = np.tile(np.arange(d, dtype=index), n), np.arange(0, X.size + 1, d, dtype=index)
+        return sparse.csr_array((X.ravel(), *places), shape=(n, d))
     rows: Any = sparse.csr_array(X, dtype=np.float64)
     if not rows.has_canonical_format:
         rows = rows.copy()

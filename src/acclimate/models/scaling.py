@@ -3,7 +3,7 @@
 The prior is mapped in, the posterior back out, so the statistics of a run may differ from those of the last.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +13,6 @@ from scipy import sparse
 
 from acclimate.arrays import Diagonal, FloatArray, Full, IntArray, Posterior, Precision, unwarned
 from acclimate.models.limits import SMALLEST_FEATURE
-
-_STRIP = 1 << 16
-"""Rows that statistics are summed over at a time."""
 
 _SQUARES_FROM = 1e-200
 """Sums of squares below this, or above its inverse, are taken again in a unit of the column's own size."""
@@ -44,12 +41,11 @@ class Scaling:
 
         ``centre=False`` is for diagonal precisions, which cannot carry it.
         """
+        from acclimate.kernels.rows import Cells, moments, spreads
+
         times = np.ones(X.shape[0]) if weight is None else _around_one(weight)
-        held, count, total, power = _sums(
-            X,
-            times,
-            lambda s, x, _: (s > 0.0, s, s * x, s * x**2),  # cells, and moments of order 0, 1 and 2
-        )
+        cells = Cells.of(X)
+        held, count, total, power = moments(cells, times, X.shape[1]).T
         extreme = np.asarray((held > 0.0) & ~((power > _SQUARES_FROM) & (power < 1.0 / _SQUARES_FROM)))
         if extreme.any() and (units := _units(X, times, extreme)).any():
             inside = Scaling.of(_divided(X, units), centre=centre, weight=times)
@@ -63,9 +59,7 @@ class Scaling:
         dense = (held == counted) & (counted > 1)
         intercept = bool(dense[:1].all()) and len(dense) > 0 and bool(power[0] == count[0] == total[0])
         # In two passes: power minus the squared mean is rounding alone where the mean dwarfs the spread.
-        away = np.zeros(len(mean))
-        if dense.any():
-            (away,) = _sums(X, times, lambda s, x, column: (s * (x - mean[column]) ** 2,))
+        away = spreads(cells, times, mean) if dense.any() else np.zeros(len(mean))
         spread = np.sqrt(away / some)
         # A column whose spread drowns in the rounding of its mean is a constant.
         varies = dense & (spread > 1e-9 * np.abs(mean))
@@ -87,12 +81,18 @@ class Scaling:
         """Whether nothing changes."""
         return not self.centre.any() and bool(np.all(self.scale == 1.0))
 
+    @property
+    def ordinary(self) -> bool:
+        """Whether nothing is centred, and squares of all scales are far from overflow: ``T`` is a diagonal."""
+        return not self.centre.any() and bool(np.all((self.scale > 1e-60) & (self.scale < 1e60)))
+
     def rows(self, X: "sparse.csr_array[Any]") -> "sparse.csr_array[Any]":
         """``X T``."""
         if self.trivial:
             return X
-        data = X.data - self.centre[X.indices]
-        data /= self.scale[X.indices]
+        from acclimate.kernels.rows import Cells, standardised
+
+        data = standardised(Cells.of(X), self.centre, self.scale)
         return sparse.csr_array((data, X.indices, X.indptr), shape=X.shape)
 
     def mean_in(self, mean: FloatArray) -> FloatArray:
@@ -157,25 +157,3 @@ def _units(X: "sparse.csr_array[Any]", weight: FloatArray, columns: NDArray[np.b
 
 def _divided(X: "sparse.csr_array[Any]", units: NDArray[np.int64]) -> "sparse.csr_array[Any]":
     return sparse.csr_array((np.ldexp(X.data, -units[X.indices]), X.indices, X.indptr), shape=X.shape)
-
-
-def _sums(
-    X: "sparse.csr_array[Any]",
-    weight: FloatArray,
-    terms: Callable[[FloatArray, FloatArray, NDArray[Any]], tuple[Any, ...]],
-) -> FloatArray:
-    """Sums ``(terms, d)`` by column over all cells, a strip of rows at a time, so that no copy of ``X`` is made.
-
-    ``terms`` takes row weights, values and columns of some cells.
-    """
-    rows, d = X.shape
-    totals: Any = 0.0
-    for first in range(0, max(rows, 1), _STRIP):
-        bounds = X.indptr[first : first + _STRIP + 1]
-        cells = slice(bounds[0], bounds[-1])
-        of_row = np.repeat(weight[first : first + _STRIP], np.diff(bounds))
-        column = X.indices[cells]
-        totals = totals + np.array(
-            [np.bincount(column, term, d) for term in terms(of_row, X.data[cells], column)], np.float64
-        )
-    return totals
