@@ -2,11 +2,12 @@
 
 ``python -m benchmarks.quality.pieces [--seeds 10] [--pieces 2 4 8]``; with ``KUAIRAND_DIR`` its log too. A fit
 on the first piece, and updates over the others: cut by time, by users or by items (all rows of one are in one
-piece) or at random. Then the next days are predicted, day by day, by the model as it is, and as it is brought up to date after each.
+piece) or at random. Then the next days are predicted, day by day, by the model as it is, and as it is brought up
+to date after each.
 
 In worlds the truth is known: told is regret, the expected log-loss above the oracle's in 1e-4 nats a row, less
-that of the fit on all rows, with 95 % intervals over seeds. Of KuaiRand (fitted on 8 to 25 April, asked about 26 and 27
-April) it is AUC and log-loss less those of the fit on all rows, with intervals for other users and other videos.
+that of the fit on all rows, with 95 % intervals over seeds. Of KuaiRand (fitted on 8 to 25 April, asked about 26
+and 27 April) it is AUC and log-loss less those of the fit on all rows, with intervals for other users and videos.
 """
 
 import argparse

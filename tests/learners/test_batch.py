@@ -1,11 +1,9 @@
 """Reading a batch: each feature once, however many effects use it; columns for those that may grow alone."""
 
 import collections
-import re
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from numpy.testing import assert_array_equal
 from sample_events import events_of, in_pieces
@@ -191,21 +189,3 @@ def test_numbers_after_text_are_the_text_that_they_are():
     )
     assert batch.seen[1].ids.tolist() == ["7", "8"]
     assert batch.seen[1].effect.ids == "string"
-
-
-def test_rows_that_do_not_fit_are_told_before_they_fill_the_memory():
-    rng, rows, width = np.random.default_rng(0), 300_000, 32
-    vectors = pa.FixedSizeListArray.from_arrays(pa.array(rng.normal(size=rows * width)), width)
-    times = pa.array(1_700_000_000_000_000 + np.arange(rows), pa.timestamp("us", "UTC"))
-    table = pa.table({"time": times, "user": np.arange(rows), "x": vectors, "click": np.zeros(rows, np.int8)})
-    schema = ac.Schema(time="time", entities=["user"], labels="click")
-    events = ac.read_events(table, schema, memory_limit="120MB")
-    model = ac.GLMix(fixed=ac.FixedEffect(["x"]))
-    message = r"do not fit into a memory_limit of 120MB: the first \d+,\d+ of 300,000 take 1[01].MB, all of"
-    with pytest.raises(ac.AcclimateError, match=message) as caught:
-        model.fit(events)
-    advised = re.search(r"raise it to (\d+MB)", caught.value.hint)
-    assert advised
-    ac.GLMix(fixed=ac.FixedEffect(["x"]), max_steps=1).fit(ac.read_events(table, schema, memory_limit=advised[1]))
-    assert model.state is None
-    ac.GLMix(fixed=ac.FixedEffect(["x"]), max_steps=1).fit(events.before(1_700_000_000_050_000))

@@ -142,7 +142,7 @@ def learn(
         pieces[one.name] = chain(pieces.get(one.name, ()), one.pieces())
     if FIXED in pieces:
         joint = (one.solution for one in found if one.name == FIXED and isinstance(one.solution, Solution))
-        marginal = raw_marginal(task, parts, shared.fixed_posterior, next(joint).curvature)
+        marginal = raw_marginal(task, parts, shared.fixed_posterior, next(joint))
         shared = replace(shared, fixed_states=next(pieces.pop(FIXED)), marginal=marginal)
     fixed, *random = (part.effect for part in parts)
     shared = replace(
@@ -380,7 +380,7 @@ class _Search:
                 self.noise = refreshed(past, task, solution, random, usual=self.unit)
                 gain += noise_gain(before, self.noise)
             if ridged:
-                marginal = scaled_marginal(task, asked, asked[0].effect.population.at(None), solution.curvature)
+                marginal = scaled_marginal(task, asked, asked[0].effect.population.at(None), solution)
                 parts[0], self.ridges, more = learned_ridges(parts[0], solution, marginal)
                 gain += more
             means, curvature = [solution.means(i) for i in range(len(free))], solution.curvature

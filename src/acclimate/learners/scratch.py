@@ -21,7 +21,7 @@ from acclimate.features import codes_of, flat
 from acclimate.models.hashing import hashed
 
 _MOST = 256
-"""Files at most, each with a descriptor and a buffer. Rows of one that do not fit into the memory are cut once more."""
+"""Files at most, each with a descriptor. Rows of one that do not fit into the memory are cut once more."""
 
 
 @contextmanager
