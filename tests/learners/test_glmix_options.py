@@ -173,7 +173,7 @@ def chain(parts: list[dict[str, Any]], declared: dict[str, Any], *, entity: bool
     shared, known = None, {}
     for part in parts:
         events = events_of(SCHEMA, part)
-        batch = read(parameters, events, shared)
+        batch = next(read(parameters, events, shared))
         if shared is None:
             shared, batch = begun(parameters, SCHEMA, batch, None, locked=())
             if not entity:  # the prior of a first fit depends on its labels

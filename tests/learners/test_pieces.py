@@ -253,7 +253,7 @@ def test_a_full_disk_is_told(monkeypatch):
     def full() -> io.BufferedRandom:
         return open("/dev/full", "w+b", buffering=0)  # type: ignore[return-value]
 
-    monkeypatch.setattr(scratch.tempfile, "TemporaryFile", full)
+    monkeypatch.setattr(scratch, "scratch_file", full)
     with (
         pytest.raises(ConfigError, match=r"the disk at .* is full"),
         scratch.scattered([pa.table({"id": np.arange(10)})], "id", 2),

@@ -86,9 +86,9 @@ class Batch:
         return len(self.time)
 
     def at(self, rows: IntArray) -> "Batch":
-        """Only these rows, in this order."""
+        """Only these rows, in this order; this batch is used up effect by effect, lest it is there twice."""
         return Batch(
-            [seen.at(rows) for seen in self.seen],
+            [self.seen.pop(0).at(rows) for _ in range(len(self.seen))],
             self.settled,
             self.label[rows],
             self.weight[rows],

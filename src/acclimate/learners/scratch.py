@@ -4,8 +4,6 @@ Which file an entity is in depends on its id alone, so neither the order of rows
 hands them out show.
 """
 
-import errno
-import tempfile
 import zlib
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,9 +14,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from acclimate.arrays import ArrowArray
-from acclimate.errors import ConfigError
 from acclimate.features import codes_of, flat
 from acclimate.models.hashing import hashed
+from acclimate.storage.scratch import scratch_file, told_if_full
 
 _MOST = 256
 """Files at most, each with a descriptor. Rows of one that do not fit into the memory are cut once more."""
@@ -38,16 +36,9 @@ def scattered(tables: Iterable[pa.Table], column: str, files: int) -> Generator[
     """
     count = min(files, _MOST)
     with ExitStack() as stack:
-        opened: list[Any] = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(count)]
-        try:
+        opened = [stack.enter_context(scratch_file()) for _ in range(count)]
+        with told_if_full():
             _write(tables, column, opened)
-        except OSError as error:
-            if error.errno != errno.ENOSPC:
-                raise
-            raise ConfigError(
-                f"the disk at {tempfile.gettempdir()} is full: rows that do not fit into the memory go there",
-                hint="make room there, name another by TMPDIR, or raise memory_limit",
-            ) from error
         yield (reader for file in opened if (reader := _reader(file)) is not None)
 
 
