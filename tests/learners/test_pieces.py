@@ -15,10 +15,11 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sample_events import HOUR, START, assert_same_states, events_of, in_pieces
 
 import acclimate as ac
-from acclimate import ledger
+from acclimate import ledger, pipeline
 from acclimate.errors import ConfigError, RowError
 from acclimate.learners import batch as batches
 from acclimate.learners import scratch
+from acclimate.project import Project, parse_project
 
 SCHEMA = ac.Schema(
     time="time",
@@ -259,3 +260,50 @@ def test_a_full_disk_is_told(monkeypatch):
         scratch.scattered([pa.table({"id": np.arange(10)})], "id", 2),
     ):
         pass
+
+
+# --- from a project to its model and its replay ------------------------------------------------------------------
+
+
+def written(folder: Path, rows: int) -> Project:
+    columns = log(rows=rows, users=3_000)
+    columns |= {"time": pa.array(START + 60_000_000 * np.arange(rows), pa.timestamp("us", "UTC"))}
+    pq.write_table(pa.table(columns), folder / "log.parquet")
+    events = {"path": "log.parquet", "time": "time", "entities": {"user": "user_id", "video": "video_id"}}
+    declared = {"ranker": {"kind": "glmix", "label": "click", "learn_population": False, **BOTH}}
+    content = {"name": "log", "events": events | {"labels": ["click"]}, "learners": declared}
+    return parse_project(content, folder)
+
+
+def test_a_model_of_many_pieces_has_the_history_of_one_fit(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(batches, "_PIECE_ROWS", 1 << 12)
+    project, until = written(tmp_path, 300_000), START + 60_000_000 * 150_000
+    models: list[ac.GLMix] = []
+    for limit in ("16MB", "1GB"):
+        sized = replace(project, memory_limit=limit)
+        fitted = pipeline.fit(sized, tmp_path / limit, until=until)
+        assert (fitted.info.pieces > 1) == (limit == "16MB")
+        updated = pipeline.update(sized, tmp_path / limit)
+        assert (updated.info.pieces > 1) == (limit == "16MB")
+        models.append(ac.GLMix.load(tmp_path / limit))
+    one, other = models
+    assert one.history == other.history
+    assert len(one.history) == 2
+    assert one.cut == other.cut
+    asked = pipeline.open_events(project)
+    assert np.sqrt(np.mean((one.predict(asked) - other.predict(asked)) ** 2)) < 0.02
+
+
+def test_a_replay_within_little_memory():
+    events = ac.simulate(users=60, items=20, days=8, events_per_day=300, seed=1)
+    arms = {
+        "ranker": ac.GLMix(label="click", fixed=["surface"], random=["user", "item"]),
+        "rate": ac.Rate("user", label="click"),
+    }
+    limited, without = (
+        ac.replay(arms, one, start="2024-01-05", label="click") for one in (small(events, 20_000), events)
+    )
+    assert limited.arms["rate"].log_loss == without.arms["rate"].log_loss
+    assert limited.arms["ranker"].rows == without.arms["ranker"].rows
+    assert limited.arms["ranker"].log_loss == pytest.approx(without.arms["ranker"].log_loss, abs=0.005)
+    assert limited.arms["ranker"].log_loss != without.arms["ranker"].log_loss

@@ -163,8 +163,8 @@ def _cross_matrices(shared: Design, design: Design, curvature: FloatArray, membe
     weighted = sparse.csr_array(sparse.diags_array(curvature[rows]) @ design.X[rows])
     columns = weighted.indices + np.repeat((design.entity[rows] - members[0]) * width, np.diff(weighted.indptr))
     wide = sparse.csr_array((weighted.data, columns, weighted.indptr), (len(rows), len(members) * width))
-    cross: FloatArray = (wide.T @ shared.wide[rows]).toarray()
-    return cross.reshape(len(members), width, shared.width)
+    cross: Any = wide.T @ shared.wide[rows]
+    return cross.toarray().reshape(len(members), width, shared.width)
 
 
 @dataclass(frozen=True)
