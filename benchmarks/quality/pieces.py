@@ -1,9 +1,9 @@
 """What a fit in pieces loses against one on all rows at once, by how the rows are cut.
 
-``python -m benchmarks.quality.pieces [--seeds 4] [--pieces 2 4 8] [--cuts users ...]``; with ``KUAIRAND_DIR`` its log too. A fit
-on the first piece, and updates over the others: cut by time, by users or by items (all rows of one are in one
-piece) or at random. Then the next days are predicted, day by day, by the model as it is, and as it is brought up
-to date after each.
+``python -m benchmarks.quality.pieces [--seeds 4] [--pieces 2 4 8] [--cuts users ...]``; with ``KUAIRAND_DIR`` its
+log too. A fit on the first piece, and updates over the others: cut by time, by users or by items (all rows of one
+are in one piece) or at random. Then the next days are predicted, day by day, by the model as it is, and as it is
+brought up to date after each.
 
 In worlds the truth is known: told is regret, the expected log-loss above the oracle's in 1e-4 nats a row, less
 that of the fit on all rows, with 95 % intervals over seeds. Of KuaiRand (fitted on 8 to 25 April, asked about 26
