@@ -2,6 +2,7 @@
 
 import datetime as dt
 import itertools
+from dataclasses import replace
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -196,3 +197,13 @@ def test_the_table_source_slices_without_a_copy() -> None:
     part = source.scan(["row"], 100, 200).read_all()["row"]
     assert np.array_equal(part.to_numpy(), np.arange(100, 200))
     assert part.chunk(0).buffers()[1].address == source.rows["row"].chunk(0).buffers()[1].address
+
+
+@pytest.mark.parametrize("limit", [None, 1, 10**9])
+def test_cached_events_are_the_same_wherever_they_lie(limit):
+    events = replace(ac.simulate(users=20, items=5, days=3, events_per_day=50), memory_limit=limit)
+    cached = events.cached()
+    assert cached.table().equals(events.table())
+    assert cached.memory_limit == limit
+    assert cached.between("2024-01-02", "2024-01-03").count() == 50
+    assert replace(events, end=0).cached().table().num_rows == 0

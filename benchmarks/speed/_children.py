@@ -2,10 +2,14 @@
 
 import json
 import os
+import resource
 import subprocess
 import sys
 from dataclasses import dataclass
 from typing import Any
+
+_UNIT = 1 if sys.platform == "darwin" else 1024
+"""Of ``ru_maxrss``."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +34,12 @@ def run(module: str, *arguments: object) -> Measured:
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise RuntimeError(f"{' '.join(command)} failed: {said}")
-    unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
-    return Measured(usage.ru_utime + usage.ru_stime, usage.ru_maxrss * unit, json.loads(said.splitlines()[-1]))
+    return Measured(usage.ru_utime + usage.ru_stime, usage.ru_maxrss * _UNIT, json.loads(said.splitlines()[-1]))
+
+
+def peak_bytes() -> int:
+    """The peak memory of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _UNIT
 
 
 def tell(**facts: Any) -> None:

@@ -1,11 +1,9 @@
 """Reading a batch: each feature once, however many effects use it; columns for those that may grow alone."""
 
 import collections
-import re
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from numpy.testing import assert_array_equal
 from sample_events import events_of, in_pieces
@@ -14,7 +12,7 @@ import acclimate as ac
 from acclimate.errors import MismatchError
 from acclimate.features import INTERCEPT, FeatureIndex, Settled, cells
 from acclimate.learners import batch as batches
-from acclimate.learners.batch import Batch, count_columns, read_batch
+from acclimate.learners.batch import Batch, count_columns, read_batches
 from acclimate.learners.effects import Effect, new_effects
 
 SCHEMA = ac.Schema(
@@ -42,7 +40,7 @@ def effects(model: ac.GLMix = MIXTURE) -> list[Effect]:
 
 
 def read(data: dict[str, Any], *, settled: Settled | None = None, label: Any = "click", **how: Any) -> Batch:
-    return read_batch(events_of(SCHEMA, data), effects(), settled or Settled(), label=label, **how)
+    return next(read_batches(events_of(SCHEMA, data), effects(), settled or Settled(), label=label, **how))
 
 
 @pytest.fixture
@@ -102,7 +100,7 @@ def test_pieces_are_put_together(monkeypatch):
     whole = read(data)
     monkeypatch.setattr(batches, "_PIECE_ROWS", 6)
     source = in_pieces(events_of(SCHEMA, data), rows=6)
-    pieces = read_batch(source, effects(), Settled(), label="click")
+    pieces = next(read_batches(source, effects(), Settled(), label="click"))
     # The first piece that has any has 15, 16 and 17.
     assert whole.settled.fill["x"] != pieces.settled.fill["x"] == 16.0
     for one, other in zip(pieces.seen, whole.seen, strict=True):
@@ -119,7 +117,7 @@ def test_what_is_locked_gets_no_columns_and_the_others_do():
     first = read(log())
     known = [seen.effect.grown(seen.index, seen.X, first.weight, {}, strength=seen.ridge) for seen in first.seen]
     data = {**log(seed=1), "genre": ["opera"] * 12}
-    batch = read_batch(events_of(SCHEMA, data), known, first.settled, label="click", locked={"user"})
+    batch = next(read_batches(events_of(SCHEMA, data), known, first.settled, label="click", locked={"user"}))
     fixed, user, video = batch.seen
     assert fixed.index.names == (*first.seen[0].index.names, "genre=opera")
     assert user.index is known[1].index
@@ -181,29 +179,13 @@ def test_columns_are_counted_as_they_are_read():
 def test_ids_of_another_type_are_named(first, then, kind):
     known = [seen.effect for seen in read({**log(), "user_id": first}).seen]
     with pytest.raises(MismatchError, match=f"ids of 'user' are {kind}, those learned before are int64"):
-        read_batch(events_of(SCHEMA, {**log(), "user_id": then}), known, Settled(), label="click")
+        next(read_batches(events_of(SCHEMA, {**log(), "user_id": then}), known, Settled(), label="click"))
 
 
 def test_numbers_after_text_are_the_text_that_they_are():
     known = [seen.effect for seen in read({**log(), "user_id": ["7", "x"] * 6}).seen]
-    batch = read_batch(events_of(SCHEMA, {**log(), "user_id": [7, 8] * 6}), known, Settled(), label="click")
+    batch = next(
+        read_batches(events_of(SCHEMA, {**log(), "user_id": [7, 8] * 6}), known, Settled(), label="click")
+    )
     assert batch.seen[1].ids.tolist() == ["7", "8"]
     assert batch.seen[1].effect.ids == "string"
-
-
-def test_rows_that_do_not_fit_are_told_before_they_fill_the_memory():
-    rng, rows, width = np.random.default_rng(0), 300_000, 32
-    vectors = pa.FixedSizeListArray.from_arrays(pa.array(rng.normal(size=rows * width)), width)
-    times = pa.array(1_700_000_000_000_000 + np.arange(rows), pa.timestamp("us", "UTC"))
-    table = pa.table({"time": times, "user": np.arange(rows), "x": vectors, "click": np.zeros(rows, np.int8)})
-    schema = ac.Schema(time="time", entities=["user"], labels="click")
-    events = ac.read_events(table, schema, memory_limit="120MB")
-    model = ac.GLMix(fixed=ac.FixedEffect(["x"]))
-    message = r"do not fit into a memory_limit of 120MB: the first \d+,\d+ of 300,000 take 1[01].MB, all of"
-    with pytest.raises(ac.AcclimateError, match=message) as caught:
-        model.fit(events)
-    advised = re.search(r"raise it to (\d+MB)", caught.value.hint)
-    assert advised
-    ac.GLMix(fixed=ac.FixedEffect(["x"]), max_steps=1).fit(ac.read_events(table, schema, memory_limit=advised[1]))
-    assert model.state is None
-    ac.GLMix(fixed=ac.FixedEffect(["x"]), max_steps=1).fit(events.before(1_700_000_000_050_000))

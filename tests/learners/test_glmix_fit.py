@@ -15,7 +15,7 @@ from acclimate.errors import ConfigError, DataError, NotFittedError
 from acclimate.features import Settled
 from acclimate.learners import batch as batches
 from acclimate.learners import mixed, populations
-from acclimate.learners.batch import Batch, read_batch, sampled
+from acclimate.learners.batch import Batch, read_batches, sampled
 from acclimate.learners.effects import new_effects
 
 SCHEMA = ac.Schema(
@@ -595,7 +595,7 @@ def test_a_fit_forgets_the_entities_of_before():
 
 def read(data: dict[str, Any]) -> Batch:
     parameters = ac.GLMix(fixed=["x", "genre"], random={"user": ["x"]}).parameters
-    return read_batch(events_of(SCHEMA, data), new_effects(parameters, SCHEMA), Settled(), label="click")
+    return next(read_batches(events_of(SCHEMA, data), new_effects(parameters, SCHEMA), Settled(), label="click"))
 
 
 def test_a_sample_of_rows_stands_for_all_of_an_entitys():

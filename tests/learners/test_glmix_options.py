@@ -173,7 +173,7 @@ def chain(parts: list[dict[str, Any]], declared: dict[str, Any], *, entity: bool
     shared, known = None, {}
     for part in parts:
         events = events_of(SCHEMA, part)
-        batch = read(parameters, events, shared)
+        batch = next(read(parameters, events, shared))
         if shared is None:
             shared, batch = begun(parameters, SCHEMA, batch, None, locked=())
             if not entity:  # the prior of a first fit depends on its labels
@@ -241,6 +241,19 @@ def test_one_fit_is_any_chain_of_updates(declared, cut, seed):
             assert state.touched == pieces[id].touched
             assert_allclose(pieces[id].posterior.mean, state.posterior.mean, atol=1e-9)
             assert_allclose(pieces[id].posterior.precision, state.posterior.precision, rtol=1e-9)
+
+
+def test_the_age_of_rows_counts_once_in_how_sure_the_fixed_effect_is():
+    """Alone, it is as sure as its own posterior says."""
+    rng = np.random.default_rng(0)
+    data = {
+        "time": START + rng.integers(0, 20 * DAY, 60),
+        "user_id": np.zeros(60, int),
+        "item_id": np.zeros(60, int),
+    }
+    data |= {"x": rng.normal(size=60), "click": rng.integers(0, 2, 60)}
+    state = ac.GLMix(fixed=ac.FixedEffect(["x"], half_life="3d")).fit(events_of(SCHEMA, data)).state
+    assert_allclose(state.marginal, state.fixed_states.posterior.precision, rtol=1e-9)
 
 
 def drifting(days: int = 40, users: int = 60, seed: int = 2) -> list[tuple[dict[str, Any], np.ndarray]]:

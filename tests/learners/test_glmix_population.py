@@ -234,7 +234,7 @@ def test_with_a_quadratic_loss_they_are_at_the_most_likely_populations(users, it
     """Written out densely: the marginal likelihood of a Gaussian, over both variances."""
     columns = nested_rows(40, 4, users=users, items=items)
     parameters = ac.GLMix(random=["user", "item"]).parameters
-    batch = read(parameters, events(columns | {"time": START + np.arange(len(columns["x"]))}), None)
+    batch = next(read(parameters, events(columns | {"time": START + np.arange(len(columns["x"]))}), None))
     shared, batch = begun(parameters, SCHEMA, batch, None, locked=())
     at_zero = replace(shared.fixed_states, posterior=ac.Posterior(np.zeros((1, 1)), np.ones((1, 1, 1))))
     shared = replace(shared, fixed_states=at_zero)

@@ -4,6 +4,7 @@ import datetime as dt
 import hashlib
 import heapq
 import itertools
+import mmap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeAlias
@@ -15,6 +16,7 @@ import pyarrow.compute as pc
 
 from acclimate.config import Schema
 from acclimate.errors import ColumnError, nearest
+from acclimate.storage.scratch import scratch_file, told_if_full
 from acclimate.times import duration_us, instant, instant_us, utc
 
 Instant: TypeAlias = str | dt.date | dt.datetime | int
@@ -123,7 +125,8 @@ class SourceAround:
 class Events:
     """Events of one schema within ``[start, end)``; nothing is read before it is asked for.
 
-    ``memory_limit`` is what reading may take, in bytes; ``None`` where nothing bounds it.
+    ``memory_limit`` is what rows may take that are held at once, in bytes: more of them go to disk, or are learned
+    in pieces. ``None`` where nothing bounds it.
     """
 
     schema: Schema
@@ -195,8 +198,9 @@ class Events:
         return self.source.fingerprint(self.start, self.end, known)
 
     def cached(self) -> "Events":
-        """The same events, read once and held in memory."""
-        return Events(self.schema, TableSource(self.schema, self.table()))
+        """The same events, read once and held: in memory, or beyond the limit of it in a scratch file."""
+        rows = _held(self.reader(), self.memory_limit)
+        return Events(self.schema, TableSource(self.schema, rows), memory_limit=self.memory_limit)
 
     @property
     def _zone(self) -> ZoneInfo:
@@ -230,6 +234,31 @@ class Events:
         starts = [t for t in (self.start, start) if t is not None]
         ends = [t for t in (self.end, end) if t is not None]
         return replace(self, start=max(starts, default=None), end=min(ends, default=None))
+
+
+def _held(reader: pa.RecordBatchReader, limit: int | None) -> pa.Table:
+    """All rows; where they take more bytes than the limit they lie in a file without a name, mapped into memory.
+
+    It goes with the last who holds some of them.
+    """
+    held, size = list[pa.RecordBatch](), 0
+    for batch in reader:
+        held.append(batch)
+        size += batch.nbytes
+        if limit is not None and size > limit:
+            return _mapped(itertools.chain(held, reader), reader.schema)
+    return pa.Table.from_batches(held, reader.schema)
+
+
+def _mapped(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> pa.Table:
+    with scratch_file() as file:
+        with told_if_full():
+            with pa.ipc.new_file(file, schema) as writer:
+                for batch in batches:
+                    writer.write_batch(batch)
+            file.flush()
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    return pa.ipc.open_file(pa.py_buffer(mapped)).read_all()
 
 
 @dataclass(frozen=True)

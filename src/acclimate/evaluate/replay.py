@@ -6,7 +6,7 @@ All arms go through the events in one pass and are asked the same questions. Lab
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, cast
 from zoneinfo import ZoneInfo
 
@@ -260,10 +260,15 @@ def _play(runs: Sequence[Run], plan: _Plan, followed: Any) -> list[pa.Table]:
             past = plan.known(end, run.arm.window)
             run.learn(fresh, past, predict_seconds=seconds, read_seconds=reading)
         _watch(runs, plan, followed, end)
-        kept.append(rows.table(plan.columns))
+        kept.append(_copied(rows.table(plan.columns)))
         if plan.on_window:
             plan.on_window(_losses(runs, plan, kept[-1], number))
     return kept
+
+
+def _copied(rows: pa.Table) -> pa.Table:
+    """The same rows, which hold nothing else: not the file in which a large window lies."""
+    return rows.take(np.arange(rows.num_rows))
 
 
 def _losses(runs: Sequence[Run], plan: _Plan, rows: pa.Table, window: int) -> Losses:
@@ -287,7 +292,7 @@ def _without_answers(events: Events) -> Events:
     for name in (*schema.labels, *([schema.truth] if schema.truth else ())):
         column = rows.schema.field(name)
         rows = rows.set_column(rows.column_names.index(name), column, pa.nulls(rows.num_rows, column.type))
-    return Events(schema, TableSource(schema, rows))
+    return replace(events, source=TableSource(schema, rows))
 
 
 def _followed(arms: Sequence[Arm], plan: _Plan, follow: str | int | None) -> Any:

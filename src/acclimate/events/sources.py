@@ -31,8 +31,8 @@ def read_events(source: Any, schema: Schema, *, memory_limit: str = "1GB") -> Ev
         source: a path, a folder (with its subfolders), a glob, a pandas, polars, pyarrow or DuckDB frame, or a
             list of these. Columns are matched by name; one that a file lacks is null there.
         schema: what the columns mean.
-        memory_limit: of sorting and joining, where what exceeds it goes to disk, and of the rows that a learner
-            holds, where it is an error.
+        memory_limit: of sorting and joining, and of the rows that are held at once: what exceeds it goes to disk,
+            or is learned in pieces.
 
     Raises:
         SourceError: a file is absent, empty or damaged.

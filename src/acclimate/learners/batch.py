@@ -3,8 +3,9 @@
 Encoded piece by piece, so that the raw rows never all stand in memory.
 """
 
+import math
 import zlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -32,9 +33,13 @@ from acclimate.features import (
 )
 from acclimate.learners.effects import FIXED, Effect, start_ridge
 from acclimate.learners.gate import check_cells, check_size
+from acclimate.learners.scratch import scattered
 from acclimate.models.hashing import hashed
 
 _PIECE_ROWS = 1 << 16
+
+_FILLED = 0.8
+"""How full of rows the memory is to be on average where they come in pieces: entities differ in their rows."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,10 @@ class Seen:
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows of one batch: as each effect sees them, and the columns that are all effects'; the latter ``(n,)``."""
+    """Rows of one batch: as each effect sees them, and the columns that are all effects'; the latter ``(n,)``.
+
+    ``partial``: whether it is one of several, since all rows do not fit into the memory.
+    """
 
     seen: list[Seen]
     settled: Settled
@@ -72,29 +80,38 @@ class Batch:
     weight: FloatArray
     offset: FloatArray
     time: IntArray
+    partial: bool = False
 
     def __len__(self) -> int:
         return len(self.time)
 
     def at(self, rows: IntArray) -> "Batch":
-        """Only these rows, in this order."""
+        """Only these rows, in this order; this batch is used up effect by effect, lest it is there twice."""
         return Batch(
-            [seen.at(rows) for seen in self.seen],
+            [self.seen.pop(0).at(rows) for _ in range(len(self.seen))],
             self.settled,
             self.label[rows],
             self.weight[rows],
             self.offset[rows],
             self.time[rows],
+            self.partial,
         )
 
 
 @dataclass(frozen=True)
 class _Piece:
-    """Some rows: one design and one column of ids per effect, and the columns that are all effects'."""
+    """Some rows: one design and one column of ids per effect, and the columns that are all effects'.
+
+    ``names``: of each feature whose columns have to be told apart those that are there. ``indexes`` and
+    ``settled``: the columns of each effect, and what is settled of features, up to these rows.
+    """
 
     designs: "list[sparse.csr_array[Any]]"
     ids: list[ArrowArray]
     columns: list[NDArray[Any]]
+    names: Mapping[str, Sequence[str]]
+    indexes: list[FeatureIndex]
+    settled: Settled
 
     def __len__(self) -> int:
         return len(self.columns[-1])
@@ -106,74 +123,155 @@ class _Piece:
         return designs + sum(ids.nbytes for ids in self.ids) + sum(column.nbytes for column in self.columns)
 
 
-def read_batch(
+class _Encoder:
+    """Encodes tables one after another: columns and what is settled go on from each to the next.
+
+    Names unseen before get new columns in every effect that is not ``locked``.
+    """
+
+    def __init__(
+        self,
+        events: Events,
+        effects: Sequence[Effect],
+        settled: Settled,
+        label: str | None,
+        locked: Collection[str],
+    ) -> None:
+        self.schema, self.effects, self.settled, self.label = events.schema, list(effects), settled, label
+        self.indexes, self.locked = [effect.index for effect in effects], locked
+
+    def piece(self, table: pa.Table) -> _Piece:
+        encoded, self.settled = encode(_features(self.effects), table, self.schema, self.settled)
+        designs: list[sparse.csr_array[Any]] = []
+        for number, effect in enumerate(self.effects):
+            X, self.indexes[number] = design(
+                effect.declared.features,
+                encoded,
+                table.num_rows,
+                self.indexes[number],
+                grow=effect.name not in self.locked,
+            )
+            designs.append(X)
+        told = {name: encoded[name].names for effect in self.effects for name in _features_told(effect)}
+        ids, columns = [_ids(table, effect) for effect in self.effects], columns_of(table, self.schema, self.label)
+        return _Piece(designs, ids, columns, told, self.indexes.copy(), self.settled)
+
+    def batch(self, pieces: list[_Piece], *, partial: bool = False) -> Batch:
+        """All of these rows; they go as they are joined, so that they are there once, not twice."""
+        last, seen, effects = pieces[-1], list[Seen](), self.effects
+        for number, (effect, index) in enumerate(zip(effects, last.indexes, strict=True)):
+            stacked = _stacked([piece.designs.pop(0) for piece in pieces], len(index))
+            ids = pa.chunked_array([piece.ids[number] for piece in pieces])
+            names = {
+                name: {one for piece in pieces for one in piece.names[name]} for name in _features_told(effect)
+            }
+            groups = {name: index.numbers(sorted(there)) for name, there in names.items()}
+            groups = {name: numbers[numbers >= 0] for name, numbers in groups.items()}
+            seen.append(_seen(effect, index, stacked, ids, groups))
+        self.effects = [replace(effect, ids=one.effect.ids) for effect, one in zip(effects, seen, strict=True)]
+        columns = [np.concatenate(parts) for parts in zip(*(piece.columns for piece in pieces), strict=True)]
+        pieces.clear()
+        pa.default_memory_pool().release_unused()  # what the raw rows took is a good part of what learning takes
+        batch = Batch(seen, last.settled, *columns, partial=partial)
+        check_size("weight", batch.weight, batch.time)
+        check_size("offset", batch.offset, batch.time)
+        for one in seen:
+            check_cells(one.effect.name, one.index.names, one.X, batch.time)
+        return batch
+
+    def batches(self, tables: Iterable[pa.Table], limit: int | None) -> Iterator[Batch]:
+        """As many rows at a time as fit into the limit, in bytes; at least one batch.
+
+        Raises:
+            ConfigError: not even the rows that are encoded at once do.
+        """
+        pieces, held, some = list[_Piece](), 0, False
+        for table in tables:
+            piece = self.piece(table)
+            if limit is not None and piece.nbytes > limit:
+                raise ConfigError(
+                    f"not even {len(piece):,} rows, which take {_megabytes(piece.nbytes)}, fit into a "
+                    f"memory_limit of {_megabytes(limit)}",
+                    hint=f"raise it to {_megabytes(10 * piece.nbytes)}, or learn from fewer features",
+                )
+            if limit is not None and held + piece.nbytes > limit:
+                yield self.batch(pieces, partial=True)
+                held, some = 0, True
+            if len(piece) or not (pieces or some):
+                pieces.append(piece)
+                held += piece.nbytes
+        if pieces:
+            yield self.batch(pieces, partial=True)
+
+
+def read_batches(
     events: Events,
     effects: Sequence[Effect],
     settled: Settled,
     *,
     label: str | None,
     locked: Collection[str] = (),
-) -> Batch:
-    """Read and encode events; with a ``label``, only the rows on which it is known.
+) -> Iterator[Batch]:
+    """Read and encode events, those whose ``label`` is known, in one batch where they fit into the memory.
 
-    Names unseen before get new columns in every effect that is not ``locked``.
+    Others come in several batches of rows that do, all rows of an entity in the same one (:mod:`.scratch`), in the
+    order of time within each. There is one at least, and but for a lone one none is empty. ``effects`` are those
+    before the first batch; the later ones go on with its columns.
 
     Raises:
         ColumnError: a column's type does not go with a feature's kind.
         MismatchError: ids cannot be of the type of those learned before.
         RowError: a weight, an offset or a feature is beyond what can be computed with.
-        ConfigError: the rows take more memory than the events are allowed.
+        ConfigError: hardly any rows fit into the memory that the events are allowed, or the disk for the others is
+            full.
     """
-    schema, pieces, features = events.schema, list[_Piece](), dict[str, set[str]]()
-    indexes = [effect.index for effect in effects]
-    for table in read_tables(events, _columns(schema, effects, label), label):
-        encoded, settled = encode(_features(effects), table, schema, settled)
-        for name in {name for effect in effects for name in _features_told(effect)}:
-            features.setdefault(name, set()).update(encoded[name].names)
-        designs: list[sparse.csr_array[Any]] = []
-        for number, effect in enumerate(effects):
-            X, indexes[number] = design(
-                effect.declared.features,
-                encoded,
-                table.num_rows,
-                indexes[number],
-                grow=effect.name not in locked,
-            )
-            designs.append(X)
-        pieces.append(
-            _Piece(designs, [_ids(table, effect) for effect in effects], columns_of(table, schema, label))
-        )
-        _check_memory(pieces, events, label)
-    seen: list[Seen] = []  # the designs of pieces go as they are joined, so that rows are there once, not twice
-    for number, (effect, index) in enumerate(zip(effects, indexes, strict=True)):
-        stacked = _stacked([piece.designs.pop(0) for piece in pieces], len(index))
-        ids = pa.chunked_array([piece.ids[number] for piece in pieces])
-        groups = {name: index.numbers(sorted(features[name])) for name in _features_told(effect)}
-        groups = {name: numbers[numbers >= 0] for name, numbers in groups.items()}
-        seen.append(_seen(effect, index, stacked, ids, groups))
-    pa.default_memory_pool().release_unused()  # what the raw rows took is a good part of what learning takes
-    columns = [np.concatenate(parts) for parts in zip(*(piece.columns for piece in pieces), strict=True)]
-    batch = Batch(seen, settled, *columns)
-    check_size("weight", batch.weight, batch.time)
-    check_size("offset", batch.offset, batch.time)
-    for one in seen:
-        check_cells(one.effect.name, one.index.names, one.X, batch.time)
-    return batch
-
-
-def _check_memory(pieces: Sequence[_Piece], events: Events, label: str | None) -> None:
-    """Raises ConfigError where the rows take more than they may, or all would, going by the first two pieces."""
-    limit, held = events.memory_limit, sum(piece.nbytes for piece in pieces)
-    if limit is None or (held <= limit and len(pieces) != 2):
+    columns, limit = _columns(events.schema, effects, label), events.memory_limit
+    encoder, pieces = _Encoder(events, effects, settled, label, locked), list[_Piece]()
+    whole = 0.0
+    for table in read_tables(events, columns, label):
+        pieces.append(encoder.piece(table))
+        if limit is not None and (whole := _whole(pieces, events, label)) > limit:
+            break
+    if limit is None or whole <= limit:
+        yield encoder.batch(pieces)
         return
+    del pieces
+    encoder = _Encoder(events, effects, settled, label, locked)
+    together = _together(effects, events)
+    tables = read_tables(events, list(dict.fromkeys([*columns, together])), label)
+    with scattered(tables, together, math.ceil(whole / (_FILLED * limit))) as groups:
+        for group in groups:
+            yield from encoder.batches(_tables(group, group.schema), limit)
+
+
+def read_in_order(events: Events, effects: Sequence[Effect], settled: Settled) -> Iterator[Batch]:
+    """Read and encode events in the order of time, as many at a time as fit into the memory; labels are unread.
+
+    Names unseen before have no columns. Raises as :func:`read_batches`.
+    """
+    encoder = _Encoder(events, effects, settled, None, {effect.name for effect in effects})
+    tables = read_tables(events, _columns(events.schema, effects, None), None)
+    yield from encoder.batches(tables, events.memory_limit)
+
+
+def _whole(pieces: Sequence[_Piece], events: Events, label: str | None) -> float:
+    """The bytes that all rows would take, going by the first two pieces, or by those that take more than allowed.
+
+    Between them it is what there is so far.
+    """
+    held = sum(piece.nbytes for piece in pieces)
+    if held <= (events.memory_limit or 0) and len(pieces) != 2:
+        return float(held)
     read = sum(len(piece) for piece in pieces)
-    count = max(events.count(known=label), read)
-    if (whole := held * count / read) > limit:
-        raise ConfigError(
-            f"the rows do not fit into a memory_limit of {_megabytes(limit)}: the first {read:,} of {count:,} "
-            f"take {_megabytes(held)}, all of them about {_megabytes(whole)}",
-            hint=f"raise it to {_megabytes(1.1 * whole)}, or learn from fewer rows",
-        )
+    return held * max(events.count(known=label), read) / max(read, 1)
+
+
+def _together(effects: Sequence[Effect], events: Events) -> str:
+    """The column whose entities are kept together: of those that have effects the one with the most entities."""
+    known = events.describe().entities
+    columns = [name for effect in effects for name in effect.columns]
+    candidates = [name for name in columns if name in known] or columns or list(known)
+    return max(candidates, key=lambda name: known.get(name, 0))
 
 
 def _megabytes(size: float) -> str:
@@ -244,15 +342,26 @@ def _id_columns(effects: Sequence[Effect]) -> list[str]:
 
 
 def read_tables(events: Events, columns: list[str], label: str | None) -> Iterator[pa.Table]:
-    """Tables of about ``_PIECE_ROWS`` rows, at least one; with a label only rows on which it is known."""
+    """Tables of ``_PIECE_ROWS`` rows, at least one, the last of fewer; with a label only rows that have it.
+
+    Where a table ends does not depend on the batches in which a source hands its rows out.
+    """
     reader = events.reader(columns)
-    held: list[pa.RecordBatch] = []
-    for batch in reader:
-        held.append(batch)
-        if sum(b.num_rows for b in held) >= _PIECE_ROWS:
-            yield _known(pa.Table.from_batches(held), label)
-            held = []
-    yield _known(pa.Table.from_batches(held, reader.schema), label)
+    for table in _tables(reader, reader.schema):
+        yield _known(table, label)
+
+
+def _tables(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.Table]:
+    held, room = list[pa.RecordBatch](), _PIECE_ROWS
+    for batch in batches:
+        rest = batch
+        while rest.num_rows >= room:
+            yield pa.Table.from_batches([*held, rest.slice(0, room)], schema)
+            rest, held, room = rest.slice(room), [], _PIECE_ROWS
+        if rest.num_rows:
+            held.append(rest)
+            room -= rest.num_rows
+    yield pa.Table.from_batches(held, schema)
 
 
 def _known(table: pa.Table, label: str | None) -> pa.Table:

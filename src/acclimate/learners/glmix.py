@@ -7,7 +7,7 @@ Zhang et al., GLMix (KDD 2016) for the model; Ouyang et al., arXiv 2108.13299 fo
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -25,12 +25,25 @@ from acclimate.learners.effects import FIXED, Effect, named
 from acclimate.learners.gate import check_posterior
 from acclimate.learners.layers import LayeredEntities
 from acclimate.learners.mixed import Info
-from acclimate.learners.shared import Shared, begun, grown, locked_effects, read, unknown
+from acclimate.learners.pending import Pending
+from acclimate.learners.shared import (
+    Shared,
+    as_declared,
+    begun,
+    grown,
+    locked_effects,
+    read,
+    unknown,
+    without_forgetting,
+)
 from acclimate.learners.storing import packed, unpacked
 from acclimate.learners.task import prepared
-from acclimate.models.gaussian import widened
+from acclimate.models.gaussian import forget, widened
 from acclimate.models.scoring import Mode
 from acclimate.storage import Stored
+
+Store: TypeAlias = LayeredEntities | Pending
+"""Where entities are while they learn."""
 
 
 class GLMix(Fitted[Shared]):
@@ -66,7 +79,16 @@ class GLMix(Fitted[Shared]):
         """
         before = self._fitted(events.schema) if warm_start or locked else None
         locks = locked_effects(self.parameters, events.schema, locked)
-        batch = read(self.parameters, events, before, locked=locks)
+        batches = read(self.parameters, events, before, locked=locks)
+        shared, entities, info = self._begun(next(batches), events, before, locks, warm_start=warm_start)
+        shared, info = self._rest(batches, shared, entities, info, locks)
+        self.state, self.entities, self.info = shared, entities, info
+        return self
+
+    def _begun(
+        self, batch: Batch, events: Events, before: Shared | None, locks: Collection[str], *, warm_start: bool
+    ) -> tuple[Shared, LayeredEntities, Info]:
+        """What is learned of the first rows of a fit, and mostly of all of them."""
         shared, batch = begun(self.parameters, events.schema, batch, before, locked=locks)
         taken = {
             seen.effect.name: self._take(seen) if seen.effect.name in locks else unknown(seen.effect, seen.ids)
@@ -83,8 +105,7 @@ class GLMix(Fitted[Shared]):
         entities = self.entities.only(locks)
         for effect, pieces in self._checked(shared, changed).items():
             entities.fill(effect, pieces, room=len(taken[effect]))
-        self.state, self.entities, self.info = shared, entities, info
-        return self
+        return shared, entities, info
 
     @unwarned
     def update(self, events: Events, *, locked: Collection[str] = ()) -> Self:
@@ -100,20 +121,49 @@ class GLMix(Fitted[Shared]):
         """
         before = self._fitted(events.schema)
         locks = locked_effects(self.parameters, events.schema, locked)
-        batch = read(self.parameters, events, before, locked=locks)
-        if not len(batch):
+        batches = read(self.parameters, events, before, locked=locks)
+        learned = self._more(batches, before, None, locks)
+        if learned is None:
             self.info = mixed.NOTHING_LEARNED
             return self
+        shared, entities, info = learned
+        shared, info = self._rest(batches, shared, entities, info, locks)
+        if isinstance(entities, Pending):
+            entities.settle()
+        self.state, self.info = shared, info
+        return self
+
+    def _more(
+        self, batches: Iterator[Batch], before: Shared, entities: Store | None, locks: Collection[str]
+    ) -> tuple[Shared, Store, Info] | None:
+        """What is learned of the next batch beside all that was learned before; nothing where none has rows.
+
+        ``entities``: those that learn; without, this learner's, which change with the last of several batches.
+        """
+        batch = next(batches, None)
+        if batch is None or not len(batch):
+            return None
+        entities = entities or (Pending(self.entities, before, locks) if batch.partial else self.entities)
         shared, batch = grown(before, batch)
-        taken = {seen.effect.name: self._take(seen) for seen in batch.seen[1:]}
+        taken = {seen.effect.name: self._take(seen, entities) for seen in batch.seen[1:]}
         task = prepared(batch, taken, shared, locked=locks)
+        del batch
         refreshes = self.parameters.learn_population
         shared, changed, info = mixed.learn(
             self.parameters, shared, task, population="refresh" if refreshes else "keep"
         )
-        self.entities.commit(self._checked(shared, changed))
-        self.state, self.info = shared, info
-        return self
+        entities.commit(self._checked(shared, changed))
+        return shared, entities, info
+
+    def _rest(
+        self, batches: Iterator[Batch], shared: Shared, entities: Store, info: Info, locks: Collection[str]
+    ) -> tuple[Shared, Info]:
+        """The same after the other batches of rows that do not fit into the memory together."""
+        declared, shared = shared, without_forgetting(shared)
+        while (learned := self._more(batches, shared, entities, locks)) is not None:
+            shared, _, more = learned
+            info = info.joined(more)
+        return as_declared(shared, declared), info
 
     @unwarned
     def predict(self, events: Events, *, mode: Mode = "point", seed: int = 0) -> FloatArray:
@@ -246,7 +296,8 @@ class GLMix(Fitted[Shared]):
         left = [
             f"  {name}: {len(ids):,} entities not converged" for name, ids in info.unsettled.items() if len(ids)
         ]
-        return [f"{line} in {info.steps} Newton steps: {how}", *left, *self._learned()]
+        parts = f"{info.pieces} pieces and " if info.pieces > 1 else ""
+        return [f"{line} in {parts}{info.steps} Newton steps: {how}", *left, *self._learned()]
 
     def _learned(self) -> list[str]:
         """What was learned of noise and ridges, in lines for the terminal."""
@@ -303,8 +354,17 @@ class GLMix(Fitted[Shared]):
             ) from error
         return ids_as(given, effect.ids or id_type(given.type), f"'{effect.name}'")
 
-    def _take(self, seen: Seen) -> EntityStates:
-        return seen.effect.now(self.entities.take(seen.effect.name, seen.ids, seen.effect.base))
+    def _take(self, seen: Seen, entities: Store | None = None) -> EntityStates:
+        effect = seen.effect
+        if not isinstance(entities, Pending) or effect.name in entities.locked:
+            return effect.now((entities or self.entities).take(effect.name, seen.ids, effect.base))
+        # The later batches of an update forget nothing, so that nothing is forgotten twice: but for entities that
+        # were in none before.
+        keep = entities.forgetting[effect.name] / effect.declared.forgetting
+        unmet = entities.unmet(effect.name, seen.ids)
+        states = effect.now(entities.take(effect.name, seen.ids, effect.base))
+        posterior = forget(states.posterior, effect.population, np.where(unmet, keep, 1.0))
+        return replace(states, posterior=posterior)
 
     def _checked(self, shared: Shared, changed: mixed.Changed) -> dict[str, Iterator[EntityStates]]:
         """What has changed, checked piece by piece as it is computed; what is shared at once.

@@ -5,16 +5,20 @@ from dataclasses import replace
 
 from acclimate.arrays import FloatArray, Posterior, Precision
 from acclimate.learners.task import Part, Task
+from acclimate.models.joint import Solution
 from acclimate.models.marginal import Other, marginal_precision
 
 
-def scaled_marginal(task: Task, parts: Sequence[Part], known: Posterior, curvature: FloatArray) -> Precision:
-    """In scaled coordinates, at rows of some curvature ``(n,)``.
+def scaled_marginal(task: Task, parts: Sequence[Part], known: Posterior, solution: Solution) -> Precision:
+    """In scaled coordinates, at a solution whose first block it is.
 
     ``known`` is what was known of the effect before, in the same way. Effects that are locked, and entities that
     wait, count as known.
     """
-    fixed, *blocks = task.blocks(parts)
+    blocks = task.blocks(parts)
+    if solution.problem.blocks[0].active is None:  # all count rows alike: it is in the curvature already
+        blocks = [replace(block, active=None) for block in blocks]
+    fixed, *blocks = blocks
     part, index = parts[0], parts[0].effect.index
     block = replace(fixed, prior=part.effect.prior(replace(part.states, posterior=known), part.latest))
     effects = [parts[k].effect for k in task.designs if k > 0]
@@ -22,11 +26,11 @@ def scaled_marginal(task: Task, parts: Sequence[Part], known: Posterior, curvatu
         Other(block, effect.population, index.numbers(effect.index.names))
         for effect, block in zip(effects, blocks, strict=True)
     ]
-    return marginal_precision(block, curvature, others)
+    return marginal_precision(block, solution.curvature, others)
 
 
-def raw_marginal(task: Task, parts: Sequence[Part], known: Posterior, curvature: FloatArray) -> FloatArray:
+def raw_marginal(task: Task, parts: Sequence[Part], known: Posterior, solution: Solution) -> FloatArray:
     """The same in raw units and in the form of the effect, for :class:`acclimate.learners.shared.Shared`."""
-    form, found = parts[0].effect.form, scaled_marginal(task, parts, known, curvature)
+    form, found = parts[0].effect.form, scaled_marginal(task, parts, known, solution)
     precision = task.designs[0].scaling.precision_out(found.kept(form)).array
     return precision[..., None] if form == "full" and precision.ndim == 2 else precision  # a lone intercept

@@ -14,7 +14,7 @@ from acclimate.arrays import EntityStates, FloatArray, IdArray, IntArray, Poster
 from acclimate.artifacts import Entities, Events
 from acclimate.config import GLMixParameters
 from acclimate.features import Settled
-from acclimate.learners.batch import count_columns, read_batch
+from acclimate.learners.batch import Batch, count_columns, read_in_order
 from acclimate.learners.effects import FIXED, new_effects
 from acclimate.learners.marginal import raw_marginal, scaled_marginal
 from acclimate.learners.noise import faded, refreshed
@@ -53,7 +53,8 @@ class Info:
 
     ``rows`` learned from, Newton ``steps``, design ``products``, ``rounds`` of learning the population, the joint
     Newton ``decrement`` (posterior standard deviations left to go), whether that ``converged``, and per effect
-    the ids of the entities that did not.
+    the ids of the entities that did not. ``pieces``: in how many the rows were learned, more than one where they
+    do not fit into the memory; ``decrement`` is then the largest.
     """
 
     rows: int
@@ -63,9 +64,32 @@ class Info:
     decrement: float
     converged: bool
     unsettled: dict[str, IdArray]
+    pieces: int = 1
+
+    def joined(self, other: "Info") -> "Info":
+        """Of both pieces together."""
+        names = dict.fromkeys([*self.unsettled, *other.unsettled])
+        return Info(
+            self.rows + other.rows,
+            self.steps + other.steps,
+            self.products + other.products,
+            self.rounds + other.rounds,
+            max(self.decrement, other.decrement),
+            self.converged and other.converged,
+            {name: _either(self.unsettled.get(name), other.unsettled.get(name)) for name in names},
+            self.pieces + other.pieces,
+        )
 
 
 NOTHING_LEARNED = Info(0, 0, 0, 0, 0.0, True, {})
+
+
+def _either(one: IdArray | None, other: IdArray | None) -> IdArray:
+    """The ids of both, each once."""
+    there = [ids for ids in (one, other) if ids is not None and len(ids)]
+    if not there:
+        return np.zeros(0, np.int64)
+    return np.array(list(dict.fromkeys(np.concatenate(there).tolist())), there[0].dtype)
 
 
 def learn(
@@ -118,7 +142,7 @@ def learn(
         pieces[one.name] = chain(pieces.get(one.name, ()), one.pieces())
     if FIXED in pieces:
         joint = (one.solution for one in found if one.name == FIXED and isinstance(one.solution, Solution))
-        marginal = raw_marginal(task, parts, shared.fixed_posterior, next(joint).curvature)
+        marginal = raw_marginal(task, parts, shared.fixed_posterior, next(joint))
         shared = replace(shared, fixed_states=next(pieces.pop(FIXED)), marginal=marginal)
     fixed, *random = (part.effect for part in parts)
     shared = replace(
@@ -356,7 +380,7 @@ class _Search:
                 self.noise = refreshed(past, task, solution, random, usual=self.unit)
                 gain += noise_gain(before, self.noise)
             if ridged:
-                marginal = scaled_marginal(task, asked, asked[0].effect.population.at(None), solution.curvature)
+                marginal = scaled_marginal(task, asked, asked[0].effect.population.at(None), solution)
                 parts[0], self.ridges, more = learned_ridges(parts[0], solution, marginal)
                 gain += more
             means, curvature = [solution.means(i) for i in range(len(free))], solution.curvature
@@ -394,8 +418,16 @@ def predict(
 
     ``at_mode``: whether the means of entities are modes.
     """
-    names = {effect.name for effect in shared.effects}
-    batch = read_batch(events, shared.effects, shared.settled, label=None, locked=names)
+    batches = read_in_order(events, shared.effects, shared.settled)
+    said = [
+        _predicted(shared, entities, batch, loss=loss, at_mode=at_mode, mode=mode, seed=seed) for batch in batches
+    ]
+    return said[0] if len(said) == 1 else np.concatenate(said)
+
+
+def _predicted(
+    shared: Shared, entities: Entities, batch: Batch, *, loss: Loss, at_mode: bool, mode: Mode, seed: int
+) -> FloatArray:
     fixed, *random = batch.seen
     posterior = shared.fixed_posterior
     terms = [Term(fixed.X, fixed.codes, fixed.ids, posterior.mean, posterior.precision)]

@@ -1,6 +1,6 @@
 """What all entities of a GLMix share, and how it meets a batch before anything is learned from it."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,7 +11,7 @@ from acclimate.artifacts import Events
 from acclimate.config import GLMixParameters, Schema
 from acclimate.errors import ConfigError, DataError, nearest
 from acclimate.features import Settled
-from acclimate.learners.batch import Batch, Seen, read_batch
+from acclimate.learners.batch import Batch, Seen, read_batches
 from acclimate.learners.effects import FIXED, Effect, named, new_effects, ridge_prior
 from acclimate.models.gaussian import widened
 from acclimate.models.likelihood import Loss
@@ -65,12 +65,15 @@ def unknown(effect: Effect, ids: IdArray) -> EntityStates:
 
 def read(
     parameters: GLMixParameters, events: Events, before: Shared | None, *, locked: Collection[str] = ()
-) -> Batch:
-    """The rows of known label, with the columns that they bring to effects that are not locked."""
+) -> Iterator[Batch]:
+    """The rows of known label, with the columns that they bring to effects that are not locked.
+
+    One batch, or several where they do not fit into the memory: :func:`acclimate.learners.batch.read_batches`.
+    """
     effects = new_effects(parameters, events.schema) if before is None else before.effects
     settled = Settled() if before is None else before.settled
     label = events.schema.label(parameters.label, kinds=parameters.label_kinds)
-    return read_batch(events, effects, settled, label=label, locked=locked)
+    return read_batches(events, effects, settled, label=label, locked=locked)
 
 
 def begun(
@@ -102,7 +105,9 @@ def begun(
 
 def grown(shared: Shared, batch: Batch) -> tuple[Shared, Batch]:
     """What is known before an update, also to the batch: each effect over the columns that its rows bring."""
-    fixed, *random = (replace(seen, effect=_grown(seen, batch, shared.unit)) for seen in batch.seen)
+    known = zip(batch.seen, shared.effects, strict=True)
+    current = [replace(seen, effect=replace(effect, ids=seen.effect.ids)) for seen, effect in known]
+    fixed, *random = (replace(seen, effect=_grown(seen, batch, shared.unit)) for seen in current)
     posterior, marginal = (
         widened(known, fixed.effect.population)
         for known in (shared.fixed_states.posterior, shared.fixed_posterior)
@@ -117,6 +122,21 @@ def grown(shared: Shared, batch: Batch) -> tuple[Shared, Batch]:
         cut=max(shared.cut, int(batch.time.max())),
     )
     return shared, replace(batch, seen=[fixed, *random])
+
+
+def without_forgetting(shared: Shared) -> Shared:
+    """The same, but that what was learned is not forgotten with a batch: that is an update's, not of its parts."""
+    fixed, *random = (
+        replace(effect, declared=replace(effect.declared, forgetting=1.0)) for effect in shared.effects
+    )
+    return replace(shared, fixed=fixed, random=tuple(random))
+
+
+def as_declared(shared: Shared, before: Shared) -> Shared:
+    """The same with effects declared as they were before."""
+    pairs = zip(shared.effects, before.effects, strict=True)
+    fixed, *random = (replace(effect, declared=was.declared) for effect, was in pairs)
+    return replace(shared, fixed=fixed, random=tuple(random))
 
 
 def locked_effects(parameters: GLMixParameters, schema: Schema, locked: Collection[str]) -> set[str]:

@@ -151,7 +151,7 @@ class Waiting:
 def prepared(
     batch: Batch, taken: Mapping[str, EntityStates], shared: Shared, *, locked: Collection[str] = ()
 ) -> Task:
-    """A batch made ready; it is not needed any more then, and large ones should not stand in memory twice.
+    """A batch made ready; it is used up, lest a large one stands in memory twice.
 
     Args:
         batch: from :func:`acclimate.learners.shared.begun` or :func:`acclimate.learners.shared.grown`.
@@ -168,12 +168,15 @@ def prepared(
     batch, parts = _at(batch, parts, np.argsort(largest.codes, kind="stable"))
     parts = [replace(part, active=_active(part, batch), sample=_sample(part, batch)) for part in parts]
     batch, parts = _without_idle(batch, parts)
-    designs = {
-        k: part.design(seen.X, batch.weight)
-        for k, (part, seen) in enumerate(zip(parts, batch.seen, strict=True))
-        if part.learns.any()
-    }
-    return Task(parts, designs, _outside(parts, batch), batch.label, batch.offset, batch.weight)
+    designs, outside = dict[int, Design](), list[Outside]()
+    for k, part in enumerate(parts):
+        seen = batch.seen.pop(0)
+        rows = np.flatnonzero(~part.learns[part.codes])
+        if len(rows):
+            outside.append(Outside(k, rows, seen.at(rows)))
+        if part.learns.any():
+            designs[k] = part.design(seen.X, batch.weight)
+    return Task(parts, designs, outside, batch.label, batch.offset, batch.weight)
 
 
 def _part(seen: Seen, states: EntityStates, batch: Batch, *, locked: bool) -> Part:
@@ -215,7 +218,7 @@ def _without_idle(batch: Batch, parts: list[Part]) -> tuple[Batch, list[Part]]:
 
 
 def _at(batch: Batch, parts: list[Part], rows: IntArray) -> tuple[Batch, list[Part]]:
-    """Only these rows, in this order."""
+    """Only these rows, in this order; the batch as it was is used up."""
     batch = batch.at(rows)
     taken = [
         replace(
@@ -227,11 +230,6 @@ def _at(batch: Batch, parts: list[Part], rows: IntArray) -> tuple[Batch, list[Pa
         for part, seen in zip(parts, batch.seen, strict=True)
     ]
     return batch, taken
-
-
-def _outside(parts: Sequence[Part], batch: Batch) -> list[Outside]:
-    rows = [np.flatnonzero(~part.learns[part.codes]) for part in parts]
-    return [Outside(k, rows[k], seen.at(rows[k])) for k, seen in enumerate(batch.seen) if len(rows[k])]
 
 
 def _design(part: Part, X: Any, codes: IntArray, chosen: BoolArray, weight: FloatArray) -> Design:

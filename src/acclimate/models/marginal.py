@@ -123,13 +123,12 @@ def _absorbed(block: Block, other: Other, curvature: FloatArray) -> FloatArray:
 
 def _by_matrices(block: Block, other: Other, curvature: FloatArray) -> FloatArray:
     design, prior, width = other.block.design, other.block.scaled.P, block.design.width
-    G, dependence = _cross(block.design, design, curvature), _Dependence.of(block.design, other)
+    dependence = _Dependence.of(block.design, other)
     absorbed = np.zeros((width, width))
     for members in _pieces(design, width):
         P = prior if len(prior.array) == 1 else Full(prior.full().array[members])
         H = P.plus(design.information(curvature, full=True, members=members))
-        rows = slice(members[0] * design.width, (members[-1] + 1) * design.width)
-        cross: FloatArray = G[rows].toarray().reshape(len(members), design.width, width)
+        cross = _cross_matrices(block.design, design, curvature, members)
         if dependence is not None:
             K = dependence.matrices(P)
             absorbed -= _squared(np.linalg.solve(P.full().root(), K))
@@ -155,6 +154,17 @@ def _by_bound(block: Block, other: Other, curvature: FloatArray) -> FloatArray:
 def _cross(shared: Design, design: Design, curvature: FloatArray) -> "sparse.csr_array[Any]":
     """``G_e`` of all entities below one another, ``(e * d, d_f)``."""
     return sparse.csr_array((sparse.diags_array(curvature) @ design.wide).T @ shared.wide)
+
+
+def _cross_matrices(shared: Design, design: Design, curvature: FloatArray, members: IntArray) -> FloatArray:
+    """``G_e`` of some entities that follow one another, ``(m, d, d_f)``: all would be larger than their states."""
+    ends, width = design.grouping.indptr[[members[0], members[-1] + 1]], design.width
+    rows = design.grouping.order[ends[0] : ends[1]]
+    weighted = sparse.csr_array(sparse.diags_array(curvature[rows]) @ design.X[rows])
+    columns = weighted.indices + np.repeat((design.entity[rows] - members[0]) * width, np.diff(weighted.indptr))
+    wide = sparse.csr_array((weighted.data, columns, weighted.indptr), (len(rows), len(members) * width))
+    cross: Any = wide.T @ shared.wide[rows]
+    return cross.toarray().reshape(len(members), width, shared.width)
 
 
 @dataclass(frozen=True)

@@ -141,8 +141,8 @@ class ReplaySection:
 class Project:
     """A whole project file; ``folder`` is where it lies.
 
-    ``memory_limit`` is of sorting and joining the events, where what exceeds it goes to disk, and of the rows that
-    a learner holds, where it is an error.
+    ``memory_limit`` is of sorting and joining the events, and of the rows that are held at once: what exceeds it
+    goes to disk, or is learned in pieces.
     """
 
     name: Name
