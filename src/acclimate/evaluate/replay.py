@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import pyarrow as pa
 
-from acclimate.artifacts import ArmResult, Cost, Events, Instant, Report, TableSource, WindowResult
+from acclimate.artifacts import ArmResult, Cost, Events, Instant, Report, TableSource, WindowDrift, WindowResult
 from acclimate.config import LABEL_KINDS, LabelKind, NdcgAt, checked
 from acclimate.errors import ConfigError, DataError, nearest
 from acclimate.evaluate.arms import Arm, HasEntityPosterior, Run, first_fits, spent
@@ -127,6 +127,12 @@ def replay(
         comparisons=measured.comparisons(),
         weights=[weight for run in runs for weight in run.weights()],
         trace=[point for run in runs for point in run.trace],
+        drift=[
+            WindowDrift(**vars(told), arm=run.arm.name, start=plan.iso(start))
+            for run in runs
+            for (start, _), window in zip(plan.windows, run.drift, strict=True)
+            for told in window
+        ],
     )
 
 

@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from acclimate.arrays import EntityStates, FloatArray, IdArray, IntArray, Posterior
-from acclimate.artifacts import Entities, Events
+from acclimate.artifacts import Drift, Entities, Events
 from acclimate.config import GLMixParameters
 from acclimate.features import Settled
 from acclimate.learners.batch import count_columns, read_batch
@@ -53,7 +53,7 @@ class Info:
 
     ``rows`` learned from, Newton ``steps``, design ``products``, ``rounds`` of learning the population, the joint
     Newton ``decrement`` (posterior standard deviations left to go), whether that ``converged``, and per effect
-    the ids of the entities that did not.
+    the ids of the entities that did not. ``drift``: how rows of an update surprised the model.
     """
 
     rows: int
@@ -63,6 +63,7 @@ class Info:
     decrement: float
     converged: bool
     unsettled: dict[str, IdArray]
+    drift: tuple[Drift, ...] = ()
 
 
 NOTHING_LEARNED = Info(0, 0, 0, 0, 0.0, True, {})
