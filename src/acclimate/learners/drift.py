@@ -24,7 +24,7 @@ def drift_of(parameters: GLMixParameters, shared: Shared, task: Task) -> tuple[D
     weight = task.weight * task.settled
     if not task.designs or not weight.any():
         return ()
-    beliefs = _beliefs(parameters, task)
+    beliefs = beliefs_of(parameters, task)
     margin = task.margins(task.parts)
     found = surprises(beliefs, task.label, margin, weight, loss=parameters.loss, noise=shared.noise.variance)
     names = [task.parts[k].effect.name for k in task.designs]
@@ -56,7 +56,7 @@ def _record(statistic: Statistic, effect: str, found: Surprise) -> Drift:
     return Drift(statistic, effect, found.rows, found.observed, found.expected, found.standard_deviation, z)
 
 
-def _beliefs(parameters: GLMixParameters, task: Task) -> list[Belief]:
+def beliefs_of(parameters: GLMixParameters, task: Task) -> list[Belief]:
     """Of the effects that learn, in the coordinates of their rows."""
     at_mode = parameters.approximation == "laplace" and parameters.loss == "logistic"
     beliefs: list[Belief] = []

@@ -18,6 +18,7 @@ from acclimate.config import GLMixParameters
 from acclimate.errors import ConfigError, MismatchError, nearest
 from acclimate.features import combined, id_type, ids_as
 from acclimate.learners import mixed
+from acclimate.learners.adaptive import adapted
 from acclimate.learners.base import Fitted, Packed, declared_by
 from acclimate.learners.batch import Batch, Seen
 from acclimate.learners.coefficients import coefficients
@@ -109,6 +110,7 @@ class GLMix(Fitted[Shared]):
         taken = {seen.effect.name: self._take(seen) for seen in batch.seen[1:]}
         task = prepared(batch, taken, shared, locked=locks)
         surprise = drift_of(self.parameters, shared, task)
+        task = adapted(self.parameters, shared, task)
         refreshes = self.parameters.learn_population
         shared, changed, info = mixed.learn(
             self.parameters, shared, task, population="refresh" if refreshes else "keep"

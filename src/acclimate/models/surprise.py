@@ -26,7 +26,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
-from acclimate.arrays import BoolArray, FloatArray, IntArray, Posterior
+from acclimate.arrays import BoolArray, FloatArray, Posterior
 from acclimate.models.blocks import Design
 from acclimate.models.likelihood import Loss, expected_derivatives, loss_values
 from acclimate.models.scoring import LINKS, Term, integrated, margins, variances
@@ -43,19 +43,13 @@ class Belief:
     posterior: Posterior
     population: Posterior | None = None
 
-    def term(self, ids: IntArray) -> Term:
+    def term(self) -> Term:
         """The effect's part of a score; rows without one of its entities have cells of 0."""
         absent, rows = self.design.entity < 0, self.design.X
         if absent.any():
             rows = sparse.csr_array(sparse.diags_array((~absent).astype(np.float64)) @ rows)
-        return Term(
-            rows,
-            np.maximum(self.design.entity, 0),
-            ids,
-            self.posterior.mean,
-            self.posterior.precision,
-            self.population,
-        )
+        entity, ids = np.maximum(self.design.entity, 0), np.arange(self.design.count)
+        return Term(rows, entity, ids, self.posterior.mean, self.posterior.precision, self.population)
 
 
 @dataclass(frozen=True)
@@ -136,7 +130,7 @@ class _Known:
         loss: Loss,
         noise: float,
     ) -> "_Known":
-        terms = [belief.term(np.arange(belief.design.count)) for belief in beliefs]
+        terms = [belief.term() for belief in beliefs]
         parts = [belief.design.margin(belief.posterior.mean) for belief in beliefs]
         z, v = margins(terms, offset), variances(terms)
         mean = integrated(terms, offset, LINKS[loss])
