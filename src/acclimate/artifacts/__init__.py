@@ -6,6 +6,7 @@
 from acclimate.artifacts.contracts import Encoder, Entities, Kept, Learned, Learner, Replayable, modes_of
 from acclimate.artifacts.events import Events, Fingerprint, Instant, Source, SourceAround, Summary, TableSource
 from acclimate.artifacts.report import (
+    SURPRISED,
     ArmResult,
     CalibrationBin,
     CohortResult,
@@ -23,6 +24,7 @@ from acclimate.artifacts.report import (
 from acclimate.artifacts.tuning import Candidates, Finalist, Trial, Tuning
 
 __all__ = [
+    "SURPRISED",
     "ArmResult",
     "CalibrationBin",
     "Candidates",

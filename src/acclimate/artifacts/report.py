@@ -6,6 +6,9 @@ from typing import Any, Literal, TypeAlias
 Statistic: TypeAlias = Literal["loss", "labels", "effect"]
 """What of a batch is compared with expectation."""
 
+SURPRISED = 4.0
+"""Standard deviations beyond which a surprise is told: by chance one batch in 30,000 has one."""
+
 
 @dataclass(frozen=True)
 class Quality:

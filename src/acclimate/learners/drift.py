@@ -3,15 +3,12 @@
 from dataclasses import replace
 
 from acclimate.arrays import Posterior
-from acclimate.artifacts import Drift, Statistic
+from acclimate.artifacts import SURPRISED, Drift, Statistic
 from acclimate.config import GLMixParameters
 from acclimate.learners.shared import Shared
 from acclimate.learners.task import Task
 from acclimate.models.blocks import Block
 from acclimate.models.surprise import Belief, Surprise, surprises
-
-SURPRISED = 4.0
-"""Standard deviations beyond which a surprise is told: by chance one batch in 30,000 has one."""
 
 
 def drift_of(parameters: GLMixParameters, shared: Shared, task: Task) -> tuple[Drift, ...]:

@@ -20,7 +20,7 @@ from acclimate.models.likelihood import Loss, loss_derivatives, loss_values
 WEIGHTS = np.array([1.0, 0.85, 0.7, 0.5, 0.35, 0.25, 0.15, 0.1, 0.06, 0.03, 0.015])
 """What the past of an entity may weigh; the first one is all of it."""
 
-CONVINCING = 4.0
+CONVINCING = 6.0
 """By how many nats a batch has to be more likely with something forgotten: less is chance."""
 
 _ROUNDS = 50
