@@ -31,7 +31,7 @@ START, JUMP = "2024-01-11", 14
 FIXED: dict[str, dict[str, Any]] = {
     "all of the past": {},
     **{f"forgetting {d}": {"forgetting": d} for d in (0.98, 0.95, 0.9, 0.8, 0.65, 0.5)},
-    **{f"half-life {h}": {"half_life": h} for h in ("3d", "7d", "14d", "30d", "60d")},
+    **{f"half-life {h}": {"half_life": h} for h in ("7d", "14d", "30d")},
 }
 """Options of the users' effect that weigh the past the same every day."""
 
@@ -39,7 +39,7 @@ ADAPTIVE: dict[str, dict[str, Any]] = {"adaptive": {"adaptive": True}}
 
 
 def regrets(
-    options: Mapping[str, Mapping[str, Any]], *, seed: int, share: float, users: int = 300, rows: int = 3_000
+    options: Mapping[str, Mapping[str, Any]], *, seed: int, share: float, users: int = 200, rows: int = 2_000
 ) -> dict[str, np.ndarray]:
     """Regret of each day (14,), by what the users' effect is told of the past, in a world of one seed."""
     events = ac.simulate(
@@ -62,10 +62,12 @@ def regrets(
 
 def simulated(seeds: Sequence[int]) -> None:
     """Print the regret of all ways to weigh the past, and what the adaptive one has less."""
-    for share, told in ((0.5, "half of the users jump"), (0.0, "nothing jumps")):
-        found = [regrets(ADAPTIVE | FIXED, seed=seed, share=share) for seed in seeds]
+    few = {name: FIXED[name] for name in list(FIXED)[:3]}
+    for told, share, fixed in (("half of the users jump", 0.5, FIXED), ("nothing jumps", 0.0, few)):
+        options = ADAPTIVE | fixed
+        found = [regrets(options, seed=seed, share=share) for seed in seeds]
         print(f"\n{told}\n\n| past | before | after | adaptive less this, all days |\n| --- | --- | --- | --- |")
-        for name in ADAPTIVE | FIXED:
+        for name in options:
             days = np.array([one[name] for one in found])
             lead = np.array([one["adaptive"] - one[name] for one in found]).mean(axis=1)
             cells = [interval(days[:, :5].mean(axis=1), 0), interval(days[:, 5:].mean(axis=1), 0)]

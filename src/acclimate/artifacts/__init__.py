@@ -21,9 +21,10 @@ from acclimate.artifacts.report import (
     WindowDrift,
     WindowResult,
 )
-from acclimate.artifacts.tuning import Candidates, Finalist, Trial, Tuning
+from acclimate.artifacts.tuning import JUDGES, Candidates, Finalist, Trial, Tuning
 
 __all__ = [
+    "JUDGES",
     "SURPRISED",
     "ArmResult",
     "CalibrationBin",

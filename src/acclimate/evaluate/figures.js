@@ -323,7 +323,7 @@ function surprise(box, points, range) {
     line: { color: css("--muted"), width: 1, dash: "dot" },
   });
   const curve = line(points[0].arm, {
-    x, y: points.map((d) => d.z), marker: { color: colour(points[0].arm), symbol: symbol(points[0].arm), size: 5 },
+    x, y: points.map((d) => d.z), zorder: 0, marker: { color: colour(points[0].arm), symbol: symbol(points[0].arm), size: 5 },
     customdata: points.map((d) => [d.observed, d.expected]),
     hovertemplate: "z %{y:+.1f}<br>observed %{customdata[0]:.4~g}<br>expected %{customdata[1]:.4~g}<extra></extra>",
   });
