@@ -29,7 +29,7 @@ from scipy import sparse
 from acclimate.arrays import BoolArray, FloatArray, Posterior
 from acclimate.models.blocks import Design
 from acclimate.models.likelihood import Loss, expected_derivatives, loss_values
-from acclimate.models.scoring import LINKS, Term, integrated, margins, variances
+from acclimate.models.scoring import LINKS, Term, predictive
 
 
 @dataclass(frozen=True)
@@ -132,13 +132,12 @@ class _Known:
     ) -> "_Known":
         terms = [belief.term() for belief in beliefs]
         parts = [belief.design.margin(belief.posterior.mean) for belief in beliefs]
-        z, v = margins(terms, offset), variances(terms)
-        mean = integrated(terms, offset, LINKS[loss])
-        _, slope = expected_derivatives(loss, y, z, v)
+        mean, z, v = predictive(terms, offset, LINKS[loss])
         if loss == "logistic":
+            _, slope = expected_derivatives(loss, y, z, v)
             own = mean * (1.0 - mean) - slope**2 * v
         elif loss == "squared":
-            own = np.full_like(z, noise)
+            slope, own = np.ones_like(z), np.full_like(z, noise)
         else:
             slope = mean
             own = noise * mean + mean**2 * (np.expm1(v) - v)
