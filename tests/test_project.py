@@ -75,12 +75,12 @@ learners:
     tolerance: 0.1
     max_steps: 7
     states: float32
-    fixed: {features: [tags, length], ridge: 2, half_life: 30d, precision: diagonal}
+    fixed: {features: [tags, length], ridge: 2, half_life: 30d, adaptive: true, precision: diagonal}
     random:
       user:
         {features: [tags], min_rows: 2, max_rows: 50, ridge: 3, ridges: {tags: 9}, forgetting: 0.9,
          precision: full}
-      items: {entity: item, half_life: 7d}
+      items: {entity: item, half_life: 7d, adaptive: true}
   other: {kind: glmix}
   popular: {kind: rate, entity: item, label: like, prior_rows: 5}
   everybody: {kind: global-rate, label: like}
@@ -225,7 +225,9 @@ def test_every_key_arrives(tmp_path: Path) -> None:
                 tolerance=0.1,
                 max_steps=7,
                 states="float32",
-                fixed=FixedEffect(("tags", "length"), ridge=2.0, half_life="30d", precision="diagonal"),
+                fixed=FixedEffect(
+                    ("tags", "length"), ridge=2.0, half_life="30d", adaptive=True, precision="diagonal"
+                ),
                 random=(
                     RandomEffect(
                         "user",
@@ -237,7 +239,7 @@ def test_every_key_arrives(tmp_path: Path) -> None:
                         precision="full",
                         ridges={"tags": 9.0},
                     ),
-                    RandomEffect("item", half_life="7d", name="items"),
+                    RandomEffect("item", half_life="7d", adaptive=True, name="items"),
                 ),
             ),
             "other": GLMixParameters(),

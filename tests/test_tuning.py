@@ -6,6 +6,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from typer.testing import CliRunner, Result
@@ -184,12 +187,63 @@ def test_a_learner_in_short_form_by_default(world: Path, tmp_path: Path) -> None
         assert record.kind == "glmix"
 
 
-def test_labels_that_are_numbers_have_no_log_loss(world: Path, tmp_path: Path) -> None:
-    numbers = ["events.label_kinds={click: number}", "learners.ranker.loss=squared"]
-    with pytest.raises(
-        ConfigError, match="label 'click' of 'ranker' is a number: settings are compared by log-loss"
-    ):
-        tuned(world, tmp_path / "out", *numbers)
+@pytest.fixture(scope="module")
+def ratings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A world of numbers and of counts: users' levels, and how much each likes more of a thing."""
+    folder, rng = tmp_path_factory.mktemp("ratings"), np.random.default_rng(0)
+    rows, users = 3_000, 100
+    user, x = rng.integers(0, users, rows), rng.normal(size=rows)
+    z = 0.5 * rng.normal(size=users)[user] + 0.3 * x
+    log = {
+        "time": pa.array(1_704_067_200_000_000 + np.arange(rows) * 288_000_000, pa.timestamp("us", "UTC")),
+        "user_id": user,
+        "x": x,
+        "rating": 3.0 + z + 0.5 * rng.normal(size=rows),
+        "views": rng.poisson(np.exp(z)),
+    }
+    pq.write_table(pa.table(log), folder / "log.parquet")
+    effects = {"fixed": {"features": ["x"]}, "random": {"user": {}}}
+    content = {
+        "name": "ratings",
+        "events": {
+            "path": "log.parquet",
+            "time": "time",
+            "entities": {"user": "user_id"},
+            "labels": ["rating", "views"],
+            "label_kinds": {"rating": "number", "views": "count"},
+        },
+        "learners": {
+            "rating": {"kind": "glmix", "label": "rating", "loss": "squared", **effects},
+            "views": {"kind": "glmix", "label": "views", "loss": "poisson", **effects},
+        },
+        "replay": {"start": "2024-01-09", "learner": "rating"},
+    }
+    (folder / "acclimate.yaml").write_text(yaml.safe_dump(content))
+    return folder / "acclimate.yaml"
+
+
+@pytest.mark.parametrize(
+    ("name", "judge", "label"), [("rating", "rmse", "RMSE"), ("views", "deviance", "deviance")]
+)
+def test_numbers_and_counts_are_judged_by_errors_of_their_own(
+    ratings: Path, tmp_path: Path, name: str, judge: str, label: str
+) -> None:
+    ridge = f"learners.{name}.fixed.ridge"
+    bad = [f"{ridge}=1e7", f"tune={{{ridge}: {{low: 0.1, high: 1e7, log: true}}}}"]
+    found = tuning.tune(ProjectFile.read(ratings, bad), tmp_path / "out", learner=name, days=3, trials=5)
+    report = read_report(tmp_path / "out" / "replay")
+    assert found.declared_loss == getattr(report.arms["declared"], judge)
+    assert found.trials[0].loss == pytest.approx(found.declared_loss, rel=1e-12)
+    assert found.chosen is not None
+    assert found.chosen.loss == getattr(report.arms[found.chosen.name], judge)
+    assert found.chosen.loss == pytest.approx(found.trials[found.chosen.number].loss, rel=1e-12)
+    last = found.trials[found.chosen.number].differences[-1]
+    assert found.chosen.difference == pytest.approx(found.chosen.loss - found.declared_loss)
+    assert last == pytest.approx(found.chosen.difference)
+    assert f"than the declared settings: {label} −" in found.verdict
+    page = (tmp_path / "out" / "result" / "tuning.html").read_text(encoding="utf-8")
+    assert f"Difference in {label}" in page
+    assert "og-loss" not in page.split("<script")[0]
 
 
 def test_without_optuna(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,9 +13,10 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from acclimate import learners
-from acclimate.artifacts import Candidates, Report, Trial, Tuning, modes_of
+from acclimate.artifacts import JUDGES, Candidates, Report, Trial, Tuning, modes_of
 from acclimate.config import (
     Choices,
+    LabelKind,
     Setting,
     declared_record,
     declared_value,
@@ -57,7 +58,9 @@ def tune(
     overwrite: bool = False,
     on_progress: OnProgress | None = None,
 ) -> Tuning:
-    """Search for better settings of one learner, by its log-loss when it predicts, then learns, window by window.
+    """Search for better settings of one learner, by its loss when it predicts, then learns, window by window.
+
+    It is the log-loss of labels 0 and 1, the RMSE of numbers, the deviance of counts.
 
     What lies before the days is the first fit. The trials are kept in a journal at ``out``, from which the same
     call goes on. The best ones are replayed beside the declared settings: ``out/replay`` is their report, and
@@ -77,8 +80,8 @@ def tune(
         on_progress: called as each step begins.
 
     Raises:
-        ConfigError: the days are those of the replay, the label is none of 0 and 1, a candidate is not allowed,
-            there is nothing to tune, or the trials at ``out`` are of another search.
+        ConfigError: the days are those of the replay, a candidate is not allowed, there is nothing to tune, or the
+            trials at ``out`` are of another search.
         MissingExtraError: optuna is not installed.
         OutputExistsError: ``out`` holds something else.
     """
@@ -108,7 +111,13 @@ def _tuned(
         task.replay({"trial": values}, on_progress=partial(tell, number), on_window=watch)
 
     tried = search(
-        task.settings, one, trials=trials, seed=task.seed, journal=folder / JOURNAL, question=task.question()
+        task.settings,
+        one,
+        trials=trials,
+        seed=task.seed,
+        journal=folder / JOURNAL,
+        question=task.question(),
+        root=task.kind == "number",
     )
     chosen = best_trials(tried, best)
     arms = {DECLARED: {}, **{f"trial {trial.number}": trial.values for trial in chosen}}
@@ -119,7 +128,7 @@ def _tuned(
         settings={"learner": task.learner, **report.settings, "trials": trials, "seed": task.seed},
         candidates=[_described(setting) for setting in task.settings],
         trials=tried,
-        declared_loss=report.arms[DECLARED].log_loss,
+        declared_loss=getattr(report.arms[DECLARED], JUDGES[task.kind].key),
         declared_auc=report.arms[DECLARED].auc,
         finalists=finalists(report, chosen, looks=trials, changes=task.changes, options=task.options),
     )
@@ -182,14 +191,7 @@ class _Task:
     def made(cls, file: ProjectFile, learner: str | None, span: _Span, seed: int) -> "_Task":
         project = file.project()
         section = project.replay
-        name, record = project.predictor(learner or (section.learner if section else None))
-        schema = project.events.schema
-        label = record.label or schema.labels[0]
-        if (kind := schema.label_kind(label)) != "binary":
-            raise ConfigError(
-                f"label '{label}' of '{name}' is a {kind}: settings are compared by log-loss, of labels 0 and 1",
-                hint="name another learner",
-            )
+        name, _ = project.predictor(learner or (section.learner if section else None))
         start, end = span.between(project)
         spelled = _spelled(file, project)
         checked = [_checked(spelled, setting) for setting in _settings(spelled, project, name)]
@@ -198,6 +200,12 @@ class _Task:
             where = "by default" if project.tune is None else "in the section 'tune'"
             raise ConfigError(f"there is nothing to tune of '{name}' {where}", hint="say in 'tune' what to try")
         return cls(file, spelled, project, name, settings, start, end, seed)
+
+    @property
+    def kind(self) -> LabelKind:
+        """Of the label."""
+        schema, label = self.project.events.schema, self.project.predictor(self.learner)[1].label
+        return schema.label_kind(label or schema.labels[0])
 
     def question(self) -> dict[str, Any]:
         """All that the outcome of a trial depends on, but for the events."""

@@ -12,8 +12,10 @@ from acclimate.artifacts import (
     CohortResult,
     Comparison,
     Report,
+    Statistic,
     TracePoint,
     Weight,
+    WindowDrift,
     WindowResult,
 )
 
@@ -47,6 +49,7 @@ def sample_report(*, arms: int = 8, windows: int = 11, truth: bool = True, seed:
         comparisons=[c for i, a in enumerate(chosen) for b in chosen[:i] for c in _compared(a, b)],
         weights=[w for name in names if name in ("incremental", "fixed") for w in _weights(name, random)],
         trace=[p for name in names if name in ("incremental", "retrain") for p in _trace(name, windows, random)],
+        drift=[d for name in names if name in ("incremental", "fixed") for d in _drift(name, windows, random)],
     )
 
 
@@ -61,6 +64,7 @@ def without_measures(report: Report) -> Report:
         comparisons=[],
         weights=[],
         trace=[],
+        drift=[],
     )
 
 
@@ -78,6 +82,7 @@ def hostile_report(text: str) -> Report:
         comparisons=[replace(c, arm=name[c.arm], against=name[c.against]) for c in plain.comparisons],
         weights=[replace(w, arm=name[w.arm], name=f"{text}={w.name}") for w in plain.weights],
         trace=[replace(p, arm=name[p.arm], entity=text, id=text, name=f"{text}{p.name}") for p in plain.trace],
+        drift=[replace(d, arm=name[d.arm], effect=f"{text}{d.effect}") for d in plain.drift],
     )
 
 
@@ -190,6 +195,17 @@ def _weights(arm: str, random: np.random.Generator) -> list[Weight]:
     names = ["intercept", "duration", *(f"{_GROUPS[i % 4]}={i // 4} élan" for i in range(78))]
     means, deviations = random.normal(0, 0.3, 80), random.uniform(0.01, 0.15, 80)
     return [Weight(arm, n, float(m), float(s)) for n, m, s in zip(names, means, deviations, strict=True)]
+
+
+def _drift(arm: str, windows: int, random: np.random.Generator) -> list[WindowDrift]:
+    kinds: list[tuple[Statistic, str]] = [("loss", ""), ("labels", ""), ("effect", "fixed"), ("effect", "user")]
+    kinds += [("effect", "video")] if arm == "incremental" else []
+    levels = {"loss": 0.545, "labels": 0.31, "effect": -0.04}
+    return [
+        WindowDrift(kind, effect, 16_309.0, levels[kind] + 0.002 * z, levels[kind], 0.002, z, arm, _time(i))
+        for kind, effect in kinds
+        for i, z in enumerate(random.normal(5.0 * (effect == "user"), 1.2, windows).tolist())
+    ]
 
 
 def _trace(arm: str, windows: int, random: np.random.Generator) -> list[TracePoint]:

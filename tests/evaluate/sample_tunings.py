@@ -24,6 +24,7 @@ def made(low: float, high: float, *, looks: int = 5, turned: bool = False) -> Fi
     sign = -1 if turned else 1
     arms, bounds = (("declared", "trial 3"), (-high, -low)) if turned else (("trial 3", "declared"), (low, high))
     report: Any = SimpleNamespace(
+        settings={},
         arms={"trial 3": SimpleNamespace(log_loss=0.5, auc=0.7)},
         comparisons=[
             Comparison(*arms, "auc", 9.0, 9.0, 9.0),

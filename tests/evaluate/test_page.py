@@ -20,7 +20,7 @@ from acclimate.evaluate.summary import summary_table
 from acclimate.evaluate.tune_page import render_tuning
 
 HOSTILE = '<b>&amp;<script>window.hacked=1</script><img src=x onerror="window.hacked=1">%{y} ${z} </script><!--'
-SECTIONS = ("windows", "costs", "comparisons", "calibration", "cohorts", "weights", "trace")
+SECTIONS = ("windows", "costs", "comparisons", "calibration", "cohorts", "drift", "weights", "trace")
 
 
 # --- words
@@ -291,10 +291,10 @@ def test_scheme_and_width_are_followed_as_they_change(shown: Shown) -> None:
 @pytest.mark.parametrize(
     ("report", "absent"),
     [
-        (sample_report(arms=1), {"costs", "comparisons", "weights", "trace"}),
+        (sample_report(arms=1), {"costs", "comparisons", "weights", "drift", "trace"}),
         (sample_report(arms=3, windows=1, truth=False), set()),
         (sample_report(arms=3, windows=60), set()),
-        (without_measures(sample_report()), {"comparisons", "weights", "trace"}),
+        (without_measures(sample_report()), {"comparisons", "weights", "drift", "trace"}),
         (
             replace(sample_report(), windows=[], calibration=[], cohorts=[]),
             {"windows", "costs", "calibration", "cohorts"},
@@ -385,6 +385,19 @@ def test_costs_and_cohorts_choose_their_measure(full: Shown) -> None:
     full.select("cohorts", "Show", "log_loss")
     assert full.caption("cohorts").startswith("Log-loss, nats per row · lower is better")
     assert full.ticks("cohorts", "x")[0] == "07,176 rows"
+
+
+def test_surprise_follows_an_arm(full: Shown) -> None:
+    report = sample_report()
+    assert full.page.locator("#drift select option").all_inner_texts() == ["incremental", "fixed"]
+    captions = full.page.locator("#drift figcaption")
+    assert captions.all_inner_texts()[:3] == ["loss", "labels", "effect of fixed"]
+    assert captions.count() == 5
+    full.select("drift", "Arm", "fixed")
+    assert captions.count() == 4
+    curve, low, high = full.traces("drift")
+    assert curve["y"] == [d.z for d in report.drift if (d.arm, d.statistic) == ("fixed", "loss")]
+    assert (low["y"], high["y"]) == ([-4.0, -4.0], [4.0, 4.0])
 
 
 def test_the_trace_follows_an_arm(full: Shown) -> None:

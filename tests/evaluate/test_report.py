@@ -66,7 +66,8 @@ def test_the_stored_schema_is_the_one_of_the_records() -> None:
 
 def test_the_schema_names_every_field_and_says_what_it_means(report: Report) -> None:
     schema = metrics_schema()
-    assert list(schema["properties"]) == ["format", *asdict(report)] == schema["required"]
+    # Older files have no drift.
+    assert list(schema["properties"]) == ["format", *asdict(report)] == [*schema["required"], "drift"]
     arm = schema["$defs"]["ArmResult"]
     assert set(arm["properties"]) == set(asdict(report.arms["stale"]))
     later = {"rmse", "mae", "r2", "deviance", "ratio"}  # than the first reports, which have no such fields

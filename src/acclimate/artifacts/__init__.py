@@ -6,26 +6,33 @@
 from acclimate.artifacts.contracts import Encoder, Entities, Kept, Learned, Learner, Replayable, modes_of
 from acclimate.artifacts.events import Events, Fingerprint, Instant, Source, SourceAround, Summary, TableSource
 from acclimate.artifacts.report import (
+    SURPRISED,
     ArmResult,
     CalibrationBin,
     CohortResult,
     Comparison,
     Cost,
+    Drift,
     Quality,
     Report,
+    Statistic,
     TracePoint,
     Weight,
+    WindowDrift,
     WindowResult,
 )
-from acclimate.artifacts.tuning import Candidates, Finalist, Trial, Tuning
+from acclimate.artifacts.tuning import JUDGES, Candidates, Finalist, Trial, Tuning
 
 __all__ = [
+    "JUDGES",
+    "SURPRISED",
     "ArmResult",
     "CalibrationBin",
     "Candidates",
     "CohortResult",
     "Comparison",
     "Cost",
+    "Drift",
     "Encoder",
     "Entities",
     "Events",
@@ -40,12 +47,14 @@ __all__ = [
     "Report",
     "Source",
     "SourceAround",
+    "Statistic",
     "Summary",
     "TableSource",
     "TracePoint",
     "Trial",
     "Tuning",
     "Weight",
+    "WindowDrift",
     "WindowResult",
     "modes_of",
 ]

@@ -1,7 +1,13 @@
 """What a replay finds out: each record is one table of ``metrics.json``."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, TypeAlias
+
+Statistic: TypeAlias = Literal["loss", "labels", "effect"]
+"""What of a batch is compared with expectation."""
+
+SURPRISED = 4.0
+"""Standard deviations beyond which a surprise is told: by chance one batch in 30,000 has one."""
 
 
 @dataclass(frozen=True)
@@ -134,6 +140,34 @@ class TracePoint:
 
 
 @dataclass(frozen=True)
+class Drift:
+    """How a batch surprises a model before it is learned: what was observed, beside what the model expected of it.
+
+    ``statistic``: the ``loss`` of the model in nats a row (of numbers and counts without what is of the labels
+    alone), the mean of the ``labels``, or how much an ``effect``, by its name, changes the loss: less than 0 where
+    it helps. ``rows`` it is a mean over, weights added up; ``standard_deviation`` that ``observed`` has by
+    expectation, of labels and coefficients; ``z``: what observed exceeds ``expected`` by, in units of it, ``None``
+    where nothing was believed.
+    """
+
+    statistic: Statistic
+    effect: str
+    rows: float
+    observed: float
+    expected: float
+    standard_deviation: float
+    z: float | None
+
+
+@dataclass(frozen=True)
+class WindowDrift(Drift):
+    """How a window that begins at ``start`` has surprised an arm."""
+
+    arm: str
+    start: str
+
+
+@dataclass(frozen=True)
 class Report:
     """All that a replay found out; ``evaluate.report`` writes it as ``metrics.json`` and ``report.html``.
 
@@ -150,3 +184,4 @@ class Report:
     comparisons: list[Comparison]
     weights: list[Weight]
     trace: list[TracePoint]
+    drift: list[WindowDrift] = field(default_factory=list[WindowDrift])

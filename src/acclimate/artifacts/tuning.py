@@ -1,15 +1,32 @@
 """What a search among settings finds out."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
+
+
+class Judge(NamedTuple):
+    """What settings are compared by: a field of a report's arms, its name in words, and its unit."""
+
+    key: Literal["log_loss", "rmse", "deviance"]
+    label: str
+    unit: str
+
+
+JUDGES = {
+    "binary": Judge("log_loss", "log-loss", "nats per row"),
+    "number": Judge("rmse", "RMSE", ""),
+    "count": Judge("deviance", "deviance", "nats per row"),
+}
+"""By the kind of label."""
 
 
 @dataclass(frozen=True)
 class Trial:
     """Settings that were tried; number 0 is the declared ones.
 
-    ``values``: by name, without those that mean nothing beside the others. ``loss``: mean log-loss over all
-    windows, of a complete one. ``differences``: the mean up to each window minus that of the declared settings.
+    ``values``: by name, without those that mean nothing beside the others. ``loss``: log-loss over all windows, or
+    what else settings are judged by, of a complete one. ``differences``: that up to each window minus that of the
+    declared settings.
     """
 
     number: int
@@ -25,14 +42,15 @@ class Trial:
 class Finalist:
     """One of the best trials, replayed beside the declared settings.
 
-    ``changes``: by name, the declared value and its own, where they differ. ``difference``: its log-loss minus
-    that of the declared settings, ``None`` where there is no interval; ``low`` and ``high`` hold it with 95 %
-    confidence although it was the best of several. ``options``: what declares it, for a command line.
+    ``changes``: by name, the declared value and its own, where they differ. ``loss``: its log-loss, or what else
+    settings are judged by; ``difference``: that minus the loss of the declared settings, ``None`` where there is
+    no interval; ``low`` and ``high`` hold it with 95 % confidence although it was the best of several.
+    ``options``: what declares it, for a command line.
     """
 
     number: int
     changes: dict[str, tuple[Any, Any]]
-    log_loss: float | None
+    loss: float | None
     auc: float | None
     difference: float | None
     low: float | None
@@ -75,7 +93,7 @@ class Candidates:
 class Tuning:
     """All that a search found; ``chosen`` is the number of the best finalist that is better than the declared one.
 
-    ``settings``: learner, label, start, end, every, trials, seed.
+    ``settings``: learner, label, start, end, every, trials, seed; label_kind where labels are numbers or counts.
     """
 
     name: str
@@ -87,10 +105,15 @@ class Tuning:
     finalists: list[Finalist]
 
     @property
+    def judge(self) -> Judge:
+        """What settings are compared by."""
+        return JUDGES[self.settings.get("label_kind", "binary")]
+
+    @property
     def chosen(self) -> Finalist | None:
         """The finalist of least loss among those that are better than the declared settings."""
         better = [one for one in self.finalists if one.is_better]
-        return min(better, key=lambda one: (one.log_loss, one.number)) if better else None
+        return min(better, key=lambda one: (one.loss, one.number)) if better else None
 
     @property
     def verdict(self) -> str:
@@ -98,8 +121,8 @@ class Tuning:
         looks = len(self.trials) - 1
         if self.chosen is not None:
             return (
-                f"{self.chosen.name} is better than the declared settings: log-loss "
-                f"{self.chosen.difference_text} nats per row."
+                f"{self.chosen.name} is better than the declared settings: {self.judge.label} "
+                f"{self._told(self.chosen)}."
             )
         if not self.finalists:
             return f"No setting is better than the declared one: none of {looks} trials was completed."
@@ -107,5 +130,8 @@ class Tuning:
             return "No setting can be said to be better than the declared one: there are no intervals to tell by."
         return (
             f"No setting is better than the declared one beyond chance: the best of {looks} differs by "
-            f"{self.finalists[0].difference_text} nats per row."
+            f"{self._told(self.finalists[0])}."
         )
+
+    def _told(self, finalist: Finalist) -> str:
+        return f"{finalist.difference_text} {self.judge.unit}".strip()

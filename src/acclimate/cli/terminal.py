@@ -133,9 +133,10 @@ def show_tuning(tuning: Tuning, project: Path, out: Path) -> None:
     states = [trial.state for trial in tuning.trials[1:]]
     counts = {state: states.count(state) for state in ("complete", "stopped", "failed")}
     _say(f"{len(states)} trials: {', '.join(f'{count} {state}' for state, count in counts.items() if count)}")
-    _say(f"declared: log-loss {tuning.declared_loss:.5f}")
+    label = tuning.judge.label
+    _say(f"declared: {label} {tuning.declared_loss:.5f}")
     for finalist in tuning.finalists:
-        _say(f"{finalist.name}: log-loss {finalist.log_loss:.5f}, {finalist.difference_text}")
+        _say(f"{finalist.name}: {label} {finalist.loss:.5f}, {finalist.difference_text}")
         _say(f"  {changes_text(finalist, names)}")
     _say(tuning.verdict)
     if tuning.chosen is not None:

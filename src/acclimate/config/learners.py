@@ -55,6 +55,8 @@ class FixedEffect:
             levels, or of an embedding's numbers, together) is learned at ``fit`` by empirical Bayes, and kept.
         forgetting: weight of the past at each update, in (0, 1]; what is forgotten returns to the prior.
         half_life: the same by elapsed time, such as ``"7d"``: a row counts half after that long, at ``fit`` too.
+        adaptive: keep less of the past at an update whose rows are more likely then, beyond what chance makes of
+            them; times what ``forgetting`` or ``half_life`` keep.
         precision: what is kept of the posterior precision ``H``: ``full``, its ``diagonal`` (the field's
             SIMPLE variance ``1/diag(H)``), or the ``marginal`` precisions ``1/diag(H^-1)`` (FULL variance).
             ``auto`` is ``full`` up to 512 features (32 in a random effect), else ``diagonal``.
@@ -66,6 +68,7 @@ class FixedEffect:
     ridge: LearnableRidge = 1.0
     forgetting: Annotated[float, Field(gt=0, le=1)] = 1.0
     half_life: Duration | None = None
+    adaptive: bool = False
     precision: PrecisionKind = "auto"
     ridges: dict[str, Ridge] = Field(default_factory=dict)
 
@@ -91,6 +94,7 @@ class RandomEffect:
             features start that come with an update.
         forgetting: as in :class:`FixedEffect`.
         half_life: as in :class:`FixedEffect`, per entity, up to its last event.
+        adaptive: as in :class:`FixedEffect`, per entity: how many there are that change is learned from all.
         precision: as in :class:`FixedEffect`.
         ridges: as in :class:`FixedEffect`; of a population that is learned their ratios to ``ridge`` shape the
             prior.
@@ -104,6 +108,7 @@ class RandomEffect:
     ridge: Ridge = 1.0
     forgetting: Annotated[float, Field(gt=0, le=1)] = 1.0
     half_life: Duration | None = None
+    adaptive: bool = False
     precision: PrecisionKind = "auto"
     ridges: dict[str, Ridge] = Field(default_factory=dict)
     name: Name | None = None

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from acclimate.arrays import FloatArray, Posterior
-from acclimate.artifacts import Cost, Events, Replayable, Source, SourceAround, TracePoint, Weight, modes_of
+from acclimate.artifacts import Cost, Drift, Events, Replayable, Source, SourceAround, TracePoint, Weight, modes_of
 from acclimate.config import AskedMode, LabelKind, Regime, checked
 from acclimate.errors import ConfigError, ModelError, nearest
 from acclimate.times import duration_us
@@ -104,15 +104,28 @@ class HasEntityPosterior(Protocol):
         ...
 
 
+@runtime_checkable
+class HasDrift(Protocol):
+    """A learner that can tell how new events surprised it."""
+
+    def drift(self) -> Sequence[Drift]:
+        """What the last update's events said of it before it learned them."""
+        ...
+
+
 @dataclass
 class Run:
-    """An arm with a fitted learner of its own; ``costs``, ``refusals`` and ``predictions`` have one a window."""
+    """An arm with a fitted learner of its own.
+
+    ``costs``, ``refusals``, ``drift`` and ``predictions`` have one a window.
+    """
 
     arm: Arm
     learner: Replayable
     fit_seconds: float
     costs: list[Cost] = field(default_factory=list[Cost])
     refusals: list[str] = field(default_factory=list[str])
+    drift: list[Sequence[Drift]] = field(default_factory=list[Sequence[Drift]])
     predictions: list[FloatArray] = field(default_factory=list[FloatArray])
     trace: list[TracePoint] = field(default_factory=list[TracePoint])
 
@@ -138,6 +151,7 @@ class Run:
         is charged with it: alone it would have read them itself, as a retrained one does within its fit.
         """
         fit_seconds, update_seconds, rows, refused = 0.0, 0.0, 0, ""
+        drift: Sequence[Drift] = ()
         if self.arm.regime == "retrain":
             self.learner = _copied(self.arm, self.arm.learner)
             _, fit_seconds, rows = spent(self.learner.fit, past)
@@ -147,7 +161,9 @@ class Run:
                 _, seconds, rows = spent(self._learns_more, fresh)
                 update_seconds += seconds
                 refused = self.learner.refusal() if isinstance(self.learner, Refuses) else ""
+                drift = self.learner.drift() if isinstance(self.learner, HasDrift) else ()
         self.refusals.append(refused)
+        self.drift.append(drift)
         state_bytes = getattr(self.learner, "nbytes", None)
         self.costs.append(
             Cost(

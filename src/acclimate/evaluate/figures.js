@@ -299,6 +299,37 @@ function weight(w, i, isClear) {
   };
 }
 
+function driftFigure() {
+  const arms = inOrder(unique(data.drift.map((d) => d.arm)));
+  if (!arms.length) return;
+  const arm = chooser("drift", "Arm", arms.map((a) => [a, a]), draw);
+  const told = (d) => (d.statistic === "effect" ? `effect of ${d.effect}` : d.statistic);
+
+  function draw() {
+    const points = data.drift.filter((d) => d.arm === arm.value && d.z !== null);
+    const range = padded([-data.surprised, data.surprised, ...points.map((d) => d.z)], 0.08);
+    const grid = part("drift", ".grid");
+    grid.querySelectorAll(".js-plotly-plot").forEach((box) => Plotly.purge(box));
+    grid.replaceChildren();
+    for (const name of unique(points.map(told))) surprise(panel(grid, name), points.filter((d) => told(d) === name), range);
+  }
+  reveal("drift", draw);
+}
+
+function surprise(box, points, range) {
+  const x = points.map((d) => wallTime(d.start));
+  const bound = (z) => ({
+    type: "scatter", mode: "lines", x: [x[0], x.at(-1)], y: [z, z], hoverinfo: "skip",
+    line: { color: css("--muted"), width: 1, dash: "dot" },
+  });
+  const curve = line(points[0].arm, {
+    x, y: points.map((d) => d.z), zorder: 0, marker: { color: colour(points[0].arm), symbol: symbol(points[0].arm), size: 5 },
+    customdata: points.map((d) => [d.observed, d.expected]),
+    hovertemplate: "z %{y:+.1f}<br>observed %{customdata[0]:.4~g}<br>expected %{customdata[1]:.4~g}<extra></extra>",
+  });
+  timePanel(box, [curve, bound(-data.surprised), bound(data.surprised)], { range, zeroline: true, tickformat: "~g" });
+}
+
 function traceFigure() {
   const whose = (p) => JSON.stringify([p.arm, p.entity, p.id]);
   const stories = new Map(data.trace.map((p) => [whose(p), p]));
@@ -356,5 +387,6 @@ function timePanel(box, traces, yaxis) {
 }
 
 start([
-  windowsFigure, costsFigure, comparisonsFigure, calibrationFigure, cohortsFigure, weightsFigure, traceFigure,
+  windowsFigure, costsFigure, comparisonsFigure, calibrationFigure, cohortsFigure, driftFigure, weightsFigure,
+  traceFigure,
 ]);

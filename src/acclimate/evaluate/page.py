@@ -14,7 +14,7 @@ from importlib.resources import files
 from string import Template
 from typing import Any
 
-from acclimate.artifacts import Comparison, Report, TracePoint, Weight, WindowResult
+from acclimate.artifacts import SURPRISED, Comparison, Report, TracePoint, Weight, WindowResult
 from acclimate.evaluate.summary import (
     COST,
     Column,
@@ -255,6 +255,8 @@ def _data(report: Report) -> dict[str, Any]:
         "comparisons": [asdict(c) for c in report.comparisons],
         "weights": [asdict(w) for w in kept],
         "weightsLeftOut": Counter(w.arm for w in report.weights) - Counter(w.arm for w in kept),
+        "drift": [asdict(d) for d in report.drift],
+        "surprised": SURPRISED,
         "trace": [asdict(p) for p in _moved_most(report.trace)],
     }
 

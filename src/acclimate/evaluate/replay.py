@@ -13,12 +13,14 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import pyarrow as pa
 
-from acclimate.artifacts import ArmResult, Cost, Events, Instant, Report, TableSource, WindowResult
+from acclimate.arrays import FloatArray
+from acclimate.artifacts import ArmResult, Cost, Events, Instant, Report, TableSource, WindowDrift, WindowResult
 from acclimate.config import LABEL_KINDS, LabelKind, NdcgAt, checked
 from acclimate.errors import ConfigError, DataError, nearest
 from acclimate.evaluate.arms import Arm, HasEntityPosterior, Run, first_fits, spent
 from acclimate.evaluate.metrics import row_log_loss
 from acclimate.evaluate.outcome import Outcome, columns_kept, outcome
+from acclimate.evaluate.regression import row_deviance
 from acclimate.times import check_span, duration_us, instant, utc
 
 _MOST_WINDOWS = 20_000
@@ -36,7 +38,10 @@ class Progress:
 
 
 class Losses(NamedTuple):
-    """What a window has shown: of each arm the log-loss summed over the labelled rows, and their ``weight``."""
+    """What a window has shown: of each arm the loss summed over the labelled rows, and their ``weight``.
+
+    It is the log-loss; of numbers the squared error, of counts the deviance.
+    """
 
     window: int
     sums: dict[str, float]
@@ -127,6 +132,12 @@ def replay(
         comparisons=measured.comparisons(),
         weights=[weight for run in runs for weight in run.weights()],
         trace=[point for run in runs for point in run.trace],
+        drift=[
+            WindowDrift(**vars(told), arm=run.arm.name, start=plan.iso(start))
+            for run in runs
+            for (start, _), window in zip(plan.windows, run.drift, strict=True)
+            for told in window
+        ],
     )
 
 
@@ -276,8 +287,17 @@ def _losses(runs: Sequence[Run], plan: _Plan, rows: pa.Table, window: int) -> Lo
     column = plan.events.schema.weight
     weight = rows[column].to_numpy() if column else np.ones(len(y))
     known = np.isfinite(y)
-    sums = {run.arm.name: float((weight * row_log_loss(y, run.predictions[-1]))[known].sum()) for run in runs}
-    return Losses(window, sums, float(weight[known].sum()))
+    loss = _ROW_LOSSES[plan.kind]
+    y, weight = y[known], weight[known]
+    sums = {run.arm.name: float(weight @ loss(y, run.predictions[-1][known])) for run in runs}
+    return Losses(window, sums, float(weight.sum()))
+
+
+_ROW_LOSSES: dict[LabelKind, Callable[[FloatArray, FloatArray], FloatArray]] = {
+    "binary": row_log_loss,
+    "number": lambda y, p: (y - p) ** 2,
+    "count": row_deviance,
+}
 
 
 def _watch(runs: Sequence[Run], plan: _Plan, followed: Any, time: int) -> None:

@@ -42,7 +42,7 @@ function trialsFigure() {
       type: "scatter", mode: "lines", name: "best so far", x: complete.map((trial) => trial.number), y: lowest,
       line: { color: css("--arm-1"), width: 2, shape: "hv" }, hoverinfo: "skip",
     };
-    part("trials", ".caption").textContent = "Log-loss minus that of the declared settings, nats per row · lower is better";
+    part("trials", ".caption").textContent = `${data.judge[0]} minus that of the declared settings${data.judge[1] && `, ${data.judge[1]}`} · lower is better`;
     plot(part("trials", ".figure"), [best, ...points(tried, (trial) => trial.number, range)], {
       showlegend: true, legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", font: { color: css("--text") } },
       hovermode: "closest", shapes: [zero()],

@@ -10,9 +10,11 @@ on after a kill tries what it would have tried.
 """
 
 import json
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -53,6 +55,7 @@ def search(
     seed: int,
     journal: Path,
     question: Mapping[str, Any],
+    root: bool = False,
 ) -> list[Trial]:
     """Measure the declared settings, then others, until so many were tried; those in the journal count.
 
@@ -63,6 +66,7 @@ def search(
         seed: of all draws.
         journal: file of the trials so far.
         question: what they are an answer to, as JSON holds it.
+        root: trials are judged by the root of their mean loss.
 
     Raises:
         ConfigError: the journal answers another question.
@@ -72,12 +76,12 @@ def search(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = _opened(journal, question)
     if not _finished(study):
-        study.add_trial(_declared(settings, measure))
-    base = _levels(_finished(study)[0])
+        study.add_trial(_declared(settings, measure, root=root))
+    base = _levels(_finished(study)[0], root=root)
     while (count := len(finished := _finished(study))) <= trials:
         chosen_by = int(np.random.SeedSequence([seed, count]).generate_state(1)[0])
         study.sampler = optuna.samplers.TPESampler(seed=chosen_by, n_startup_trials=_RANDOM)
-        _try(study, settings, measure, base, finished)
+        _try(study, settings, measure, finished, watched=partial(_Watched, base, root=root))
     return [_told(number, trial, settings) for number, trial in enumerate(_finished(study)[: trials + 1])]
 
 
@@ -146,6 +150,7 @@ class _Watched:
 
     base: Sequence[float | None]
     stop: Callable[[int, float], bool]
+    root: bool
     sums: list[float] = field(default_factory=list[float])
     weights: list[float] = field(default_factory=list[float])
     differences: list[float | None] = field(default_factory=list[float | None])
@@ -166,14 +171,18 @@ class _Watched:
 
     @property
     def level(self) -> float | None:
-        """The mean loss so far."""
-        weight = sum(self.weights)
-        return sum(self.sums) / weight if weight else None
+        """The mean loss so far, or its root."""
+        return _level(sum(self.sums), sum(self.weights), root=self.root)
 
 
-def _declared(settings: Sequence[Setting], measure: Measure) -> FrozenTrial:
+def _level(total: float, weight: float, *, root: bool) -> float | None:
+    mean = total / weight if weight else None
+    return math.sqrt(mean) if root and mean is not None else mean
+
+
+def _declared(settings: Sequence[Setting], measure: Measure, *, root: bool) -> FrozenTrial:
     """The declared settings, measured; others are drawn from them as far as they are among the candidates."""
-    watched, began = _Watched([], _never), time.perf_counter()
+    watched, began = _Watched([], _never, root=root), time.perf_counter()
     measure(0, {}, watched)
     if watched.level is None:
         raise DataError("no row of the days to validate on has a label", hint="choose other days")
@@ -202,18 +211,19 @@ def _never(_window: int, _difference: float) -> bool:
     return False
 
 
-def _levels(declared: FrozenTrial) -> list[float | None]:
-    """Its mean loss up to each window."""
+def _levels(declared: FrozenTrial, *, root: bool) -> list[float | None]:
+    """Its mean loss up to each window, or the root of that."""
     sums, weights = (accumulate(declared.user_attrs[key]) for key in ("sums", "weights"))
-    return [total / weight if weight else None for total, weight in zip(sums, weights, strict=True)]
+    return [_level(total, weight, root=root) for total, weight in zip(sums, weights, strict=True)]
 
 
 def _try(
     study: optuna.Study,
     settings: Sequence[Setting],
     measure: Measure,
-    base: Sequence[float | None],
     finished: Sequence[FrozenTrial],
+    *,
+    watched: Callable[[Callable[[int, float], bool]], "_Watched"],
 ) -> None:
     """Draw settings and measure them; what was drawn before is not measured again."""
     trial, began = study.ask(), time.perf_counter()
@@ -229,19 +239,19 @@ def _try(
         trial.report(difference, window)
         return trial.should_prune()
 
-    watched = _Watched(base, stop)
+    seen = watched(stop)
     state, error = TrialState.COMPLETE, ""
     try:
-        measure(len(finished), values, watched)
+        measure(len(finished), values, seen)
     except _Stopped:
         state = TrialState.PRUNED
     except (ConfigError, ModelError) as raised:
         state, error = TrialState.FAIL, str(raised)
-    trial.set_user_attr("differences", watched.differences)
+    trial.set_user_attr("differences", seen.differences)
     trial.set_user_attr("seconds", time.perf_counter() - began)
     if state == TrialState.FAIL:
         trial.set_user_attr("error", error)
-    study.tell(trial, watched.level if state == TrialState.COMPLETE else None, state)
+    study.tell(trial, seen.level if state == TrialState.COMPLETE else None, state)
 
 
 def _repeat(study: optuna.Study, trial: optuna.Trial, known: FrozenTrial) -> None:

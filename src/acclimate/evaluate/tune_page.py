@@ -20,6 +20,8 @@ def render_tuning(tuning: Tuning) -> str:
         title=escape(f"{tuning.name}: settings of {tuning.settings.get('learner', 'a learner')}"),
         style=resource("page.css"),
         facts=escape(" · ".join(_facts(tuning))),
+        judge=escape(tuning.judge.label),
+        Judge=escape(_capital(tuning.judge.label)),
         verdict=escape(tuning.verdict),
         command=f"<pre>{escape(chosen.options)}</pre>" if chosen else "",
         table=_table(tuning, names),
@@ -75,7 +77,8 @@ def _tried(candidates: Candidates) -> str:
 
 
 def _table(tuning: Tuning, names: dict[str, str]) -> str:
-    heads = ("Settings", "Log-loss", "AUC", "Difference in log-loss")
+    label = tuning.judge.label
+    heads = ("Settings", _capital(label), "AUC", f"Difference in {label}")
     head = (
         "".join(f'<th scope="col">{text}</th>' for text in heads) + '<th scope="col" class="changes">Changes</th>'
     )
@@ -94,7 +97,7 @@ def _table(tuning: Tuning, names: dict[str, str]) -> str:
 
 
 def _row(finalist: Finalist, names: dict[str, str]) -> tuple[str, ...]:
-    figures = (_figure(finalist.log_loss, 5), _figure(finalist.auc, 4), finalist.difference_text)
+    figures = (_figure(finalist.loss, 5), _figure(finalist.auc, 4), finalist.difference_text)
     return (finalist.name, *figures, changes_text(finalist, names))
 
 
@@ -112,9 +115,14 @@ def _options(finalists: list[Finalist]) -> str:
     return f"<details><summary>As options of a command line</summary>{lines}</details>" if lines else ""
 
 
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
 def _data(tuning: Tuning, names: dict[str, str]) -> dict[str, Any]:
     return {
         "arms": [],
+        "judge": [_capital(tuning.judge.label), tuning.judge.unit],
         "best": [finalist.number for finalist in tuning.finalists],
         "trials": [
             {"number": t.number, "state": t.state, "values": t.values, "difference": _last(t)}

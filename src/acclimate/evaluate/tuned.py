@@ -11,7 +11,7 @@ from typing import Any
 
 from scipy.special import ndtri
 
-from acclimate.artifacts import Comparison, Finalist, Report, Trial, Tuning
+from acclimate.artifacts import JUDGES, Comparison, Finalist, Report, Trial, Tuning
 from acclimate.evaluate.tune_page import render_tuning
 from acclimate.storage import replacing_folder
 
@@ -44,20 +44,17 @@ def finalists(
     to hold at once with 95 % confidence (Bonferroni): by ``z(1 - .025 / looks) / z(1 - .025)``, where a normal
     deviate has ``z``.
     """
+    key = JUDGES[report.settings.get("label_kind", "binary")].key
     wider = float(ndtri(1 - 0.025 / max(looks, 1)) / ndtri(1 - 0.025))
     found: list[Finalist] = []
     for trial in chosen:
         arm = report.arms[f"trial {trial.number}"]
-        known = next((c for c in report.comparisons if _is_between(c, f"trial {trial.number}", DECLARED)), None)
+        loss = getattr(arm, key)
+        compared = (c for c in report.comparisons if c.metric == key)
+        known = next((c for c in compared if {c.arm, c.against} == {f"trial {trial.number}", DECLARED}), None)
         low, difference, high = _seen_from(known, wider) if known else (None, None, None)
-        found.append(
-            Finalist(trial.number, changes(trial), arm.log_loss, arm.auc, difference, low, high, options(trial))
-        )
+        found.append(Finalist(trial.number, changes(trial), loss, arm.auc, difference, low, high, options(trial)))
     return found
-
-
-def _is_between(comparison: Comparison, arm: str, other: str) -> bool:
-    return comparison.metric == "log_loss" and {comparison.arm, comparison.against} == {arm, other}
 
 
 def _seen_from(known: Comparison, wider: float) -> tuple[float, float, float]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from acclimate.arrays import Posterior
-from acclimate.artifacts import modes_of
+from acclimate.artifacts import Drift, modes_of
 from acclimate.errors import ConfigError
 from acclimate.learners.base import Fitted, Packed, S
 from acclimate.storage import Stored
@@ -28,6 +28,11 @@ class Around(Fitted[S]):
         """Name, mean and standard deviation of the shared coefficients, of a learner that can tell them."""
         first = self._learners[0]
         return first.weights() if hasattr(first, "weights") else []
+
+    def drift(self) -> tuple[Drift, ...]:
+        """How the events of the last update surprised it before it learned them, of a learner that can tell."""
+        first = self._learners[0]
+        return first.drift() if hasattr(first, "drift") else ()
 
     def entity_posterior(self, entity: str, id: Any) -> tuple[tuple[str, ...], Posterior, int]:
         """What is known of one entity.

@@ -141,12 +141,16 @@ class Effect:
         """The reverse: states of now as they are stored."""
         return _rebased(states, self.population, self.base) if self.moved else states
 
-    def prior(self, states: EntityStates, times: IntArray) -> Posterior:
-        """The prior of entities for a batch whose last events of theirs are at ``times`` (n,)."""
+    def prior(self, states: EntityStates, times: IntArray, keep: FloatArray | None = None) -> Posterior:
+        """The prior of entities for a batch whose last events of theirs are at ``times`` (n,).
+
+        ``keep`` (n,): by how much less of their past counts than was declared.
+        """
+        more = 1.0 if keep is None else keep
         if self.declared.half_life is None:
-            return forget(states.posterior, self.population, self.declared.forgetting)
+            return forget(states.posterior, self.population, self.declared.forgetting * more)
         elapsed = np.where(states.rows > 0, times - states.touched, 0)
-        return forget(states.posterior, self.population, self.kept(elapsed))
+        return forget(states.posterior, self.population, self.kept(elapsed) * more)
 
     def kept(self, elapsed: IntArray) -> FloatArray:
         """The weight of what lies so far back (microseconds)."""

@@ -13,14 +13,16 @@ import numpy as np
 import pyarrow as pa
 
 from acclimate.arrays import EntityStates, FloatArray, IdArray, Posterior, unwarned
-from acclimate.artifacts import Events
+from acclimate.artifacts import Drift, Events
 from acclimate.config import GLMixParameters
 from acclimate.errors import ConfigError, MismatchError, nearest
 from acclimate.features import combined, id_type, ids_as
 from acclimate.learners import mixed
+from acclimate.learners.adaptive import adapted
 from acclimate.learners.base import Fitted, Packed, declared_by
 from acclimate.learners.batch import Batch, Seen
 from acclimate.learners.coefficients import coefficients
+from acclimate.learners.drift import drift_of, is_surprise, told
 from acclimate.learners.effects import FIXED, Effect, named
 from acclimate.learners.gate import check_posterior
 from acclimate.learners.layers import LayeredEntities
@@ -148,12 +150,14 @@ class GLMix(Fitted[Shared]):
         taken = {seen.effect.name: self._take(seen, entities) for seen in batch.seen[1:]}
         task = prepared(batch, taken, shared, locked=locks)
         del batch
+        surprise = drift_of(self.parameters, shared, task)
+        task = adapted(self.parameters, shared, task)
         refreshes = self.parameters.learn_population
         shared, changed, info = mixed.learn(
             self.parameters, shared, task, population="refresh" if refreshes else "keep"
         )
         entities.commit(self._checked(shared, changed))
-        return shared, entities, info
+        return shared, entities, replace(info, drift=surprise)
 
     def _rest(
         self, batches: Iterator[Batch], shared: Shared, entities: Store, info: Info, locks: Collection[str]
@@ -211,6 +215,15 @@ class GLMix(Fitted[Shared]):
     def ridges(self) -> dict[str, float]:
         """The ridges of the fixed effect that were learned, by feature: of standardised coefficients."""
         return dict(self._fitted().ridges)
+
+    def drift(self) -> tuple[Drift, ...]:
+        """How the events of the last update surprised the model before it learned them; nothing after a fit.
+
+        Of its loss, of the labels, and of what each effect does for the loss: what was observed beside what the
+        model itself expected. The first two are worse, or more, than expected where ``z`` is large, and an effect
+        helps less. A ``z`` beyond 4 is no chance.
+        """
+        return self.info.drift if self.info else ()
 
     def entity_posterior(
         self, entity: str | Sequence[str], id: str | int | Sequence[str | int]
@@ -297,7 +310,9 @@ class GLMix(Fitted[Shared]):
             f"  {name}: {len(ids):,} entities not converged" for name, ids in info.unsettled.items() if len(ids)
         ]
         parts = f"{info.pieces} pieces and " if info.pieces > 1 else ""
-        return [f"{line} in {parts}{info.steps} Newton steps: {how}", *left, *self._learned()]
+        surprised = [f"  {told(one)}" for one in info.drift if is_surprise(one)]
+        line = f"{line} in {parts}{info.steps} Newton steps: {how}"
+        return [line, *left, *surprised, *self._learned()]
 
     def _learned(self) -> list[str]:
         """What was learned of noise and ridges, in lines for the terminal."""

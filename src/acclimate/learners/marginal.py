@@ -20,7 +20,7 @@ def scaled_marginal(task: Task, parts: Sequence[Part], known: Posterior, solutio
         blocks = [replace(block, active=None) for block in blocks]
     fixed, *blocks = blocks
     part, index = parts[0], parts[0].effect.index
-    block = replace(fixed, prior=part.effect.prior(replace(part.states, posterior=known), part.latest))
+    block = replace(fixed, prior=part.effect.prior(replace(part.states, posterior=known), part.latest, part.keep))
     effects = [parts[k].effect for k in task.designs if k > 0]
     others = [
         Other(block, effect.population, index.numbers(effect.index.names))

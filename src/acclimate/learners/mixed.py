@@ -11,10 +11,11 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from acclimate.arrays import EntityStates, FloatArray, IdArray, IntArray, Posterior
-from acclimate.artifacts import Entities, Events
+from acclimate.artifacts import Drift, Entities, Events
 from acclimate.config import GLMixParameters
 from acclimate.features import Settled
 from acclimate.learners.batch import Batch, count_columns, read_in_order
+from acclimate.learners.drift import together
 from acclimate.learners.effects import FIXED, new_effects
 from acclimate.learners.marginal import raw_marginal, scaled_marginal
 from acclimate.learners.noise import faded, refreshed
@@ -54,7 +55,8 @@ class Info:
     ``rows`` learned from, Newton ``steps``, design ``products``, ``rounds`` of learning the population, the joint
     Newton ``decrement`` (posterior standard deviations left to go), whether that ``converged``, and per effect
     the ids of the entities that did not. ``pieces``: in how many the rows were learned, more than one where they
-    do not fit into the memory; ``decrement`` is then the largest.
+    do not fit into the memory; ``decrement`` is then the largest. ``drift``: how rows of an update surprised the
+    model.
     """
 
     rows: int
@@ -65,6 +67,7 @@ class Info:
     converged: bool
     unsettled: dict[str, IdArray]
     pieces: int = 1
+    drift: tuple[Drift, ...] = ()
 
     def joined(self, other: "Info") -> "Info":
         """Of both pieces together."""
@@ -78,6 +81,7 @@ class Info:
             self.converged and other.converged,
             {name: _either(self.unsettled.get(name), other.unsettled.get(name)) for name in names},
             self.pieces + other.pieces,
+            together(self.drift, other.drift),
         )
 
 

@@ -28,7 +28,7 @@ class Part:
     where the effect is locked, nor what stands for rows without an entity, which stays at the population.
     ``active``: how much each row counts here by its age ``(n,)``; ``sample``: the same by ``max_rows``, 0 for rows
     that others stand for; none where all count whole. ``groups``: the columns of each feature whose ridge is
-    learned.
+    learned. ``keep`` ``(t,)``: of an adaptive effect, by how much less of an entity's past counts than declared.
     """
 
     effect: Effect
@@ -41,6 +41,7 @@ class Part:
     active: FloatArray | None = None
     sample: FloatArray | None = None
     groups: dict[str, IntArray] = field(default_factory=dict[str, IntArray])
+    keep: FloatArray | None = None
 
     @property
     def learners(self) -> IntArray:
@@ -55,7 +56,8 @@ class Part:
         """Of some entities; one for all where none of the batch's is known."""
         if not self.states.rows.any():
             return self.effect.population.at(None)
-        return self.effect.prior(self.states.at(places), self.latest[places])
+        keep = None if self.keep is None else self.keep[places]
+        return self.effect.prior(self.states.at(places), self.latest[places], keep)
 
     def known(self) -> FloatArray:
         """The means ``(t, d)`` of all entities as others see them: at the population while they wait."""

@@ -7,7 +7,7 @@ a service that scores loads neither a solver, nor Arrow, nor a learner.
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
 
@@ -93,12 +93,25 @@ def point(terms: Sequence[Term], offset: FloatArray, link: "Link") -> FloatArray
 
 def integrated(terms: Sequence[Term], offset: FloatArray, link: "Link") -> FloatArray:
     """The label expected over the posteriors."""
+    return predictive(terms, offset, link).expected
+
+
+class Predictive(NamedTuple):
+    """The label expected over the posteriors, and the margin at the means with its variance, ``(n,)`` each."""
+
+    expected: FloatArray
+    margin: FloatArray
+    variance: FloatArray
+
+
+def predictive(terms: Sequence[Term], offset: FloatArray, link: "Link") -> Predictive:
+    """What is expected over the posteriors, and how sure that is."""
     if not terms:
-        return link.mean(offset)
+        return Predictive(link.mean(offset), offset, np.zeros_like(offset))
     each = [_quadratics(term) for term in terms]
     margin, variance = margins(terms, offset), np.sum(each, axis=0)
     moved = [_beyond_mode(term, margin, own) for term, own in zip(terms, each, strict=True)]
-    return link.expected(np.sum([margin, *moved], axis=0), variance)
+    return Predictive(link.expected(np.sum([margin, *moved], axis=0), variance), margin, variance)
 
 
 def thompson(terms: Sequence[Term], offset: FloatArray, seed: int, link: "Link") -> FloatArray:

@@ -1,0 +1,92 @@
+"""How a batch surprises a GLMix before it is learned, as a whole and by effect."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from acclimate.arrays import Posterior
+from acclimate.artifacts import SURPRISED, Drift, Statistic
+from acclimate.config import GLMixParameters
+from acclimate.learners.shared import Shared
+from acclimate.learners.task import Task
+from acclimate.models.blocks import Block
+from acclimate.models.surprise import Belief, Surprise, surprises
+
+
+def drift_of(parameters: GLMixParameters, shared: Shared, task: Task) -> tuple[Drift, ...]:
+    """What a batch says of a model that has not learned it: of the model, of the labels, and of each effect.
+
+    Beliefs are those that the update begins at: what was to be forgotten is. Effects that are locked count as
+    known, and rows of entities that wait are left out. The fixed effect is believed as it is
+    given the others: they are less sure of what it might take from them, and both at once would be counted twice.
+    """
+    weight = task.weight * task.settled
+    if not task.designs or not weight.any():
+        return ()
+    beliefs = beliefs_of(parameters, task)
+    margin = task.margins(task.parts)
+    found = surprises(beliefs, task.label, margin, weight, loss=parameters.loss, noise=shared.noise.variance)
+    names = [task.parts[k].effect.name for k in task.designs]
+    effects = [_record("effect", name, one) for name, one in zip(names, found.effects, strict=True)]
+    return (_record("loss", "", found.loss), _record("labels", "", found.labels), *effects)
+
+
+def together(one: tuple[Drift, ...], other: tuple[Drift, ...]) -> tuple[Drift, ...]:
+    """Of two batches that an update learned one after the other; nothing where the first was a fit's.
+
+    Rows are independent given what was believed before each: means weigh by rows, and their variances add up.
+    """
+    before = {(drift.statistic, drift.effect): drift for drift in one}
+    added = [_sum(before[key], drift) for drift in other if (key := (drift.statistic, drift.effect)) in before]
+    return tuple(added) or one
+
+
+def _sum(one: Drift, other: Drift) -> Drift:
+    rows = one.rows + other.rows
+    observed, expected = (
+        (one.rows * getattr(one, name) + other.rows * getattr(other, name)) / rows
+        for name in ("observed", "expected")
+    )
+    deviation = float(np.hypot(one.rows * one.standard_deviation, other.rows * other.standard_deviation)) / rows
+    z = (observed - expected) / deviation if deviation > 0.0 else None
+    return Drift(one.statistic, one.effect, rows, observed, expected, deviation, z)
+
+
+def is_surprise(drift: Drift) -> bool:
+    """Whether what was observed is more than chance allows; fewer labels than expected are as much as more."""
+    z = drift.z or 0.0
+    return (abs(z) if drift.statistic == "labels" else z) > SURPRISED
+
+
+def told(drift: Drift) -> str:
+    """A surprise in a line."""
+    z, unit = f"z = {drift.z:.1f}", "nats a row"
+    if drift.statistic == "labels":
+        return f"labels: a mean of {drift.observed:.4g}, and {drift.expected:.4g} was expected ({z})"
+    if drift.statistic == "loss":
+        return f"surprised: a loss of {drift.observed:.4g} {unit}, and {drift.expected:.4g} was expected ({z})"
+    return (
+        f"{drift.effect}: surprised, changes the loss by {drift.observed:+.4f} {unit}, "
+        f"and {drift.expected:+.4f} was expected ({z})"
+    )
+
+
+def _record(statistic: Statistic, effect: str, found: Surprise) -> Drift:
+    z = found.excess / found.standard_deviation if found.standard_deviation > 0.0 else None
+    return Drift(statistic, effect, found.rows, found.observed, found.expected, found.standard_deviation, z)
+
+
+def beliefs_of(parameters: GLMixParameters, task: Task) -> list[Belief]:
+    """Of the effects that learn, in the coordinates of their rows."""
+    at_mode = parameters.approximation == "laplace" and parameters.loss == "logistic"
+    beliefs: list[Belief] = []
+    for k, block in zip(task.designs, task.blocks(task.parts), strict=True):
+        part, count = task.parts[k], block.design.count
+        prior = block.scaled if len(block.scaled.mean) == count else block.scaled.at(0).repeated(count)
+        population = _scaled(part.effect.population, block) if at_mode and k > 0 else None
+        beliefs.append(Belief(block.design, prior, population))
+    return beliefs
+
+
+def _scaled(population: Posterior, block: Block) -> Posterior:
+    return replace(block, prior=population.at(None)).scaled.at(0)
