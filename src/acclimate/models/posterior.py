@@ -348,11 +348,12 @@ def _allowed(y: FloatArray, loss: Loss) -> tuple[NDArray[np.bool_], str]:
 
 def _csr(X: Any) -> "sparse.csr_array[Any]":
     """The rows with one cell a place, which the scaling counts on; the caller's stay as they are."""
-    if not sparse.issparse(X) and 0 < np.count_nonzero(X) == X.size:  # what SciPy would find, place by place
-        n, d = X.shape
-        index = np.int32 if X.size <= np.iinfo(np.int32).max else np.int64
-        places = np.tile(np.arange(d, dtype=index), n), np.arange(0, X.size + 1, d, dtype=index)
-        return sparse.csr_array((X.ravel(), *places), shape=(n, d))
+    if isinstance(X, np.ndarray) and 0 < np.count_nonzero(X) == X.size:  # what SciPy would find, place by place
+        dense: FloatArray = X
+        n, d = dense.shape
+        index = np.int32 if dense.size <= np.iinfo(np.int32).max else np.int64
+        places = np.tile(np.arange(d, dtype=index), n), np.arange(0, dense.size + 1, d, dtype=index)
+        return sparse.csr_array((dense.ravel(), *places), shape=(n, d))
     rows: Any = sparse.csr_array(X, dtype=np.float64)
     if not rows.has_canonical_format:
         rows = rows.copy()
