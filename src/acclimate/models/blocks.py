@@ -200,7 +200,8 @@ class Design:
         """As :meth:`margin`, of the squares of all cells."""
         if self.lone:
             wide = self.wide
-            return sparse.csr_array((wide.data**2, wide.indices, wide.indptr), wide.shape) @ coefficients.ravel()
+            squares: Any = sparse.csr_array((wide.data**2, wide.indices, wide.indptr), wide.shape)
+            return squares @ coefficients.ravel()
         return loops().margin(self.rows, coefficients, squared=True)
 
     def _gram(self, curvature: FloatArray) -> FloatArray:
