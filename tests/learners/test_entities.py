@@ -33,7 +33,8 @@ def numbers(count: int) -> IdArray:
 def drawn(width: int, *, full: bool, seed: int, count: int | None = None) -> Posterior:
     """Any numbers will do: nothing is solved here."""
     rng, blocks = np.random.default_rng(seed), () if count is None else (count,)
-    return Posterior(rng.normal(size=(*blocks, width)), rng.normal(size=(*blocks, width, *(width,) * full)))
+    mean, precision = rng.normal(size=(*blocks, width)), rng.normal(size=(*blocks, width, *(width,) * full))
+    return Posterior(mean, precision + np.swapaxes(precision, -1, -2) if full else precision)
 
 
 def states(ids: IdArray, width: int, *, full: bool = True, seed: int = 0) -> EntityStates:
@@ -165,7 +166,11 @@ class AgainstADictionary(RuleBasedStateMachine):
     def all_is_as_in_the_dictionary(self) -> None:
         self.taken(list(range(12)), seed=5)
         assert self.entities.ids("user").tolist() == list(self.known)
-        floats = sum(entry.mean.size + entry.precision.size for entry in self.known.values())
+        floats = sum(
+            d + (d * (d + 1) // 2 if entry.precision.ndim == 2 else d)
+            for entry in self.known.values()
+            for d in [len(entry.mean)]
+        )
         assert self.entities.nbytes == floats * np.dtype(self.dtype).itemsize + 24 * len(self.known)
 
 
@@ -202,7 +207,7 @@ def test_effects_do_not_know_of_each_other():
     assert entities.position == "17"
     assert_same_states(entities.take("user", numbers(5), drawn(2, full=True, seed=0)), users)
     assert_same_states(entities.take("video", numbers(9), drawn(3, full=False, seed=0)), videos)
-    assert entities.nbytes == 8 * (5 * 6 + 9 * 6) + 24 * 14
+    assert entities.nbytes == 8 * (5 * (2 + 3) + 9 * (3 + 3)) + 24 * 14
 
 
 def test_what_is_taken_and_what_was_committed_are_copies():
@@ -299,6 +304,19 @@ def test_shelves_that_are_left_by_all_go():
     assert [shelf.width for shelf in entities._effects["user"].shelves.values()] == [39]
 
 
+def test_of_a_full_precision_the_lower_triangle_is_kept():
+    width, count = 3, 5000  # more than are written out at a time
+    committed = states(numbers(count), width)
+    entities = store(committed)
+    values = entities.arrays("user")["3.full"]
+    assert_array_equal(values[:, :width], committed.posterior.mean)
+    places = [(0, 0), (1, 0), (1, 1), (2, 0), (2, 1), (2, 2)]
+    assert_array_equal(values[:, width:], np.stack([committed.posterior.precision[:, *at] for at in places], 1))
+    turned = np.random.default_rng(0).permutation(count)
+    taken = entities.take("user", turned, drawn(width, full=True, seed=0))
+    assert_array_equal(taken.posterior.precision, committed.posterior.precision[turned])
+
+
 def test_rounding_to_float32_is_to_seven_digits():
     committed = states(numbers(50), 4)
     single = store(committed, dtype="float32")
@@ -312,7 +330,7 @@ def test_rounding_to_float32_is_to_seven_digits():
         assert np.any(actual != exact)
     assert_array_equal(taken.touched, committed.touched)  # counts and times are whole
     assert all(array.dtype == np.float32 for name, array in single.arrays("user").items() if "." in name)
-    values = 50 * (4 + 16)
+    values = 50 * (4 + 10)
     assert store(committed).nbytes == 8 * values + 24 * 50
     assert single.nbytes == 4 * values + 24 * 50
 
@@ -328,7 +346,7 @@ def test_what_entities_leave_behind_is_packed(batch):
         for first in range(0, 400, batch):
             entities.commit({"user": [states(order[first : first + batch], width, seed=width)]})
             assert allocated(entities) <= 4 * used(entities)
-        assert used(entities) == 400 * (width + width**2)
+        assert used(entities) == 400 * (width + width * (width + 1) // 2)
         assert len(entities._effects["user"].packed().shelves) == 1
     assert allocated(entities) < 4 * used(entities)
 

@@ -711,7 +711,7 @@ def test_the_form_of_an_entitys_precision(precision, columns, full):
     posterior = model.entity_posterior("user", 3)[1]
     assert posterior.mean.shape == (d,)
     assert posterior.precision.shape == ((d, d) if full else (d,))
-    floats = d + (d * d if full else d)
+    floats = d + (d * (d + 1) // 2 if full else d)
     assert model.entities.nbytes == 9 * 8 * (floats + 3)  # 9 users, each with id, time and rows
     assert model.nbytes == model.entities.nbytes + 3 * 8  # and the fixed intercept: mean, two precisions
 

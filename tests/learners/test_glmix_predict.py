@@ -236,9 +236,14 @@ def test_columns_are_counted_without_learning():
 
 def test_the_state_is_as_large_as_its_arrays():
     model = model_of()
-    posteriors = [model.state.fixed_states.posterior, *(model.states(e).posterior for e in ("user", "video"))]
-    arrays = [array for posterior in posteriors for array in (posterior.mean, posterior.precision)]
-    arrays.append(model.state.marginal)
+    fixed, *random = (
+        model.state.fixed_states.posterior,
+        *(model.states(e).posterior for e in ("user", "video")),
+    )
+    arrays = [fixed.mean, fixed.precision, model.state.marginal]
+    for posterior in random:  # of a symmetric matrix one triangle is kept
+        d = posterior.mean.shape[1]
+        arrays += [posterior.mean, posterior.precision[:, *np.tril_indices(d)]]
     assert model.nbytes == sum(array.nbytes for array in arrays) + 24 * (8 + 5)
     before = model.nbytes
     model.update(events_of(SCHEMA, {**log(rows=10), "user_id": np.arange(100, 110)}))

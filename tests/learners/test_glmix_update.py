@@ -438,7 +438,7 @@ def test_entities_are_as_wide_as_they_were_when_they_last_learned():
     widths = {name: len(array) for name, array in model.entities.arrays("user").items() if "." in name}
     assert widths == {"4.full": 3, "5.full": 1, "6.full": 1, "7.full": 1}
     assert model.states("user").posterior.precision.shape == (6, 7, 7)
-    assert model.entities.nbytes == 8 * (3 * (4 + 16) + (5 + 25) + (6 + 36) + (7 + 49)) + 6 * 24
+    assert model.entities.nbytes == 8 * (3 * (4 + 10) + (5 + 15) + (6 + 21) + (7 + 28)) + 6 * 24
     data = {**log(rows=60, seed=9), "user_id": np.arange(60) % 6}
     model.update(events_of(SCHEMA, data))
     assert [name for name in model.entities.arrays("user") if "." in name] == ["7.full"]

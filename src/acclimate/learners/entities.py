@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from acclimate.arrays import EntityStates, FloatArray, IdArray, IntArray, Posterior
 from acclimate.models.gaussian import widened
+from acclimate.models.triangles import matrices, strips, triangles
 
 Float: TypeAlias = Literal["float64", "float32"]
 
@@ -59,7 +60,7 @@ def with_room(array: NDArray[Any], rows: int) -> NDArray[Any]:
 
 
 class _Shelf:
-    """States of one width ``d`` and form, one row each: the mean, then the precision.
+    """States of one width ``d`` and form, one row each: the mean, then the precision, of a full one the triangle.
 
     ``owner``: the number of the entity that a row is of, -1 where it has moved to another shelf.
     """
@@ -70,8 +71,8 @@ class _Shelf:
 
     @staticmethod
     def empty(width: int, *, full: bool, dtype: Float, room: int) -> "_Shelf":
-        size = width + (width * width if full else width)
-        shelf = _Shelf(width, full=full, values=np.empty((room, size), dtype), owner=np.empty(room, np.int64))
+        values = np.empty((room, _row_size(width, full=full)), dtype)
+        shelf = _Shelf(width, full=full, values=values, owner=np.empty(room, np.int64))
         shelf.used = 0
         return shelf
 
@@ -79,12 +80,16 @@ class _Shelf:
         return self.values[rows, : self.width]
 
     def posterior(self, rows: IntArray) -> Posterior:
-        values, d = self.values[rows], self.width
-        return Posterior(values[:, :d], values[:, d:].reshape((-1, d, d) if self.full else (-1, d)))
+        d = self.width
+        values = self.values[rows]
+        return Posterior(values[:, :d], matrices(values[:, d:], d) if self.full else values[:, d:])
 
     def write(self, rows: IntArray, posterior: Posterior) -> None:
-        self.values[rows, : self.width] = posterior.mean
-        self.values[rows, self.width :] = posterior.precision.reshape(len(rows), -1)
+        d = self.width
+        for strip in strips(len(rows)):
+            precision = posterior.precision[strip]
+            self.values[rows[strip], :d] = posterior.mean[strip]
+            self.values[rows[strip], d:] = triangles(precision) if self.full else precision
 
     def add(self, numbers: IntArray) -> IntArray:
         """New rows for these entities."""
@@ -128,10 +133,13 @@ class _Effect:
 
     def take(self, ids: IdArray, population: Posterior) -> EntityStates:
         numbers = self.index.numbers(ids)
-        mean, precision = _tiled(population.mean, len(ids)), _tiled(population.precision, len(ids))
+        mean, precision = (np.empty((len(ids), *one.shape)) for one in (population.mean, population.precision))
+        mean[numbers < 0], precision[numbers < 0] = population.mean, population.precision
         for asked, shelf in self._by_shelf(numbers):
-            posterior = widened(shelf.posterior(self.row[numbers[asked]]), population)
-            mean[asked], precision[asked] = posterior.mean, posterior.precision
+            for strip in strips(len(asked)):
+                some = asked[strip]
+                posterior = widened(shelf.posterior(self.row[numbers[some]]), population)
+                mean[some], precision[some] = posterior.mean, posterior.precision
         known, touched, rows = numbers >= 0, np.zeros(len(ids), np.int64), np.zeros(len(ids), np.int64)
         touched[known], rows[known] = self.touched[numbers[known]], self.rows[numbers[known]]
         return EntityStates(ids, Posterior(mean, precision), touched, rows)
@@ -202,6 +210,11 @@ class _Effect:
         self.shelf[shelf.owner], self.row[shelf.owner] = number, np.arange(shelf.used)
 
 
+def _row_size(width: int, *, full: bool) -> int:
+    """Numbers of a mean and a precision."""
+    return width + (width * (width + 1) // 2 if full else width)
+
+
 def _tiled(one: FloatArray, count: int) -> FloatArray:
     return np.broadcast_to(one, (count, *one.shape)).copy()
 
@@ -260,7 +273,8 @@ class MemoryEntities:
         """All that is known of an effect but the ids, in the order of :meth:`ids`.
 
         ``touched`` and ``rows`` ``(n,)``; ``shelf`` ``(n,)``, which of the arrays ``<width>.<form>``, in the order
-        of their names by width, has an entity's values, there in the same order.
+        of their names by width, has an entity's values, there in the same order: the mean, then the diagonal of
+        the precision or its lower triangle, row by row.
         """
         packed = self._effect(effect).packed()
         values = {f"{s.width}.{'full' if s.full else 'diagonal'}": s.values for s in packed.shelves.values()}
@@ -278,7 +292,7 @@ class MemoryEntities:
                 raise ValueError(f"'{name}' of {effect} is of shape {arrays[name].shape}, not ({count},)")
         shelves: list[_Shelf] = []
         for number, (name, width, full) in enumerate(_values_of(arrays)):
-            size, owner = width + (width * width if full else width), np.flatnonzero(shelf == number)
+            size, owner = _row_size(width, full=full), np.flatnonzero(shelf == number)
             if arrays[name].shape != (len(owner), size):
                 raise ValueError(f"'{name}' of {effect} is of shape {arrays[name].shape}, not {len(owner), size}")
             values = np.asarray(arrays[name], self.dtype)

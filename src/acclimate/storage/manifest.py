@@ -20,7 +20,7 @@ from acclimate.storage.locks import sync
 Artifact: TypeAlias = Literal["model", "report", "project", "vectors", "photon", "tuning"]
 """What a folder is: it is replaced by one that is the same alone."""
 
-FORMAT = 3
+FORMAT = 4
 """Version of manifest and layout; raised when an older reader could misread a newer folder."""
 
 MANIFEST = "manifest.json"
