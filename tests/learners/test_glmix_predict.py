@@ -247,7 +247,7 @@ def test_the_state_is_as_large_as_its_arrays():
     assert model.nbytes == sum(array.nbytes for array in arrays) + 24 * (8 + 5)
     before = model.nbytes
     model.update(events_of(SCHEMA, {**log(rows=10), "user_id": np.arange(100, 110)}))
-    assert model.nbytes == before + 10 * 8 * (2 + 4 + 1 + 2)  # mean, precision, id, time and rows
+    assert model.nbytes == before + 10 * 8 * (2 + 3 + 1 + 2)  # mean, precision, id, time and rows
 
 
 def test_a_model_comes_back_with_its_parameters(tmp_path):
