@@ -16,6 +16,8 @@ IntArray: TypeAlias = NDArray[np.int64]
 BoolArray: TypeAlias = NDArray[np.bool_]
 IdArray: TypeAlias = NDArray[Any]
 """Ids of entities ``(n,)``: ``int64``, or text as ``numpy.dtypes.StringDType``."""
+Support: TypeAlias = NDArray[np.int32]
+"""Columns of the coefficients that entities hold, ``(n, s)``: rising, and -1 at the end."""
 ArrowArray: TypeAlias = Any
 """An Arrow array of whatever type a column has."""
 
@@ -271,13 +273,44 @@ class EntityStates:
     """The small states: one posterior per entity, with what forgetting by time needs.
 
     ``ids``: ``(n,)``; ``posterior``: of ``n`` entities; ``touched``: ``(n,)``, microseconds UTC of the last event
-    learned; ``rows``: ``(n,)``, the events learned so far, 0 for an entity that is not known.
+    learned; ``rows``: ``(n,)``, the events learned so far, 0 for an entity that is not known. ``support``: of
+    entities that hold some coefficients only, which these are, ``(n, s)``: the columns in rising order, and -1 at
+    the end, where an entity has fewer than others. ``posterior`` is then over these ``s``; a coefficient that only
+    fills up has mean 0, precision 1 and no link to another.
     """
 
     ids: IdArray
     posterior: Posterior
     touched: IntArray
     rows: IntArray
+    support: Support | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def at(self, places: IntArray) -> "EntityStates":
+        """The states at these places."""
+        return EntityStates(
+            self.ids[places],
+            self.posterior.at(places),
+            self.touched[places],
+            self.rows[places],
+            None if self.support is None else self.support[places],
+        )
+
+
+@dataclass(frozen=True)
+class SparseStates:
+    """States of entities that hold some coefficients only, in pieces of different widths and forms.
+
+    ``ids``, ``touched`` and ``rows`` are ``(n,)``, as in :class:`EntityStates`; ``pieces``: states, and their
+    places among the ``n``. An entity that is in none is not known.
+    """
+
+    ids: IdArray
+    touched: IntArray
+    rows: IntArray
+    pieces: list[tuple[IntArray, EntityStates]]
 
     def __len__(self) -> int:
         return len(self.ids)

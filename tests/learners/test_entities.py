@@ -16,6 +16,7 @@ from sample_events import assert_same_states
 
 from acclimate.arrays import EntityStates, IdArray, Posterior
 from acclimate.learners.entities import IdIndex, MemoryEntities, with_room
+from acclimate.models.support import joined
 
 TEXT = np.dtypes.StringDType()
 POOLS: dict[str, IdArray] = {
@@ -596,3 +597,117 @@ def test_states_that_were_taken_can_be_committed_again():
     again = entities.take("user", np.array([4, 99, 0]), drawn(4, full=True, seed=2))
     assert_same_states(again, replace(taken, rows=taken.rows + 1))
     assert entities.ids("user").tolist() == [0, 1, 2, 3, 4, 5, 99]
+
+
+# --- entities that hold some coefficients only ----------------------------------------------------------------
+
+
+def sparse_states(ids: IdArray, supports: list[list[int]], *, full: bool, seed: int = 0) -> EntityStates:
+    """Of supports of any lengths, filled up to the longest."""
+    width = max(map(len, supports), default=1)
+    support = np.array([[*columns, *[-1] * (width - len(columns))] for columns in supports], np.int32)
+    committed = states(ids, width, full=full, seed=seed)
+    mean, precision = committed.posterior.mean.copy(), committed.posterior.precision.copy()
+    for e, columns in enumerate(supports):
+        mean[e, len(columns) :] = 0.0
+        precision[e, len(columns) :] = 1.0 if not full else np.eye(width)[len(columns) :]
+        if full:
+            precision[e, :, len(columns) :] = np.eye(width)[:, len(columns) :]
+    return replace(committed, posterior=Posterior(mean, precision), support=support)
+
+
+class SparseAgainstADictionary(RuleBasedStateMachine):
+    """Any sequence of commits of supports of any sizes, full or diagonal, of ids in any order."""
+
+    @initialize(kind=st.sampled_from(["int64", "string"]), dtype=st.sampled_from(["float64", "float32"]))
+    def begin(self, kind: str, dtype: Any) -> None:
+        self.pool, self.dtype = POOLS[kind], dtype
+        self.entities, self.known = MemoryEntities(dtype), dict[Any, Any]()
+
+    @rule(
+        held=st.dictionaries(
+            st.integers(0, 11), st.sets(st.integers(1, 400), max_size=70), min_size=1, max_size=5
+        ),
+        full=st.booleans(),
+        seed=st.integers(0, 99),
+    )
+    def commit(self, held: dict[int, set[int]], full: bool, seed: int) -> None:
+        supports = [[0, *sorted(columns)] for columns in held.values()]
+        changed = sparse_states(self.pool[list(held)], supports, full=full, seed=seed)
+        self.entities.commit({"user": [changed]})
+        for e, id in enumerate(changed.ids.tolist()):
+            s = len(supports[e])
+            mean = changed.posterior.mean[e, :s].astype(self.dtype)
+            precision = changed.posterior.precision[e][(slice(s),) * (2 if full else 1)].astype(self.dtype)
+            self.known[id] = (supports[e], mean, precision, int(changed.touched[e]), int(changed.rows[e]))
+
+    @rule()
+    def go_to_disk_and_back(self) -> None:
+        arrays, ids = copied(self.entities.arrays("user")), self.entities.ids("user")
+        self.entities = MemoryEntities(self.dtype)
+        self.entities.put("user", ids, arrays)
+
+    @rule()
+    def go_on_with_a_copy(self) -> None:
+        before, self.entities = self.entities, copy.deepcopy(self.entities)
+        before.commit({"user": [sparse_states(self.pool, [[0]] * 12, full=True)]})
+
+    @invariant()
+    def all_is_as_in_the_dictionary(self) -> None:
+        taken = self.entities.take_sparse("user", self.pool)
+        means = {
+            place: (s, m)
+            for at, ss, ms in self.entities.sparse_means("user", self.pool)
+            for place, s, m in zip(at.tolist(), ss, ms, strict=True)
+        }
+        places = [place for at, _ in taken.pieces for place in at.tolist()]
+        assert sorted(self.pool[places].tolist(), key=str) == sorted(self.known, key=str)
+        assert taken.ids.tolist() == self.pool.tolist()
+        size = 0
+        for at, piece in taken.pieces:
+            width = piece.posterior.mean.shape[1]
+            assert piece.support.dtype == np.int32
+            for e, place in enumerate(at.tolist()):
+                columns, mean, precision, touched, rows = self.known[self.pool.tolist()[place]]
+                s, full = len(columns), precision.ndim == 2
+                assert s <= width < s + 4 + s // 8
+                assert piece.support[e].tolist() == [*columns, *[-1] * (width - s)]
+                assert_array_equal(piece.posterior.mean[e], [*mean, *[0.0] * (width - s)])
+                expected = np.eye(width) if full else np.ones(width)
+                expected[(slice(s),) * (2 if full else 1)] = precision
+                assert_array_equal(piece.posterior.precision[e], expected)
+                assert (piece.touched[e], piece.rows[e]) == (touched, rows)
+                assert (taken.touched[place], taken.rows[place]) == (touched, rows)
+                assert_array_equal(means[place][0], piece.support[e])
+                assert_array_equal(means[place][1], piece.posterior.mean[e])
+                numbers = width + (width * (width + 1) // 2 if full else width)
+                size += numbers * np.dtype(self.dtype).itemsize + 4 * width + 24
+        assert self.entities.nbytes == size
+
+
+SparseAgainstADictionary.TestCase.settings = settings(max_examples=40, stateful_step_count=12)
+TestSparseAgainstADictionary = SparseAgainstADictionary.TestCase
+
+
+def test_supports_are_arrays_beside_the_values_that_they_are_of():
+    entities = store(sparse_states(numbers(2), [[0, 5], [0, 1, 2, 3, 4]], full=True))
+    arrays = entities.arrays("user")
+    assert list(arrays) == ["touched", "rows", "shelf", "4.full", "4.full.support", "8.full", "8.full.support"]
+    assert arrays["4.full.support"].tolist() == [[0, 5, -1, -1]]
+    damaged = arrays | {"8.full.support": arrays["8.full.support"][:, :-1]}
+    with pytest.raises(ValueError, match=r"'8.full.support' of user is of shape \(1, 7\), not \(1, 8\)"):
+        MemoryEntities().put("user", numbers(2), damaged)
+
+
+def test_states_of_several_widths_and_forms_are_joined():
+    pieces = [
+        sparse_states(numbers(2), [[0, 3], [0]], full=False, seed=1),
+        sparse_states(np.array([7]), [[0, 2, 9]], full=True, seed=2),
+    ]
+    one = joined(pieces)
+    assert one.ids.tolist() == [0, 1, 7]
+    assert one.support.tolist() == [[0, 3, -1], [0, -1, -1], [0, 2, 9]]
+    assert_array_equal(one.posterior.precision[2], pieces[1].posterior.precision[0])
+    assert_array_equal(one.posterior.precision[0], np.diag([*pieces[0].posterior.precision[0], 1.0]))
+    assert_array_equal(one.rows, np.concatenate([piece.rows for piece in pieces]))
+    assert joined(pieces[:1]).posterior.precision.shape == (2, 2)

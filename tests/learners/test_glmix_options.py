@@ -14,7 +14,7 @@ from scipy.special import expit
 import acclimate as ac
 from acclimate.learners.mixed import learn
 from acclimate.learners.shared import begun, grown, read, unknown
-from acclimate.learners.task import prepared, states_at
+from acclimate.learners.task import prepared
 
 SCHEMA = ac.Schema(time="time", entities={"user": "user_id", "item": "item_id"}, labels="click")
 
@@ -197,7 +197,7 @@ def chain(parts: list[dict[str, Any]], declared: dict[str, Any], *, entity: bool
         shared, changed, _ = learn(replace(parameters, loss="squared", noise=1.0), shared, task)
         for states in (piece for pieces in changed.values() for piece in pieces):
             for i, id in enumerate(states.ids.tolist()):
-                known[id] = states_at(states, np.array([i]))
+                known[id] = states.at(np.array([i]))
     return known if entity else {"fixed": shared.fixed_states}
 
 

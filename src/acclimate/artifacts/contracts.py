@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
-from acclimate.arrays import EntityStates, FloatArray, IdArray, Posterior
+from acclimate.arrays import EntityStates, FloatArray, IdArray, IntArray, Posterior, SparseStates, Support
 from acclimate.artifacts.events import Events
 
 
@@ -170,6 +170,14 @@ class Entities(Protocol):
 
     def means(self, effect: str, ids: IdArray, population: Posterior) -> FloatArray:
         """The means alone, ``(len(ids), d)``: all that a score at the means needs."""
+        ...
+
+    def take_sparse(self, effect: str, ids: IdArray) -> SparseStates:
+        """The states of those of these ids that are known, where entities hold some coefficients only."""
+        ...
+
+    def sparse_means(self, effect: str, ids: IdArray) -> Iterator[tuple[IntArray, Support, FloatArray]]:
+        """The same without precisions: of some at a time their places ``(m,)``, supports and means ``(m, s)``."""
         ...
 
     def commit(self, changed: Mapping[str, Iterable[EntityStates]], position: str | None = None) -> None:

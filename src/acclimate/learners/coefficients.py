@@ -11,7 +11,6 @@ from acclimate.features import ids_as_arrow
 from acclimate.learners.effects import FIXED, Effect
 from acclimate.learners.entities import MemoryEntities
 from acclimate.learners.shared import Shared
-from acclimate.learners.task import states_at
 
 _CELLS = 1 << 20
 """Numbers of posteriors, means and precisions, that are taken from the store at a time: 8 MB."""
@@ -59,7 +58,7 @@ def shown_states(
     for first in range(0, len(some), step):
         states = effect.now(entities.take(effect.name, some[first : first + step], effect.base))
         if ids is None:
-            states = states_at(states, np.flatnonzero(states.rows >= effect.least_rows))
+            states = states.at(np.flatnonzero(states.rows >= effect.least_rows))
         yield effect.shown(states)
 
 

@@ -7,8 +7,9 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from acclimate.arrays import EntityStates, FloatArray, IdArray, IntArray, Posterior
+from acclimate.arrays import EntityStates, FloatArray, IdArray, IntArray, Posterior, SparseStates, Support
 from acclimate.models.gaussian import widened
+from acclimate.models.support import resized, shelf_widths, sizes_of
 from acclimate.models.triangles import matrices, strips, triangles
 
 Float: TypeAlias = Literal["float64", "float32"]
@@ -62,40 +63,63 @@ def with_room(array: NDArray[Any], rows: int) -> NDArray[Any]:
 class _Shelf:
     """States of one width ``d`` and form, one row each: the mean, then the precision, of a full one the triangle.
 
-    ``owner``: the number of the entity that a row is of, -1 where it has moved to another shelf.
+    ``owner``: the number of the entity that a row is of, -1 where it has moved to another shelf. ``support``: the
+    columns of its coefficients, where entities hold some only.
     """
 
-    def __init__(self, width: int, *, full: bool, values: NDArray[Any], owner: IntArray) -> None:
-        self.width, self.full, self.values, self.owner = width, full, values, owner
+    def __init__(
+        self, width: int, *, full: bool, values: NDArray[Any], owner: IntArray, support: Support | None = None
+    ) -> None:
+        self.width, self.full, self.values, self.owner, self.support = width, full, values, owner, support
         self.used, self.holes = len(owner), 0
 
     @staticmethod
-    def empty(width: int, *, full: bool, dtype: Float, room: int) -> "_Shelf":
+    def empty(width: int, *, full: bool, sparse: bool, dtype: Float, room: int) -> "_Shelf":
         values = np.empty((room, _row_size(width, full=full)), dtype)
-        shelf = _Shelf(width, full=full, values=values, owner=np.empty(room, np.int64))
+        support = np.empty((room, width), np.int32) if sparse else None
+        shelf = _Shelf(width, full=full, values=values, owner=np.empty(room, np.int64), support=support)
         shelf.used = 0
         return shelf
+
+    @property
+    def kind(self) -> tuple[int, bool, bool]:
+        """Width, whether full, whether of some coefficients only."""
+        return self.width, self.full, self.support is not None
+
+    @property
+    def row_bytes(self) -> int:
+        """Of one state."""
+        support = 0 if self.support is None else self.width * self.support.itemsize
+        return self.values.shape[1] * self.values.itemsize + support
 
     def means(self, rows: IntArray) -> NDArray[Any]:
         return self.values[rows, : self.width]
 
     def posterior(self, rows: IntArray) -> Posterior:
         d = self.width
-        values = self.values[rows]
-        return Posterior(values[:, :d], matrices(values[:, d:], d) if self.full else values[:, d:])
+        mean, precision = np.empty((len(rows), d)), np.empty((len(rows), d, d) if self.full else (len(rows), d))
+        for strip in strips(len(rows)):
+            values = self.values[rows[strip]]
+            mean[strip] = values[:, :d]
+            precision[strip] = matrices(values[:, d:], d) if self.full else values[:, d:]
+        return Posterior(mean, precision)
 
-    def write(self, rows: IntArray, posterior: Posterior) -> None:
+    def write(self, rows: IntArray, states: EntityStates) -> None:
         d = self.width
         for strip in strips(len(rows)):
-            precision = posterior.precision[strip]
-            self.values[rows[strip], :d] = posterior.mean[strip]
+            precision = states.posterior.precision[strip]
+            self.values[rows[strip], :d] = states.posterior.mean[strip]
             self.values[rows[strip], d:] = triangles(precision) if self.full else precision
+        if self.support is not None:
+            self.support[rows] = states.support
 
     def add(self, numbers: IntArray) -> IntArray:
         """New rows for these entities."""
         rows = np.arange(self.used, self.used + len(numbers))
         self.used += len(numbers)
         self.values, self.owner = with_room(self.values, self.used), with_room(self.owner, self.used)
+        if self.support is not None:
+            self.support = with_room(self.support, self.used)
         self.owner[rows] = numbers
         return rows
 
@@ -105,11 +129,14 @@ class _Shelf:
 
     def packed(self) -> "_Shelf":
         """In the order of the entities' numbers, without holes or spare room."""
-        rows = np.flatnonzero(self.owner[: self.used] >= 0)
+        rows: Any = np.flatnonzero(self.owner[: self.used] >= 0)
         rows = rows[np.argsort(self.owner[rows], kind="stable")]
         in_place = len(rows) == self.used and bool(np.all(rows[1:] > rows[:-1]))
-        values = self.values[: self.used] if in_place else self.values[rows]
-        return _Shelf(self.width, full=self.full, values=values, owner=self.owner[rows])
+        kept = slice(self.used) if in_place else rows
+        support = None if self.support is None else self.support[kept]
+        return _Shelf(
+            self.width, full=self.full, values=self.values[kept], owner=self.owner[rows], support=support
+        )
 
 
 class _Effect:
@@ -140,9 +167,25 @@ class _Effect:
                 some = asked[strip]
                 posterior = widened(shelf.posterior(self.row[numbers[some]]), population)
                 mean[some], precision[some] = posterior.mean, posterior.precision
-        known, touched, rows = numbers >= 0, np.zeros(len(ids), np.int64), np.zeros(len(ids), np.int64)
-        touched[known], rows[known] = self.touched[numbers[known]], self.rows[numbers[known]]
-        return EntityStates(ids, Posterior(mean, precision), touched, rows)
+        return EntityStates(ids, Posterior(mean, precision), *self._times(numbers))
+
+    def take_sparse(self, ids: IdArray) -> SparseStates:
+        numbers = self.index.numbers(ids)
+        touched, rows = self._times(numbers)
+        pieces: list[tuple[IntArray, EntityStates]] = []
+        for asked, shelf in self._by_shelf(numbers):
+            row = self.row[numbers[asked]]
+            support = None if shelf.support is None else shelf.support[row]
+            posterior = shelf.posterior(row)
+            pieces.append((asked, EntityStates(ids[asked], posterior, touched[asked], rows[asked], support)))
+        return SparseStates(ids, touched, rows, pieces)
+
+    def sparse_means(self, ids: IdArray) -> Iterator[tuple[IntArray, Support, FloatArray]]:
+        numbers = self.index.numbers(ids)
+        for asked, shelf in self._by_shelf(numbers):
+            row = self.row[numbers[asked]]
+            if shelf.support is not None:
+                yield asked, shelf.support[row], shelf.means(row).astype(np.float64)
 
     def means(self, ids: IdArray, population: Posterior) -> FloatArray:
         numbers = self.index.numbers(ids)
@@ -157,35 +200,45 @@ class _Effect:
         if twice := len(states) - len(set(states.ids.tolist())):
             raise ValueError(f"{twice} ids are committed twice at once")
         numbers = self.index.admit(states.ids)
-        count, d, full = len(self.index), states.posterior.mean.shape[1], states.posterior.is_full
-        known = len(self.shelf)
+        count, known = len(self.index), len(self.shelf)
         self.shelf = with_room(self.shelf, count)
         self.shelf[known:] = -1
         self.row, self.touched, self.rows = (with_room(a, count) for a in (self.row, self.touched, self.rows))
-        fitting = (number for number, shelf in self.shelves.items() if (shelf.width, shelf.full) == (d, full))
+        for places, piece in _of_one_width(states):
+            self._write(numbers[places], piece, dtype)
+        self.touched[numbers], self.rows[numbers] = states.touched, states.rows
+
+    def _write(self, numbers: IntArray, states: EntityStates, dtype: Float) -> None:
+        """Put the states of entities where those of their width and form are."""
+        width, full, sparse = states.posterior.mean.shape[1], states.posterior.is_full, states.support is not None
+        fitting = (number for number, shelf in self.shelves.items() if shelf.kind == (width, full, sparse))
         number = next(fitting, self.made)
         if number == self.made:
-            self.shelves[number] = _Shelf.empty(d, full=full, dtype=dtype, room=self.room)
+            room = 0 if sparse else self.room  # how many are of which width is not known before
+            self.shelves[number] = _Shelf.empty(width, full=full, sparse=sparse, dtype=dtype, room=room)
             self.made, self.room = self.made + 1, 0
         moving = numbers[self.shelf[numbers] != number]
         self._leave(moving)
         self.shelf[moving], self.row[moving] = number, self.shelves[number].add(moving)
-        self.shelves[number].write(self.row[numbers], states.posterior)
-        self.touched[numbers], self.rows[numbers] = states.touched, states.rows
+        self.shelves[number].write(self.row[numbers], states)
 
     def packed(self) -> "_Effect":
         """The same in a canonical order: whatever way led here, equal states are equal arrays."""
-        shelves = sorted(
-            (s.packed() for s in self.shelves.values() if s.used > s.holes), key=lambda s: (s.width, s.full)
-        )
+        shelves = sorted((s.packed() for s in self.shelves.values() if s.used > s.holes), key=lambda s: s.kind)
         count = len(self.index)
         return _Effect(self.index, shelves, self.touched[:count], self.rows[:count])
 
     @property
     def nbytes(self) -> int:
         """Bytes of what is known: values, and of each entity its id, the time of its last event and its rows."""
-        values = sum((s.used - s.holes) * s.values.shape[1] * s.values.itemsize for s in self.shelves.values())
+        values = sum((shelf.used - shelf.holes) * shelf.row_bytes for shelf in self.shelves.values())
         return values + 24 * len(self.index)
+
+    def _times(self, numbers: IntArray) -> tuple[IntArray, IntArray]:
+        """The last event and the rows of entities, 0 of unknown ones."""
+        known, touched, rows = numbers >= 0, np.zeros(len(numbers), np.int64), np.zeros(len(numbers), np.int64)
+        touched[known], rows[known] = self.touched[numbers[known]], self.rows[numbers[known]]
+        return touched, rows
 
     def _by_shelf(self, numbers: IntArray) -> Iterator[tuple[IntArray, _Shelf]]:
         """Which of these entities, but for unknown ones, are on which shelf."""
@@ -208,6 +261,17 @@ class _Effect:
     def _place(self, number: int) -> None:
         shelf = self.shelves[number]
         self.shelf[shelf.owner], self.row[shelf.owner] = number, np.arange(shelf.used)
+
+
+def _of_one_width(states: EntityStates) -> Iterator[tuple[IntArray, EntityStates]]:
+    """States by the width that they are stored in, and their places."""
+    if states.support is None:
+        yield np.arange(len(states)), states
+        return
+    widths = shelf_widths(sizes_of(states.support))
+    for width in np.unique(widths).tolist():
+        places = np.flatnonzero(widths == width)
+        yield places, resized(states.at(places) if len(places) < len(states) else states, width)
 
 
 def _row_size(width: int, *, full: bool) -> int:
@@ -237,6 +301,14 @@ class MemoryEntities:
     def means(self, effect: str, ids: IdArray, population: Posterior) -> FloatArray:
         """See :meth:`acclimate.artifacts.Entities.means`."""
         return self._effect(effect).means(ids, population)
+
+    def take_sparse(self, effect: str, ids: IdArray) -> SparseStates:
+        """See :meth:`acclimate.artifacts.Entities.take_sparse`; the states are copies."""
+        return self._effect(effect).take_sparse(ids)
+
+    def sparse_means(self, effect: str, ids: IdArray) -> Iterator[tuple[IntArray, Support, FloatArray]]:
+        """See :meth:`acclimate.artifacts.Entities.sparse_means`."""
+        return self._effect(effect).sparse_means(ids)
 
     def commit(self, changed: Mapping[str, Iterable[EntityStates]], position: str | None = None) -> None:
         """See :meth:`acclimate.artifacts.Entities.commit`; all is computed before any of it is stored."""
@@ -274,10 +346,16 @@ class MemoryEntities:
 
         ``touched`` and ``rows`` ``(n,)``; ``shelf`` ``(n,)``, which of the arrays ``<width>.<form>``, in the order
         of their names by width, has an entity's values, there in the same order: the mean, then the diagonal of
-        the precision or its lower triangle, row by row.
+        the precision or its lower triangle, row by row. ``<width>.<form>.support``: where entities hold some
+        coefficients only, the columns of these.
         """
         packed = self._effect(effect).packed()
-        values = {f"{s.width}.{'full' if s.full else 'diagonal'}": s.values for s in packed.shelves.values()}
+        values: dict[str, NDArray[Any]] = {}
+        for shelf in packed.shelves.values():
+            name = f"{shelf.width}.{'full' if shelf.full else 'diagonal'}"
+            values[name] = shelf.values
+            if shelf.support is not None:
+                values[f"{name}.support"] = shelf.support
         return {"touched": packed.touched, "rows": packed.rows, "shelf": packed.shelf, **values}
 
     def put(self, effect: str, ids: IdArray, arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -295,8 +373,11 @@ class MemoryEntities:
             size, owner = _row_size(width, full=full), np.flatnonzero(shelf == number)
             if arrays[name].shape != (len(owner), size):
                 raise ValueError(f"'{name}' of {effect} is of shape {arrays[name].shape}, not {len(owner), size}")
-            values = np.asarray(arrays[name], self.dtype)
-            shelves.append(_Shelf(width, full=full, values=values, owner=owner))
+            values, support = np.asarray(arrays[name], self.dtype), arrays.get(f"{name}.support")
+            if support is not None and support.shape != (len(owner), width):
+                told = f"not {len(owner), width}"
+                raise ValueError(f"'{name}.support' of {effect} is of shape {support.shape}, {told}")
+            shelves.append(_Shelf(width, full=full, values=values, owner=owner, support=support))
         if count and not 0 <= shelf.min() <= shelf.max() < len(shelves):
             raise ValueError(f"entities of {effect} lie on none of its {len(shelves)} shelves")
         index = IdIndex(ids)

@@ -27,7 +27,7 @@ from acclimate.learners.gate import check_posterior
 from acclimate.learners.mixed import Info
 from acclimate.learners.shared import Shared, begun, grown, locked_effects, read, unknown
 from acclimate.learners.storing import packed, unpacked
-from acclimate.learners.task import prepared, states_at
+from acclimate.learners.task import prepared
 from acclimate.models.gaussian import widened
 from acclimate.models.scoring import Mode
 from acclimate.storage import Stored
@@ -191,7 +191,7 @@ class GLMix(Fitted[Shared]):
         effect = self._effect(entity)
         states = effect.now(self.entities.take(effect.name, self.entities.ids(effect.name), effect.base))
         enough = states.rows >= effect.least_rows
-        return states if enough.all() else states_at(states, np.flatnonzero(enough))
+        return states if enough.all() else states.at(np.flatnonzero(enough))
 
     def coefficients(
         self,

@@ -55,7 +55,7 @@ class Part:
         """Of some entities; one for all where none of the batch's is known."""
         if not self.states.rows.any():
             return self.effect.population.at(None)
-        return self.effect.prior(states_at(self.states, places), self.latest[places])
+        return self.effect.prior(self.states.at(places), self.latest[places])
 
     def known(self) -> FloatArray:
         """The means ``(t, d)`` of all entities as others see them: at the population while they wait."""
@@ -77,13 +77,6 @@ class Part:
             self.effect.last(self.states, self.latest)[places],
             self.states.rows[places] + self.rows[places],
         )
-
-
-def states_at(states: EntityStates, places: IntArray) -> EntityStates:
-    """The states at these places."""
-    return EntityStates(
-        states.ids[places], states.posterior.at(places), states.touched[places], states.rows[places]
-    )
 
 
 @dataclass(frozen=True)
