@@ -79,7 +79,7 @@ learners:
     random:
       user:
         {features: [tags], min_rows: 2, max_rows: 50, ridge: 3, ridges: {tags: 9}, forgetting: 0.9,
-         precision: full}
+         precision: full, support: observed}
       items: {entity: item, half_life: 7d}
   other: {kind: glmix}
   popular: {kind: rate, entity: item, label: like, prior_rows: 5}
@@ -236,6 +236,7 @@ def test_every_key_arrives(tmp_path: Path) -> None:
                         forgetting=0.9,
                         precision="full",
                         ridges={"tags": 9.0},
+                        support="observed",
                     ),
                     RandomEffect("item", half_life="7d", name="items"),
                 ),

@@ -304,8 +304,13 @@ def _records(effect: Effect, pieces: Iterator[EntityStates]) -> Iterator[Record]
     for states in pieces:
         means, variances = states.posterior.mean.tolist(), (states.posterior.standard_deviation() ** 2).tolist()
         ids = states.ids.tolist() if effect.columns else [photon_files.FIXED]
-        for id, mean, variance in zip(ids, means, variances, strict=True):
-            yield Record(str(id), effect.index.names, mean, variance)
+        for place, (id, mean, variance) in enumerate(zip(ids, means, variances, strict=True)):
+            if states.support is None:
+                yield Record(str(id), effect.index.names, mean, variance)
+            else:
+                held = [column for column in states.support[place].tolist() if column >= 0]
+                names = tuple(effect.index.names[column] for column in held)
+                yield Record(str(id), names, mean[: len(held)], variance[: len(held)])
 
 
 def _diagonal(effect: Effect, mean: FloatArray, precision: FloatArray) -> Posterior:

@@ -110,7 +110,7 @@ class _Shelf:
             precision = states.posterior.precision[strip]
             self.values[rows[strip], :d] = states.posterior.mean[strip]
             self.values[rows[strip], d:] = triangles(precision) if self.full else precision
-        if self.support is not None:
+        if self.support is not None and states.support is not None:
             self.support[rows] = states.support
 
     def add(self, numbers: IntArray) -> IntArray:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import pyarrow as pa
 
-from acclimate.arrays import EntityStates, FloatArray, IdArray, Posterior, unwarned
+from acclimate.arrays import EntityStates, FloatArray, IdArray, Posterior, SparseStates, unwarned
 from acclimate.artifacts import Events
 from acclimate.config import GLMixParameters
 from acclimate.errors import ConfigError, MismatchError, nearest
@@ -20,17 +20,21 @@ from acclimate.features import combined, id_type, ids_as
 from acclimate.learners import mixed
 from acclimate.learners.base import Fitted, Packed, declared_by
 from acclimate.learners.batch import Batch, Seen
-from acclimate.learners.coefficients import coefficients
+from acclimate.learners.coefficients import coefficients, held_states, shown_states
 from acclimate.learners.effects import FIXED, Effect, named
 from acclimate.learners.entities import MemoryEntities
 from acclimate.learners.gate import check_posterior
 from acclimate.learners.mixed import Info
-from acclimate.learners.shared import Shared, begun, grown, locked_effects, read, unknown
+from acclimate.learners.shared import Shared, begun, grown, locked_effects, nobody, read
 from acclimate.learners.storing import packed, unpacked
 from acclimate.learners.task import prepared
 from acclimate.models.gaussian import widened
 from acclimate.models.scoring import Mode
+from acclimate.models.support import joined, resized
 from acclimate.storage import Stored
+
+_JOINED_AT_MOST = 1 << 28
+"""Numbers of the precisions of entities that are put together at most: 2 GB."""
 
 
 class GLMix(Fitted[Shared]):
@@ -69,7 +73,7 @@ class GLMix(Fitted[Shared]):
         batch = read(self.parameters, events, before, locked=locks)
         shared, batch = begun(self.parameters, events.schema, batch, before, locked=locks)
         taken = {
-            seen.effect.name: self._take(seen) if seen.effect.name in locks else unknown(seen.effect, seen.ids)
+            seen.effect.name: self._take(seen) if seen.effect.name in locks else nobody(seen.effect, seen.ids)
             for seen in batch.seen[1:]
         }
         start = self._means(before, batch) if before and warm_start else None
@@ -167,6 +171,8 @@ class GLMix(Fitted[Shared]):
     ) -> tuple[tuple[str, ...], Posterior, int]:
         """Names of the coefficients, their posterior ``(d,)`` and the rows learned so far, of one entity.
 
+        Of an effect of ``support: observed`` these are the coefficients that the entity holds.
+
         ``entity`` is its role or its column, or what the effect is called; of a combination a tuple, as its ``id``
         is. An id never seen, or with fewer rows than ``min_rows``, is at the population, with no rows.
 
@@ -176,6 +182,11 @@ class GLMix(Fitted[Shared]):
         """
         effect = self._effect(entity)
         ids = self._ids(effect, [id])
+        if effect.is_sparse:
+            states = next(held_states(self.entities, effect, ids))
+            states = resized(states, int((np.asarray(states.support) >= 0).sum()))
+            names = tuple(effect.index.names[column] for column in np.asarray(states.support)[0].tolist())
+            return names, states.posterior.at(0), int(states.rows[0])
         states = effect.shown(effect.now(self.entities.take(effect.name, ids, effect.base)))
         return effect.index.names, states.posterior.at(0), int(states.rows[0])
 
@@ -183,12 +194,15 @@ class GLMix(Fitted[Shared]):
         """All entities that have learned from ``min_rows`` rows or more.
 
         ``entity`` is as in :meth:`entity_posterior`; ids of a combination are texts, their parts with the
-        character 31 (unit separator) between them.
+        character 31 (unit separator) between them. Of an effect of ``support: observed`` all are filled up to the
+        entity that holds most, and have matrices where one of them has.
 
         Raises:
-            ConfigError: there is no such random effect, or several.
+            ConfigError: there is no such random effect, or several; or all together are too large.
         """
         effect = self._effect(entity)
+        if effect.is_sparse:
+            return self._joined(effect)
         states = effect.now(self.entities.take(effect.name, self.entities.ids(effect.name), effect.base))
         enough = states.rows >= effect.least_rows
         return states if enough.all() else states.at(np.flatnonzero(enough))
@@ -287,6 +301,27 @@ class GLMix(Fitted[Shared]):
             raise ConfigError(f"{len(found)} random effects of '{told}'", hint=f"name one of them: {names}")
         return found[0]
 
+    def _joined(self, effect: Effect) -> EntityStates:
+        """All entities that hold some coefficients only, in the order in which they came.
+
+        Raises:
+            ConfigError: they take too much, filled up to the one that holds most.
+        """
+        ids = self.entities.ids(effect.name)
+        pieces = list(shown_states(self._fitted(), self.entities, effect))
+        if not pieces:
+            return next(held_states(self.entities, effect, ids[:0]))
+        widest = max(piece.posterior.mean.shape[1] for piece in pieces)
+        full = any(piece.posterior.is_full for piece in pieces)
+        if (cells := len(ids) * widest * (widest if full else 1)) > _JOINED_AT_MOST:
+            raise ConfigError(
+                f"{len(ids):,} entities of '{effect.name}' with up to {widest:,} coefficients of their own take "
+                f"{8e-9 * cells:,.0f} GB, each filled up to the widest",
+                hint="coefficients() gives them one by one",
+            )
+        states, number = joined(pieces), {id: place for place, id in enumerate(ids.tolist())}
+        return states.at(np.argsort([number[id] for id in states.ids.tolist()]))
+
     def _ids(self, effect: Effect, ids: Sequence[Any]) -> IdArray:
         """Ids as they are kept.
 
@@ -303,7 +338,9 @@ class GLMix(Fitted[Shared]):
             ) from error
         return ids_as(given, effect.ids or id_type(given.type), f"'{effect.name}'")
 
-    def _take(self, seen: Seen) -> EntityStates:
+    def _take(self, seen: Seen) -> EntityStates | SparseStates:
+        if seen.effect.is_sparse:
+            return seen.effect.now_sparse(self.entities.take_sparse(seen.effect.name, seen.ids))
         return seen.effect.now(self.entities.take(seen.effect.name, seen.ids, seen.effect.base))
 
     def _checked(self, shared: Shared, changed: mixed.Changed) -> dict[str, Iterator[EntityStates]]:
@@ -323,17 +360,25 @@ class GLMix(Fitted[Shared]):
         """What has changed, as it is stored, once it is checked."""
         for states in pieces:
             ids, kept = states.ids, self.parameters.states
-            check_posterior(effect.name, effect.index.names, states.posterior, ids=ids, kept=kept)
+            names, support = effect.index.names, states.support
+            check_posterior(effect.name, names, states.posterior, ids=ids, kept=kept, support=support)
             yield effect.stored(states)
 
-    def _means(self, before: Shared, batch: Batch) -> dict[str, FloatArray]:
-        """The means of a batch's entities as they were, over the columns that there are now."""
+    def _means(self, before: Shared, batch: Batch) -> dict[str, FloatArray | SparseStates]:
+        """The means of a batch's entities as they were, over the columns that there are now.
+
+        Or their states, where they hold some coefficients only.
+        """
         fixed, *random = batch.seen
         known = {effect.name: effect for effect in before.random}
-        means = {FIXED: widened(before.fixed_states.posterior, fixed.effect.population).mean}
+        means: dict[str, FloatArray | SparseStates] = {
+            FIXED: widened(before.fixed_states.posterior, fixed.effect.population).mean
+        }
         for seen in random:
-            states = self._take(replace(seen, effect=known[seen.effect.name]))
-            means[seen.effect.name] = widened(states.posterior, seen.effect.population).mean
+            name = seen.effect.name
+            states = self._take(replace(seen, effect=known[name]))
+            is_sparse = isinstance(states, SparseStates)
+            means[name] = states if is_sparse else widened(states.posterior, seen.effect.population).mean
         return means
 
     def _packed(self, state: Shared) -> Packed:
