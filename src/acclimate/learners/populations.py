@@ -235,35 +235,72 @@ def _learned_pieces(
 def _held_evidence(
     parts: list[Part], nest: Nest, solution: Solution, others: FloatArray, margin: FloatArray | None
 ) -> HeldEvidence:
-    """What is known of the coefficients that entities hold, one by one, the others at their means."""
+    """What is known of each coefficient that entities hold, of some of them."""
     linear, information, columns, entities = list[FloatArray](), list[FloatArray](), list[IntArray](), 0
     for part, i, members in zip(parts, nest.places, _held_representatives(parts), strict=True):
-        said, A = solution.evidence(i, members, raw=False, others=others, alone=True)
-        told, support = A.array, np.asarray(part.states.support)[part.learners[members]]
-        if part.states.rows.any():
-            before, means = _beyond(part, solution.problem.blocks[i]), solution.scaled_means[i][members]
-            drawn, beyond = before[0][members], type(before[1])(before[1].array[members])
-            rest = beyond.times(means) - beyond.diagonal() * means  # what the others say of each at their means
-            said, told = said + drawn - rest, told + beyond.diagonal()
-        if margin is not None:
-            said = said + _pull(part, i, solution, margin, members)
+        if not len(members):
+            continue
+        said, told = _held_by(part, i, solution, others, margin, members=members)
+        support = np.asarray(part.states.support)[part.learners[members]]
         there = support >= 0
         linear.append(said[there])
         information.append(told[there])
-        columns.append(support[there])
+        columns.append(support[there].astype(np.int64))
         entities += len(members)
-    return HeldEvidence(np.concatenate(linear), np.concatenate(information), np.concatenate(columns), entities)
+    nothing = np.zeros(0)
+    return HeldEvidence(
+        np.concatenate([nothing, *linear]),
+        np.concatenate([nothing, *information]),
+        np.concatenate([np.zeros(0, np.int64), *columns]),
+        entities,
+    )
+
+
+def _held_by(
+    part: Part, i: int, solution: Solution, others: FloatArray, margin: FloatArray | None, *, members: IntArray
+) -> tuple[FloatArray, FloatArray]:
+    """Linear term and information ``(m, w)`` of each coefficient of some entities.
+
+    Where matrices are kept, with the others of the entity integrated out: for ``H = A + B`` and the covariance
+    ``S = H^-1`` of all, with mean ``m``, that is ``1/S_jj - B_j`` and ``m_j/S_jj - B_j b_j``. So it is exact where
+    learning ends. Otherwise with the others at their means, as diagonal populations are learned elsewhere.
+    """
+    full = part.form == "full"
+    said, told = solution.evidence(i, members, raw=False, others=others, alone=not full)
+    if part.states.rows.any():
+        drawn, known = _beyond(part, solution.problem.blocks[i])
+        drawn, known = drawn[members], type(known)(known.array[members])
+        if not full:  # what the others say of each is at their means
+            means = solution.scaled_means[i][members]
+            drawn, known = drawn - known.times(means) + known.diagonal() * means, known.kept("diagonal")
+        said, told = said + drawn, told.plus(known)
+    if margin is not None:
+        said = said + _pull(part, i, solution, margin, members)
+    if not full:
+        return said, told.diagonal()
+    base = at_support(part.effect.population, part.states.at(part.learners[members]))
+    S = told.plus(base.P).inverse()
+    m, variance = S.times(said + base.precision * base.mean), S.diagonal()
+    alone = np.maximum(1.0 / variance - base.precision, 0.0)
+    return m * (alone + base.precision) - base.precision * base.mean, alone
 
 
 def _held_representatives(parts: Sequence[Part]) -> list[IntArray]:
-    """The entities that a population is learned from, by piece: as many as have so many coefficients in all."""
+    """The entities that a population is learned from, by piece: as many as have so many coefficients in all.
+
+    Those that keep the diagonal where others keep matrices, for how many they hold, say nothing: with the others
+    at their means each would take what is theirs too, and many coefficients of few rows never settle.
+    """
+    asked = parts[0].effect.form_at(1)
     counts = np.array([len(part.learners) for part in parts])
+    says = np.concatenate([np.full(len(part.learners), part.form == asked) for part in parts])
     sizes = np.concatenate([sizes_of(np.asarray(part.states.support)[part.learners]) for part in parts])
     order = np.argsort(np.concatenate([_lots(part) for part in parts]), kind="stable")
     fits = np.cumsum(sizes[order]) <= _POPULATION_CELLS
     fits[:_REPRESENTATIVES] = True
     kept = np.zeros(len(order), np.bool_)
     kept[order[fits]] = True
+    kept &= says
     return [np.flatnonzero(some) for some in np.split(kept, np.cumsum(counts)[:-1])]
 
 

@@ -92,9 +92,10 @@ def _refined(
     slope = B * (drawn + h * (usual - b))
     centre = np.where(free, b + slope / (G + h * B), r)
 
-    # 4. The spread around them; what is not held is at the mean as it was.
-    spread = evidence.summed((m - centre[j]) ** 2, d) + evidence.without(d) * (b - centre) ** 2
-    spread += count * (K * K * C0 + K * S_past + (b + K * (b0 - b) - centre) ** 2)
+    # 4. The spread around them, once posteriors have followed the means: m = S (l + B centre), so that who does
+    #    not hold a coefficient is at its mean, and does not count as far away as that has moved.
+    away = m - b[j] - evidence.information * S * (centre - b)[j]
+    spread = evidence.summed(away**2, d) + count * (K * K * (C0 + (b0 - centre) ** 2) + K * S_past)
     expected = (1.0 - f) * (k * t * U + h * (r - centre) ** 2) + f * (k * C0 + h * (b0 - centre) ** 2)
     Q, W = spread + expected, G + k * B
 
