@@ -9,6 +9,8 @@ from numpy.testing import assert_allclose
 from sample_events import DAY, START, events_of
 
 import acclimate as ac
+import acclimate.interop
+from acclimate.errors import ConfigError
 from acclimate.learners import mixed, populations
 from acclimate.models.population import usual_variance
 
@@ -155,7 +157,7 @@ def test_the_same_population_is_learned_and_refreshed(precision, approximation, 
 
 
 def test_a_population_of_matrices_is_the_likeliest_diagonal_one(monkeypatch):
-    """By the marginal likelihood of numbers, of which it is known: no variance a tenth larger or smaller is better."""
+    """By the marginal likelihood, which is known of numbers: no variance a tenth larger or smaller is better."""
     monkeypatch.setattr(mixed, "_SETTLED", 1e-6)
     held = pair({"precision": "full"}, loss="squared", noise=0.25)[1]
     data = log(0, rows=400)
@@ -230,7 +232,9 @@ def test_it_does_not_matter_in_what_order_tags_come():
     data = log(0)
     turned = data | {"tags": [tags[::-1] for tags in data["tags"]]}
     order = np.random.default_rng(1).permutation(150)
-    shuffled = {name: [column[i] for i in order] for name, column in turned.items()}
+    shuffled = {
+        name: [column[i] for i in order] if name == "tags" else column[order] for name, column in turned.items()
+    }
     one, other = (
         fitted(events_of(SCHEMA, columns), batch(1, day=1), learn_population=False) for columns in (data, shuffled)
     )
@@ -306,3 +310,17 @@ def test_who_has_met_very_many_keeps_the_diagonal():
     assert model.entity_posterior("user", 1)[1].is_full
     assert model.info.converged
     assert np.isfinite(model.predict(batch(2), mode="integrated")).all()
+
+
+def test_photon_ml_gets_what_is_held_and_is_read_into_all(tmp_path):
+    pytest.importorskip("fastavro")
+    model = fitted(batch(0))
+    count = ac.interop.write_photon(model, tmp_path / "photon")
+    assert count == 1 + 9
+    again = ac.interop.read_photon(tmp_path / "photon", pair({}, fixed=["tags"])[0], SCHEMA, until="2022-04-26")
+    for user in range(9):
+        names, posterior, _ = model.entity_posterior("user", user)
+        all_names, whole, _ = again.entity_posterior("user", user)
+        assert_allclose(whole.mean[[all_names.index(name) for name in names]], posterior.mean)
+    with pytest.raises(ConfigError, match="support 'observed'"):
+        ac.interop.read_photon(tmp_path / "photon", model, SCHEMA, until="2022-04-26")
