@@ -376,6 +376,7 @@ def test_every_field_is_compared() -> None:
         "features": ["x"],
         "min_rows": 2,
         "max_rows": 9,
+        "support": "observed",
         "ridge": 2.0,
         "forgetting": 0.5,
         "half_life": "9d",

@@ -79,7 +79,7 @@ learners:
     random:
       user:
         {features: [tags], min_rows: 2, max_rows: 50, ridge: 3, ridges: {tags: 9}, forgetting: 0.9,
-         precision: full}
+         precision: full, support: observed}
       items: {entity: item, half_life: 7d, adaptive: true}
   other: {kind: glmix}
   popular: {kind: rate, entity: item, label: like, prior_rows: 5}
@@ -238,6 +238,7 @@ def test_every_key_arrives(tmp_path: Path) -> None:
                         forgetting=0.9,
                         precision="full",
                         ridges={"tags": 9.0},
+                        support="observed",
                     ),
                     RandomEffect("item", half_life="7d", adaptive=True, name="items"),
                 ),

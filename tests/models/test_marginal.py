@@ -26,7 +26,7 @@ def others(made: World) -> list[Other]:
 
 def raw_precision(made: World, effects: list[Other], curvature: np.ndarray) -> np.ndarray:
     fixed = made.blocks[0]
-    found = marginal_precision(fixed, curvature, effects)
+    found = marginal_precision(fixed, curvature, [[one] for one in effects])
     return fixed.design.scaling.precision_out(found).array[0]
 
 
@@ -61,7 +61,7 @@ def test_two_effects_that_meet_evenly_are_integrated_out_exactly():
         Block(Design.of(Z, code, count, weight=weight, centre=True), prior, "full")
         for (Z, code, count), prior in zip(parts, priors, strict=True)
     )
-    found = marginal_precision(fixed, 0.2 * weight, [Other(b, b.prior.at(0), np.array([0])) for b in random])
+    found = marginal_precision(fixed, 0.2 * weight, [[Other(b, b.prior.at(0), np.array([0]))] for b in random])
     # Of the level: 120 rows of variance 5, 6 users of .5 and 5 items of 2; of g the rows alone.
     level = 1.0 / (5.0 / 120.0 + 0.5 / 6.0 + 2.0 / 5.0)
     scale = fixed.design.scaling
@@ -87,7 +87,7 @@ def test_rows_of_known_entities_say_what_they_would_have_said_at_first(cuts):
         fixed = Block(fixed_design, Posterior(np.zeros((1, 3)), P[None]), "full")
         block = Block(design, Posterior(np.zeros((9, 3)), entities[:, turn][:, :, turn]), "full")
         other = Other(block, Posterior(np.zeros(3), B[turn][:, turn]), turn)
-        found = marginal_precision(fixed, curvature[rows], [other])
+        found = marginal_precision(fixed, curvature[rows], [[other]])
         more = np.zeros_like(entities)
         np.add.at(more, user[rows], curvature[rows, None, None] * X[rows][:, :, None] * X[rows][:, None, :])
         return fixed_design.scaling.precision_out(found).array[0], entities + more
@@ -121,7 +121,7 @@ def test_the_precision_is_between_the_priors_and_the_own_hessian(
         places = np.array([0, 1, 2])
         effects = [dataclasses.replace(o, shared=places[: o.block.design.width]) for o in effects]
     fixed = made.blocks[0]
-    found = marginal_precision(fixed, curvature, effects)
+    found = marginal_precision(fixed, curvature, [[one] for one in effects])
     assert found.positive().all()
     P = fixed.scaled.P.full().array[0]
     H = fixed.scaled.P.plus(fixed.design.information(curvature, full=fixed.full)).full().array[0]

@@ -14,7 +14,7 @@ from scipy import integrate, sparse, stats
 from acclimate import arrays, models
 from acclimate.arrays import Posterior
 from acclimate.errors import ConfigError
-from acclimate.models import hashing, likelihood, scoring, skewness
+from acclimate.models import hashing, held_scoring, likelihood, scoring, skewness, support
 from acclimate.models.hashing import hashed
 from acclimate.models.scoring import Term, draws, expected_probability, margins, score, variances
 
@@ -280,13 +280,18 @@ def test_hashes_are_splitmix64s():
         (
             scoring,
             {
-                "numpy",
+                *("numpy", "numpy.typing"),
                 *("acclimate.arrays", "acclimate.errors"),
                 *(f"acclimate.models.{name}" for name in ("hashing", "likelihood", "skewness")),
             },
         ),
+        (support, {"numpy", "acclimate.arrays"}),
+        (
+            held_scoring,
+            {"numpy", "numpy.typing", "acclimate.arrays", "acclimate.models.scoring", "acclimate.models.support"},
+        ),
     ],
-    ids=["models", "arrays", "hashing", "likelihood", "skewness", "scoring"],
+    ids=["models", "arrays", "hashing", "likelihood", "skewness", "scoring", "support", "held_scoring"],
 )
 def test_who_scores_loads_numpy_alone(module, allowed):
     """Neither a solver, nor Arrow, nor a learner; this module's imports, and those of all that it imports."""

@@ -22,6 +22,7 @@ from acclimate.config.schema import LABEL_KINDS, LabelKind
 from acclimate.config.training import Training
 
 PrecisionKind = Literal["auto", "full", "diagonal", "marginal"]
+SupportKind = Literal["all", "observed"]
 LossKind = Literal["logistic", "squared", "poisson"]
 
 
@@ -98,6 +99,10 @@ class RandomEffect:
         precision: as in :class:`FixedEffect`.
         ridges: as in :class:`FixedEffect`; of a population that is learned their ratios to ``ridge`` shape the
             prior.
+        support: which coefficients an entity has: ``all`` that there are, or those of features ``observed`` in its
+            own rows, for features of very many levels. The population and the ridge are then diagonal, and say the
+            rest: predictions are the same as with all and such a population. ``auto`` is then ``full`` up to 64
+            features of an entity; ``full`` and ``marginal`` hold up to 512, beyond which it is its ``diagonal``.
         name: what the effect is called; its key in a project file, the entity (``user x tab``) without.
     """
 
@@ -111,10 +116,13 @@ class RandomEffect:
     adaptive: bool = False
     precision: PrecisionKind = "auto"
     ridges: dict[str, Ridge] = Field(default_factory=dict)
+    support: SupportKind = "all"
     name: Name | None = None
 
     def __post_init__(self) -> None:
         _check_effect(self.features, self.forgetting, self.half_life, self.ridges)
+        if self.adaptive and self.support == "observed":
+            raise ValueError("'adaptive' is of entities that hold all coefficients: it goes with 'support: all'")
 
     @property
     def called(self) -> str:

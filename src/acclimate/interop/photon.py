@@ -82,8 +82,8 @@ def read_photon(path: str | Path, model: GLMix, schema: Schema, *, until: Instan
 
     Raises:
         SourceError: the folder is none of a logistic GAME model, or files are damaged.
-        ConfigError: the effects are not those of ``model``, a coefficient is of none of its features, or its loss
-            is not logistic.
+        ConfigError: the effects are not those of ``model``, or one is of ``support: observed``; a coefficient is
+            of none of its features, or the loss is not logistic.
         ModelError: means or variances are beyond what can be computed with.
     """
     _check_loss(model)
@@ -91,6 +91,11 @@ def read_photon(path: str | Path, model: GLMix, schema: Schema, *, until: Instan
     parameters = replace(model.parameters, random=random)
     folder, read = Path(path), _Reading(parameters, schema, instant(until, schema.time.zone))
     fixed, *effects = new_effects(parameters, schema)
+    if sparse := [effect.name for effect in effects if effect.is_sparse]:
+        raise ConfigError(
+            f"random effect '{sparse[0]}' is of support 'observed', and files are read into all coefficients",
+            hint="declare support='all'",
+        )
     there, entities = _matched(folder, effects, schema), LayeredEntities(parameters.states)
     fixed, states = read.fixed(fixed, coordinates(folder, photon_files.FIXED))
     names = set(fixed.index.names)
@@ -304,8 +309,13 @@ def _records(effect: Effect, pieces: Iterator[EntityStates]) -> Iterator[Record]
     for states in pieces:
         means, variances = states.posterior.mean.tolist(), (states.posterior.standard_deviation() ** 2).tolist()
         ids = states.ids.tolist() if effect.columns else [photon_files.FIXED]
-        for id, mean, variance in zip(ids, means, variances, strict=True):
-            yield Record(str(id), effect.index.names, mean, variance)
+        for place, (id, mean, variance) in enumerate(zip(ids, means, variances, strict=True)):
+            if states.support is None:
+                yield Record(str(id), effect.index.names, mean, variance)
+            else:
+                held = [column for column in states.support[place].tolist() if column >= 0]
+                names = tuple(effect.index.names[column] for column in held)
+                yield Record(str(id), names, mean[: len(held)], variance[: len(held)])
 
 
 def _diagonal(effect: Effect, mean: FloatArray, precision: FloatArray) -> Posterior:

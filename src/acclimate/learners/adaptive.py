@@ -61,7 +61,7 @@ def _gain(parameters: GLMixParameters, part: Part, design: Design, rows: _Rows) 
     found: list[FloatArray] = []
     for d in WEIGHTS:
         prior = replace(part, keep=np.full(len(part.states), d)).prior(part.learners)
-        block = Block(design, prior, part.effect.form, part.active)
+        block = Block(design, prior, part.form, part.active)
         if is_separate([block]):
             apart = solve_separately(block, *rows, loss=loss, tolerance=tolerance, max_steps=max_steps)
             mean = design.scaling.mean_in(apart.after.mean)

@@ -7,8 +7,9 @@ import numpy as np
 from acclimate.arrays import Posterior
 from acclimate.artifacts import SURPRISED, Drift, Statistic
 from acclimate.config import GLMixParameters
+from acclimate.learners.effects import at_support
 from acclimate.learners.shared import Shared
-from acclimate.learners.task import Task
+from acclimate.learners.task import Part, Task
 from acclimate.models.blocks import Block
 from acclimate.models.surprise import Belief, Surprise, surprises
 
@@ -25,9 +26,12 @@ def drift_of(parameters: GLMixParameters, shared: Shared, task: Task) -> tuple[D
         return ()
     beliefs = beliefs_of(parameters, task)
     margin = task.margins(task.parts)
-    found = surprises(beliefs, task.label, margin, weight, loss=parameters.loss, noise=shared.noise.variance)
-    names = [task.parts[k].effect.name for k in task.designs]
-    effects = [_record("effect", name, one) for name, one in zip(names, found.effects, strict=True)]
+    places: dict[str, list[int]] = {}
+    for place, k in enumerate(task.designs):
+        places.setdefault(task.parts[k].effect.name, []).append(place)
+    loss, noise, columns = parameters.loss, shared.noise.variance, (task.label, margin, weight)
+    found = surprises(beliefs, *columns, loss=loss, noise=noise, effects=list(places.values()))
+    effects = [_record("effect", name, one) for name, one in zip(places, found.effects, strict=True)]
     return (_record("loss", "", found.loss), _record("labels", "", found.labels), *effects)
 
 
@@ -83,10 +87,13 @@ def beliefs_of(parameters: GLMixParameters, task: Task) -> list[Belief]:
     for k, block in zip(task.designs, task.blocks(task.parts), strict=True):
         part, count = task.parts[k], block.design.count
         prior = block.scaled if len(block.scaled.mean) == count else block.scaled.at(0).repeated(count)
-        population = _scaled(part.effect.population, block) if at_mode and k > 0 else None
+        population = _population(part, block) if at_mode and k > 0 else None
         beliefs.append(Belief(block.design, prior, population))
     return beliefs
 
 
-def _scaled(population: Posterior, block: Block) -> Posterior:
-    return replace(block, prior=population.at(None)).scaled.at(0)
+def _population(part: Part, block: Block) -> Posterior:
+    """Of all entities, or of each that holds some coefficients only."""
+    if part.states.support is not None:
+        return at_support(part.effect.population, part.states.at(part.learners))
+    return replace(block, prior=part.effect.population.at(None)).scaled.at(0)

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from scipy import sparse
 
-from acclimate.arrays import EntityStates, FloatArray, Form, Full, IntArray, Posterior
+from acclimate.arrays import BoolArray, EntityStates, FloatArray, Form, Full, IntArray, Posterior, SparseStates
 from acclimate.config import FixedEffect, GLMixParameters, RandomEffect, Schema
 from acclimate.errors import ConfigError
 from acclimate.features import FeatureIndex, columns_of_vector
@@ -15,6 +15,7 @@ from acclimate.learners.gate import check_new_columns
 from acclimate.models.gaussian import MATRIX_AT_MOST, decay, forget, rebased, widened
 from acclimate.models.population import Past
 from acclimate.models.scaling import Scaling
+from acclimate.models.support import gathered, matrices_of
 from acclimate.times import duration_us
 
 FIXED = "fixed"
@@ -22,6 +23,9 @@ FIXED = "fixed"
 
 _FULL_AT_MOST = {True: 512, False: 32}
 """Up to how many coefficients ``auto`` keeps a full precision: of the fixed effect, of each entity."""
+
+_OBSERVED_AT_MOST = {"auto": 64, "full": 512, "marginal": 512, "diagonal": 0}
+"""Up to how many coefficients an entity that holds some only has more than the diagonal, by what is asked."""
 
 Declared: TypeAlias = FixedEffect | RandomEffect
 
@@ -50,11 +54,13 @@ class Effect:
 
     @property
     def form(self) -> Form:
-        """What is kept of precisions of so many coefficients.
+        """What is kept of precisions of so many coefficients; of populations where entities hold some only.
 
         Raises:
             ConfigError: it would take a matrix too large.
         """
+        if self.is_sparse:
+            return "diagonal"
         width, asked = len(self.index), self.declared.precision
         most = _FULL_AT_MOST[isinstance(self.declared, FixedEffect)]
         form = asked if asked != "auto" else "full" if width <= most else "diagonal"
@@ -65,6 +71,20 @@ class Effect:
                 hint="declare precision: diagonal, or auto",
             )
         return form
+
+    @property
+    def is_sparse(self) -> bool:
+        """Whether entities hold only the coefficients of what they have met."""
+        return isinstance(self.declared, RandomEffect) and self.declared.support == "observed"
+
+    def form_at(self, width: int) -> Form:
+        """What is kept of an entity that holds so many coefficients."""
+        if not self.is_sparse:
+            return self.form
+        asked = self.declared.precision
+        if width > _OBSERVED_AT_MOST[asked]:
+            return "diagonal"
+        return "full" if asked == "auto" else asked
 
     @property
     def unit(self) -> Posterior:
@@ -113,14 +133,18 @@ class Effect:
             ridge.mean.copy(),
             ridge.precision.copy(),
         )
-        for j in range(old, len(index)):
-            siblings = np.flatnonzero(features[:old] == features[j])
-            if "=" not in index.names[j] or not len(siblings):
+        for feature in np.unique(features[old:]):
+            siblings = np.flatnonzero(features[:old] == feature)
+            if not len(siblings):
                 continue
-            mean[j] = self.population.mean[siblings].mean()
-            if ridge.is_full:
-                precision[j], precision[:, j] = 0.0, 0.0
-            precision[(j, j) if ridge.is_full else j] = 1.0 / variance[siblings].mean()
+            centre, usual = self.population.mean[siblings].mean(), 1.0 / variance[siblings].mean()
+            for j in (old + np.flatnonzero(features[old:] == feature)).tolist():
+                if "=" not in index.names[j]:
+                    continue
+                mean[j] = centre
+                if ridge.is_full:
+                    precision[j], precision[:, j] = 0.0, 0.0
+                precision[(j, j) if ridge.is_full else j] = usual
         return Posterior(mean, precision)
 
     def at_population(self, population: Posterior) -> "Effect":
@@ -137,6 +161,10 @@ class Effect:
         """Stored states at the population of now."""
         return _rebased(states, self.base, self.population) if self.moved else states
 
+    def now_sparse(self, states: SparseStates) -> SparseStates:
+        """The same of states of some coefficients."""
+        return replace(states, pieces=[(places, self.now(piece)) for places, piece in states.pieces])
+
     def stored(self, states: EntityStates) -> EntityStates:
         """The reverse: states of now as they are stored."""
         return _rebased(states, self.population, self.base) if self.moved else states
@@ -148,9 +176,10 @@ class Effect:
         """
         more = 1.0 if keep is None else keep
         if self.declared.half_life is None:
-            return forget(states.posterior, self.population, self.declared.forgetting * more)
+            base = at_support(self.population, states)
+            return forget(states.posterior, base, self.declared.forgetting * more)
         elapsed = np.where(states.rows > 0, times - states.touched, 0)
-        return forget(states.posterior, self.population, self.kept(elapsed) * more)
+        return forget(states.posterior, at_support(self.population, states), self.kept(elapsed) * more)
 
     def kept(self, elapsed: IntArray) -> FloatArray:
         """The weight of what lies so far back (microseconds)."""
@@ -172,17 +201,29 @@ class Effect:
         waiting = (states.rows > 0) & (states.rows < self.least_rows)
         if not waiting.any():
             return states
-        mean, precision = states.posterior.mean.copy(), states.posterior.precision.copy()
-        mean[waiting], precision[waiting] = self.population.mean, self.population.precision
+        posterior = Posterior(states.posterior.mean.copy(), states.posterior.precision.copy())
+        _put_at(posterior, self.population, states, waiting)
         touched, rows = (np.where(waiting, 0, column) for column in (states.touched, states.rows))
-        return EntityStates(states.ids, Posterior(mean, precision), touched, rows)
+        return replace(states, posterior=posterior, touched=touched, rows=rows)
+
+
+def at_support(population: Posterior, states: EntityStates) -> Posterior:
+    """A population as states have it: that of the coefficients that entities hold, where these are not all."""
+    return population if states.support is None else gathered(population, states.support)
+
+
+def _put_at(posterior: Posterior, population: Posterior, states: EntityStates, entities: BoolArray) -> None:
+    """Some entities of states, of which it is the posterior, at the population."""
+    at = at_support(population, states.at(np.flatnonzero(entities)))
+    at = matrices_of(at) if posterior.is_full else at
+    posterior.mean[entities], posterior.precision[entities] = at.mean, at.precision
 
 
 def _rebased(states: EntityStates, old: Posterior, new: Posterior) -> EntityStates:
-    posterior = rebased(states.posterior, old, new)
+    posterior = rebased(states.posterior, at_support(old, states), at_support(new, states))
     unknown = states.rows == 0
     if unknown.any():  # exactly at the population
-        posterior.mean[unknown], posterior.precision[unknown] = new.mean, new.precision
+        _put_at(posterior, new, states, unknown)
     return replace(states, posterior=posterior)
 
 

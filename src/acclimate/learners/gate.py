@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from acclimate.arrays import FloatArray, IdArray, IntArray, Posterior
+from acclimate.arrays import FloatArray, IdArray, IntArray, Posterior, Support
 from acclimate.errors import ModelError, RowError
 from acclimate.features import shown
 from acclimate.models.limits import LARGEST, LARGEST_COEFFICIENT, LARGEST_FEATURE, SMALLEST_FEATURE
@@ -102,9 +102,17 @@ def _places(rows: IntArray, values: FloatArray, time: IntArray) -> str:
 
 
 def check_posterior(
-    place: str, names: Sequence[str], posterior: Posterior, *, ids: IdArray | None = None, kept: str = "float64"
+    place: str,
+    names: Sequence[str],
+    posterior: Posterior,
+    *,
+    ids: IdArray | None = None,
+    kept: str = "float64",
+    support: Support | None = None,
 ) -> None:
     """That a posterior of one block, or of the entities ``ids``, is one, in the digits that it is ``kept`` in.
+
+    ``names`` are those of its coefficients, or of all, of which entities hold those of a ``support``.
 
     Raises:
         ModelError: a mean or precision is not finite, or a precision not positive definite.
@@ -115,8 +123,9 @@ def check_posterior(
     if sound.all():
         return
     finite = reached & np.isfinite(rounded.precision.sum(axis=-1) if rounded.is_full else rounded.precision)
-    lost = np.argwhere(~np.atleast_2d(finite)[~np.atleast_1d(sound)])
-    columns = _some([names[column] for column in np.unique(lost[:, 1]).tolist()])
+    entity, lost = np.nonzero(~np.atleast_2d(finite) & ~np.atleast_1d(sound)[:, None])
+    lost = lost if support is None else support[entity, lost]
+    columns = _some([names[column] for column in np.unique(lost).tolist()])
     kind, what = ("posterior", f"finite in {columns}") if columns else ("precision", "positive definite")
     if ids is not None:
         bad = ids[~sound].tolist()

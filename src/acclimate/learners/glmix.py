@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Self, TypeAlias
 import numpy as np
 import pyarrow as pa
 
-from acclimate.arrays import EntityStates, FloatArray, IdArray, Posterior, unwarned
+from acclimate.arrays import EntityStates, FloatArray, IdArray, Posterior, SparseStates, unwarned
 from acclimate.artifacts import Drift, Events
 from acclimate.config import GLMixParameters
 from acclimate.errors import ConfigError, MismatchError, nearest
@@ -21,9 +21,9 @@ from acclimate.learners import mixed
 from acclimate.learners.adaptive import adapted
 from acclimate.learners.base import Fitted, Packed, declared_by
 from acclimate.learners.batch import Batch, Seen
-from acclimate.learners.coefficients import coefficients
+from acclimate.learners.coefficients import coefficients, held_states, shown_states
 from acclimate.learners.drift import drift_of, is_surprise, told
-from acclimate.learners.effects import FIXED, Effect, named
+from acclimate.learners.effects import FIXED, Effect, at_support, named
 from acclimate.learners.gate import check_posterior
 from acclimate.learners.layers import LayeredEntities
 from acclimate.learners.mixed import Info
@@ -34,18 +34,22 @@ from acclimate.learners.shared import (
     begun,
     grown,
     locked_effects,
+    nobody,
     read,
-    unknown,
     without_forgetting,
 )
 from acclimate.learners.storing import packed, unpacked
 from acclimate.learners.task import prepared
 from acclimate.models.gaussian import forget, widened
 from acclimate.models.scoring import Mode
+from acclimate.models.support import joined, resized
 from acclimate.storage import Stored
 
 Store: TypeAlias = LayeredEntities | Pending
 """Where entities are while they learn."""
+
+_JOINED_AT_MOST = 1 << 28
+"""Numbers of the precisions of entities that are put together at most: 2 GB."""
 
 
 class GLMix(Fitted[Shared]):
@@ -93,7 +97,7 @@ class GLMix(Fitted[Shared]):
         """What is learned of the first rows of a fit, and mostly of all of them."""
         shared, batch = begun(self.parameters, events.schema, batch, before, locked=locks)
         taken = {
-            seen.effect.name: self._take(seen) if seen.effect.name in locks else unknown(seen.effect, seen.ids)
+            seen.effect.name: self._take(seen) if seen.effect.name in locks else nobody(seen.effect, seen.ids)
             for seen in batch.seen[1:]
         }
         start = self._means(before, batch) if before and warm_start else None
@@ -230,6 +234,8 @@ class GLMix(Fitted[Shared]):
     ) -> tuple[tuple[str, ...], Posterior, int]:
         """Names of the coefficients, their posterior ``(d,)`` and the rows learned so far, of one entity.
 
+        Of an effect of ``support: observed`` these are the coefficients that the entity holds.
+
         ``entity`` is its role or its column, or what the effect is called; of a combination a tuple, as its ``id``
         is. An id never seen, or with fewer rows than ``min_rows``, is at the population, with no rows.
 
@@ -239,6 +245,11 @@ class GLMix(Fitted[Shared]):
         """
         effect = self._effect(entity)
         ids = self._ids(effect, [id])
+        if effect.is_sparse:
+            states = next(held_states(self.entities, effect, ids))
+            states = resized(states, int((np.asarray(states.support) >= 0).sum()))
+            names = tuple(effect.index.names[column] for column in np.asarray(states.support)[0].tolist())
+            return names, states.posterior.at(0), int(states.rows[0])
         states = effect.shown(effect.now(self.entities.take(effect.name, ids, effect.base)))
         return effect.index.names, states.posterior.at(0), int(states.rows[0])
 
@@ -246,12 +257,15 @@ class GLMix(Fitted[Shared]):
         """All entities that have learned from ``min_rows`` rows or more.
 
         ``entity`` is as in :meth:`entity_posterior`; ids of a combination are texts, their parts with the
-        character 31 (unit separator) between them.
+        character 31 (unit separator) between them. Of an effect of ``support: observed`` all are filled up to the
+        entity that holds most, and have matrices where one of them has.
 
         Raises:
-            ConfigError: there is no such random effect, or several.
+            ConfigError: there is no such random effect, or several; or all together are too large.
         """
         effect = self._effect(entity)
+        if effect.is_sparse:
+            return self._joined(effect)
         states = effect.now(self.entities.take(effect.name, self.entities.ids(effect.name), effect.base))
         enough = states.rows >= effect.least_rows
         return states if enough.all() else states.at(np.flatnonzero(enough))
@@ -353,6 +367,27 @@ class GLMix(Fitted[Shared]):
             raise ConfigError(f"{len(found)} random effects of '{told}'", hint=f"name one of them: {names}")
         return found[0]
 
+    def _joined(self, effect: Effect) -> EntityStates:
+        """All entities that hold some coefficients only, in the order in which they came.
+
+        Raises:
+            ConfigError: they take too much, filled up to the one that holds most.
+        """
+        ids = self.entities.ids(effect.name)
+        pieces = list(shown_states(self._fitted(), self.entities, effect))
+        if not pieces:
+            return next(held_states(self.entities, effect, ids[:0]))
+        widest = max(piece.posterior.mean.shape[1] for piece in pieces)
+        full = any(piece.posterior.is_full for piece in pieces)
+        if (cells := len(ids) * widest * (widest if full else 1)) > _JOINED_AT_MOST:
+            raise ConfigError(
+                f"{len(ids):,} entities of '{effect.name}' with up to {widest:,} coefficients of their own take "
+                f"{8e-9 * cells:,.0f} GB, each filled up to the widest",
+                hint="coefficients() gives them one by one",
+            )
+        states, number = joined(pieces), {id: place for place, id in enumerate(ids.tolist())}
+        return states.at(np.argsort([number[id] for id in states.ids.tolist()]))
+
     def _ids(self, effect: Effect, ids: Sequence[Any]) -> IdArray:
         """Ids as they are kept.
 
@@ -369,17 +404,28 @@ class GLMix(Fitted[Shared]):
             ) from error
         return ids_as(given, effect.ids or id_type(given.type), f"'{effect.name}'")
 
-    def _take(self, seen: Seen, entities: Store | None = None) -> EntityStates:
-        effect = seen.effect
-        if not isinstance(entities, Pending) or effect.name in entities.locked:
-            return effect.now((entities or self.entities).take(effect.name, seen.ids, effect.base))
+    def _take(self, seen: Seen, entities: Store | None = None) -> EntityStates | SparseStates:
+        effect, store = seen.effect, entities or self.entities
+        if not isinstance(store, Pending) or effect.name in store.locked:
+            if effect.is_sparse:
+                return effect.now_sparse(store.take_sparse(effect.name, seen.ids))
+            return effect.now(store.take(effect.name, seen.ids, effect.base))
         # The later batches of an update forget nothing, so that nothing is forgotten twice: but for entities that
         # were in none before.
-        keep = entities.forgetting[effect.name] / effect.declared.forgetting
-        unmet = entities.unmet(effect.name, seen.ids)
-        states = effect.now(entities.take(effect.name, seen.ids, effect.base))
-        posterior = forget(states.posterior, effect.population, np.where(unmet, keep, 1.0))
-        return replace(states, posterior=posterior)
+        unmet = store.unmet(effect.name, seen.ids)
+        keep = np.where(unmet, store.forgetting[effect.name] / effect.declared.forgetting, 1.0)
+        if not effect.is_sparse:
+            states = effect.now(store.take(effect.name, seen.ids, effect.base))
+            return replace(states, posterior=forget(states.posterior, effect.population, keep))
+        known = effect.now_sparse(store.take_sparse(effect.name, seen.ids))
+        pieces = [
+            (
+                places,
+                replace(one, posterior=forget(one.posterior, at_support(effect.population, one), keep[places])),
+            )
+            for places, one in known.pieces
+        ]
+        return replace(known, pieces=pieces)
 
     def _checked(self, shared: Shared, changed: mixed.Changed) -> dict[str, Iterator[EntityStates]]:
         """What has changed, checked piece by piece as it is computed; what is shared at once.
@@ -398,17 +444,25 @@ class GLMix(Fitted[Shared]):
         """What has changed, as it is stored, once it is checked."""
         for states in pieces:
             ids, kept = states.ids, self.parameters.states
-            check_posterior(effect.name, effect.index.names, states.posterior, ids=ids, kept=kept)
+            names, support = effect.index.names, states.support
+            check_posterior(effect.name, names, states.posterior, ids=ids, kept=kept, support=support)
             yield effect.stored(states)
 
-    def _means(self, before: Shared, batch: Batch) -> dict[str, FloatArray]:
-        """The means of a batch's entities as they were, over the columns that there are now."""
+    def _means(self, before: Shared, batch: Batch) -> dict[str, FloatArray | SparseStates]:
+        """The means of a batch's entities as they were, over the columns that there are now.
+
+        Or their states, where they hold some coefficients only.
+        """
         fixed, *random = batch.seen
         known = {effect.name: effect for effect in before.random}
-        means = {FIXED: widened(before.fixed_states.posterior, fixed.effect.population).mean}
+        means: dict[str, FloatArray | SparseStates] = {
+            FIXED: widened(before.fixed_states.posterior, fixed.effect.population).mean
+        }
         for seen in random:
-            states = self._take(replace(seen, effect=known[seen.effect.name]))
-            means[seen.effect.name] = widened(states.posterior, seen.effect.population).mean
+            name = seen.effect.name
+            states = self._take(replace(seen, effect=known[name]))
+            is_sparse = isinstance(states, SparseStates)
+            means[name] = states if is_sparse else widened(states.posterior, seen.effect.population).mean
         return means
 
     def _packed(self, state: Shared) -> Packed:

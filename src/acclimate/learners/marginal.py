@@ -3,7 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from acclimate.arrays import FloatArray, Posterior, Precision
+from acclimate.learners.effects import at_support
 from acclimate.learners.task import Part, Task
 from acclimate.models.joint import Solution
 from acclimate.models.marginal import Other, marginal_precision
@@ -21,12 +24,14 @@ def scaled_marginal(task: Task, parts: Sequence[Part], known: Posterior, solutio
     fixed, *blocks = blocks
     part, index = parts[0], parts[0].effect.index
     block = replace(fixed, prior=part.effect.prior(replace(part.states, posterior=known), part.latest, part.keep))
-    effects = [parts[k].effect for k in task.designs if k > 0]
-    others = [
-        Other(block, effect.population, index.numbers(effect.index.names))
-        for effect, block in zip(effects, blocks, strict=True)
-    ]
-    return marginal_precision(block, solution.curvature, others)
+    others = dict[str, list[Other]]()
+    for k, random in zip((k for k in task.designs if k > 0), blocks, strict=True):
+        effect, states = parts[k].effect, parts[k].states.at(parts[k].learners)
+        shared = index.numbers(effect.index.names)
+        if states.support is not None:
+            shared = np.where(states.support >= 0, shared[states.support], -1)
+        others.setdefault(effect.name, []).append(Other(random, at_support(effect.population, states), shared))
+    return marginal_precision(block, solution.curvature, list(others.values()))
 
 
 def raw_marginal(task: Task, parts: Sequence[Part], known: Posterior, solution: Solution) -> FloatArray:

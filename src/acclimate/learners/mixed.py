@@ -10,23 +10,24 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from acclimate.arrays import EntityStates, FloatArray, IdArray, IntArray, Posterior
+from acclimate.arrays import EntityStates, FloatArray, IdArray, IntArray, Posterior, SparseStates
 from acclimate.artifacts import Drift, Entities, Events
 from acclimate.config import GLMixParameters
 from acclimate.features import Settled
 from acclimate.learners.batch import Batch, count_columns, read_in_order
 from acclimate.learners.drift import together
-from acclimate.learners.effects import FIXED, new_effects
+from acclimate.learners.effects import FIXED, Effect, new_effects
 from acclimate.learners.marginal import raw_marginal, scaled_marginal
 from acclimate.learners.noise import faded, refreshed
-from acclimate.learners.populations import nests, remembering, repopulated, variances
+from acclimate.learners.populations import nested, nests, remembering, repopulated, variances
 from acclimate.learners.ridges import learned_ridges
 from acclimate.learners.shared import Shared
-from acclimate.learners.task import Part, Task
+from acclimate.learners.task import Part, Task, at_population
+from acclimate.models.held_scoring import Held, HeldTerm
 from acclimate.models.joint import Block, Solution, solve_joint
 from acclimate.models.likelihood import Loss
 from acclimate.models.noise import gain as noise_gain
-from acclimate.models.scoring import Mode, Term, score
+from acclimate.models.scoring import Mode, Scored, Term, score
 from acclimate.models.separate import SeparateSolution, is_separate, solve_separately
 
 Changed: TypeAlias = Mapping[str, Iterable[EntityStates]]
@@ -101,7 +102,7 @@ def learn(
     shared: Shared,
     task: Task,
     *,
-    start: Mapping[str, FloatArray] | None = None,
+    start: Mapping[str, FloatArray | SparseStates] | None = None,
     population: Literal["keep", "learn", "refresh"] = "keep",
     begin: Mapping[str, Posterior] | None = None,
 ) -> tuple[Shared, Changed, Info]:
@@ -111,7 +112,8 @@ def learn(
         parameters: what a GLMix is.
         shared: as it was prepared with.
         task: the batch.
-        start: means ``(t, d)`` of the batch's entities, by effect, to begin the search at.
+        start: means ``(t, d)`` of the batch's entities, by effect, to begin the search at; or their states, where
+            they hold some coefficients only.
         population: ``learn`` those of the random effects first, from these rows; or ``refresh`` what is known of
             them by what is new.
         begin: populations, by effect, to begin learning them at; what is usual without.
@@ -122,7 +124,7 @@ def learn(
     """
     search = _Search(parameters, shared)
     parts, free = task.parts, list(task.designs)
-    means = None if start is None else [start[parts[k].effect.name][parts[k].learners] for k in free]
+    means = None if start is None else [parts[k].means_at(start[parts[k].effect.name]) for k in free]
     curvature = None
     # Rows of no weight teach nothing.
     if not any(k > 0 for k in free) or (population == "refresh" and not task.weight.any()):
@@ -148,7 +150,7 @@ def learn(
         joint = (one.solution for one in found if one.name == FIXED and isinstance(one.solution, Solution))
         marginal = raw_marginal(task, parts, shared.fixed_posterior, next(joint))
         shared = replace(shared, fixed_states=next(pieces.pop(FIXED)), marginal=marginal)
-    fixed, *random = (part.effect for part in parts)
+    fixed, *random = {part.effect.name: part.effect for part in parts}.values()
     shared = replace(
         shared,
         fixed=fixed,
@@ -246,12 +248,12 @@ class _Search:
 
     def approximated(
         self,
+        task: Task,
+        parts: list[Part],
         free: list[int],
-        blocks: list[Block],
-        y: FloatArray,
-        offset: FloatArray,
-        weight: FloatArray,
+        margin: FloatArray,
         *,
+        weight: FloatArray,
         start: Sequence[FloatArray] | None,
         curvature: FloatArray | None,
     ) -> Solution | SeparateSolution:
@@ -259,14 +261,15 @@ class _Search:
 
         The latter is under the variance that random effects leave each row's margin (Opper and Archambeau, 2009).
         """
+        blocks, y = task.blocks(parts, free), task.label
         if self.parameters.approximation == "laplace" or self.loss == "squared":  # whose posterior is Gaussian
-            return self.solution(blocks, y, offset, weight, start=start, curvature=curvature)
+            return self.solution(blocks, y, margin, weight, start=start, curvature=curvature)
         together, spread, variance, rounds = None, None, None, 0
         while True:
             found = self.joint(
                 blocks,
                 y,
-                offset,
+                margin,
                 weight,
                 start=start,
                 curvature=curvature,
@@ -274,7 +277,7 @@ class _Search:
                 tolerance=self.parameters.tolerance,
             )
             start, curvature = [found.means(i) for i in range(len(blocks))], found.curvature
-            together = together or nests(found, free, self.nested)
+            together = together or nests(found, parts, free, self.nested)
             spread, before = variances(found, together, spread), variance
             variance, rounds = np.sum(spread, axis=0), rounds + 1
             settled = before is not None and np.all(np.abs(variance - before) <= _SPREAD_SETTLED * (1.0 + before))
@@ -298,21 +301,21 @@ class _Search:
         """
         free = list(task.designs)
         rest, found = free.copy(), list[_Found]()
-        samples = {k: sample for k in free if (sample := parts[k].sample) is not None}
-        for k in sorted(samples, key=lambda k: -np.count_nonzero(samples[k])):
+        samples = {parts[k].effect.name: sample for k in free if (sample := parts[k].sample) is not None}
+        for name in sorted(samples, key=lambda name: -np.count_nonzero(samples[name])):
             start = None if means is None else [means[free.index(j)] for j in rest]
-            weight = task.weight * samples[k]
-            solution = self.approximated(
-                rest, task.blocks(parts, rest), task.label, margin, weight, start=start, curvature=None
-            )
-            found.append(_Found(parts[k], parts[k].learners, solution, rest.index(k)))
-            margin = margin + solution.margin_of(rest.index(k))
-            rest.remove(k)
+            weight = task.weight * samples[name]
+            solution = self.approximated(task, parts, rest, margin, weight=weight, start=start, curvature=None)
+            for i, k in enumerate(rest):
+                if parts[k].effect.name == name:
+                    found.append(_Found(parts[k], parts[k].learners, solution, i))
+                    margin = margin + solution.margin_of(i)
+            rest = [k for k in rest if parts[k].effect.name != name]
         if not rest:
             return found, margin
         start = None if means is None else [means[free.index(k)] for k in rest]
         solution = self.approximated(
-            rest, task.blocks(parts, rest), task.label, margin, task.weight, start=start, curvature=curvature
+            task, parts, rest, margin, weight=task.weight, start=start, curvature=curvature
         )
         found += [_Found(parts[k], parts[k].learners, solution, i) for i, k in enumerate(rest)]
         return found, margin + solution.margin
@@ -341,9 +344,8 @@ class _Search:
         parts, free, fresh = list(task.parts), list(task.designs), population == "learn"
         past, noisy, ridged = faded(self.noise, task.parts[0]), self.learns_noise(task), self.learns_ridges(task)
         if fresh:
-            for k in free[1:] if 0 in free else free:
-                effect = parts[k].effect
-                parts[k] = parts[k].at_population(begin.get(effect.name, effect.unit), fresh=True)
+            for effect in {parts[k].effect.name: parts[k].effect for k in free if k > 0}.values():
+                parts = at_population(parts, effect.name, begin.get(effect.name, effect.unit), fresh=True)
         loose = _LOOSE * np.sqrt(sum(len(parts[k].learners) for k in free))
         if ridged:  # which are learned from the means, wherever these stop
             loose = min(loose, self.parameters.tolerance)
@@ -361,10 +363,8 @@ class _Search:
             )
             known = spread is not None
             if fresh and self.nested is None:
-                self.nested = tuple(
-                    tuple(free[i] for i in nest.places) for nest in nests(solution, free) if not nest.known
-                )
-            together = together or nests(solution, free, self.nested)
+                self.nested = nested(nests(solution, parts, free), parts, free)
+            together = together or nests(solution, parts, free, self.nested)
             spread = variances(solution, together, spread, fixed=ridged)
             asked, gain = parts, 0.0
             if population != "keep":
@@ -434,16 +434,32 @@ def _predicted(
 ) -> FloatArray:
     fixed, *random = batch.seen
     posterior = shared.fixed_posterior
-    terms = [Term(fixed.X, fixed.codes, fixed.ids, posterior.mean, posterior.precision)]
+    terms: list[Scored] = [Term(fixed.X, fixed.codes, fixed.ids, posterior.mean, posterior.precision)]
     for seen in random:
         effect, name = seen.effect, seen.effect.name
+        skewed = at_mode and loss == "logistic"
+        if effect.is_sparse:
+            held = list(_held(effect, entities, seen.ids, means=mode == "point"))
+            terms.append(HeldTerm(seen.X, seen.codes, seen.ids, held, effect.population, at_mode=skewed))
+            continue
         if mode == "point" and effect.least_rows == 1 and not effect.moved:  # no precision has to be read
             terms.append(Term(seen.X, seen.codes, seen.ids, entities.means(name, seen.ids, effect.base)))
             continue
         posterior = effect.shown(effect.now(entities.take(name, seen.ids, effect.base))).posterior
-        population = effect.population if at_mode and loss == "logistic" else None
+        population = effect.population if skewed else None
         terms.append(Term(seen.X, seen.codes, seen.ids, posterior.mean, posterior.precision, population))
     return score(terms, batch.offset, mode, seed, loss=loss)
+
+
+def _held(effect: Effect, entities: Entities, ids: IdArray, *, means: bool) -> Iterator[Held]:
+    """What entities hold as others see it; the ``means`` alone if that can be."""
+    if means and effect.least_rows == 1 and not effect.moved:
+        yield from (Held(*piece) for piece in entities.sparse_means(effect.name, ids))
+        return
+    for places, piece in effect.now_sparse(entities.take_sparse(effect.name, ids)).pieces:
+        posterior = effect.shown(piece).posterior
+        if piece.support is not None:
+            yield Held(places, piece.support, posterior.mean, posterior.precision)
 
 
 def columns(parameters: GLMixParameters, events: Events) -> dict[str, int]:

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 
 import numpy as np
 
-from acclimate.arrays import BoolArray, EntityStates, IdArray, Posterior
+from acclimate.arrays import BoolArray, EntityStates, IdArray, Posterior, SparseStates
 from acclimate.artifacts import Entities
 from acclimate.learners.entities import IdIndex, MemoryEntities
 from acclimate.learners.shared import Shared
@@ -43,19 +43,30 @@ class Pending:
         self.populations[effect] = population
         return self.changed.take(effect, ids, population)
 
+    def take_sparse(self, effect: str, ids: IdArray) -> SparseStates:
+        """See :meth:`acclimate.artifacts.Entities.take_sparse`."""
+        if effect in self.locked:
+            return self.below.take_sparse(effect, ids)
+        new = ids[self.unmet(effect, ids)]
+        self.met[effect].admit(new)
+        self.changed.fill(effect, [states for _, states in self.below.take_sparse(effect, new).pieces])
+        return self.changed.take_sparse(effect, ids)
+
     def commit(self, changed: Mapping[str, Iterable[EntityStates]]) -> None:
         """See :meth:`acclimate.artifacts.Entities.commit`; the store does not see it yet."""
         self.changed.commit(changed)
 
     def settle(self) -> None:
         """Store all that has changed."""
-        self.below.commit({effect: self._pieces(effect) for effect in self.populations})
+        self.below.commit({effect: self._pieces(effect) for effect in self.met})
 
     def _pieces(self, effect: str) -> Iterator[EntityStates]:
-        ids = self.changed.ids(effect)
+        ids, population = self.changed.ids(effect), self.populations.get(effect)
         for first in range(0, len(ids), _AT_ONCE):
-            states = self.changed.take(effect, ids[first : first + _AT_ONCE], self.populations[effect])
-            learned = np.flatnonzero(states.rows > 0)  # rows without an entity have a state that never learns
-            yield EntityStates(
-                states.ids[learned], states.posterior.at(learned), states.touched[learned], states.rows[learned]
-            )
+            some = ids[first : first + _AT_ONCE]
+            if population is None:  # of entities that hold some coefficients only
+                taken = [states for _, states in self.changed.take_sparse(effect, some).pieces]
+            else:
+                taken = [self.changed.take(effect, some, population)]
+            for states in taken:  # rows without an entity have a state that never learns
+                yield states.at(np.flatnonzero(states.rows > 0))

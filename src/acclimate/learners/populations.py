@@ -8,15 +8,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from acclimate.arrays import FloatArray, Form, IntArray, Posterior, Precision
-from acclimate.learners.task import Part
+from acclimate.learners.effects import at_support
+from acclimate.learners.task import Part, at_population
 from acclimate.models.blocks import Block
 from acclimate.models.hashing import hashed
+from acclimate.models.held_population import HeldEvidence, learn_diagonal_population
 from acclimate.models.joint import Solution
 from acclimate.models.likelihood import left_open
 from acclimate.models.marginal import sharing
 from acclimate.models.nested import Cells, Prior, Said, chains
 from acclimate.models.population import Past, learn_population
 from acclimate.models.skewness import is_told, pull
+from acclimate.models.support import matrices_of, sizes_of
 
 _POPULATION_CELLS = 1 << 22
 """Cells of the entities' information (matrices, or diagonals) that a population is learned from at most: beyond,
@@ -48,28 +51,53 @@ class Nest:
     """Effects of a solution that lie within one another: their ``places`` among its blocks, from the finest on.
 
     ``cells``: those of their rows, where there are several. ``known``: whether it is the fixed effect.
+    ``pieced``: whether it is one effect, in pieces, whose entities hold some coefficients only.
     """
 
     places: list[int]
     cells: Cells | None
     known: bool = False
+    pieced: bool = False
 
 
-def nests(solution: Solution, free: list[int], known: Sequence[Sequence[int]] | None = None) -> list[Nest]:
+def nests(
+    solution: Solution, parts: Sequence[Part], free: list[int], known: Sequence[Sequence[int]] | None = None
+) -> list[Nest]:
     """The effects of a solution, those together whose entities lie within one another.
 
-    ``known``: those that did at the fit, by their places among all effects, where that is past.
+    ``free``: which of the parts its blocks are. ``known``: those that did at the fit, by their places among all
+    effects, where that is past. Effects whose entities hold some coefficients only stay alone.
     """
-    blocks, places = solution.problem.blocks, [i for i, k in enumerate(free) if k > 0]
+    blocks, numbers = solution.problem.blocks, _numbers(parts)
     found = [Nest([i], None, known=True) for i, k in enumerate(free) if k == 0]
-    if known is not None:  # effects by place among the parts, as places among those that learn
-        spots = {free[i]: j for j, i in enumerate(places)}
+    pieced = dict[str, list[int]]()
+    for i, k in enumerate(free):
+        if parts[k].effect.is_sparse:
+            pieced.setdefault(parts[k].effect.name, []).append(i)
+    found += [Nest(inside, None, pieced=True) for inside in pieced.values()]
+    places = [i for i, k in enumerate(free) if k > 0 and not parts[k].effect.is_sparse]
+    if not places:
+        return found
+    if known is not None:  # effects by place among all, as places among those that learn
+        spots = {numbers[free[i]]: j for j, i in enumerate(places)}
         known = [[spots.pop(k) for k in chain if k in spots] for chain in known]
         known = [chain for chain in known if chain] + [[j] for j in spots.values()]
     for chain in chains([blocks[i] for i in places], known):
         inside = [places[j] for j in chain]
         found.append(Nest(inside, Cells.of([blocks[i] for i in inside]) if len(inside) > 1 else None))
     return found
+
+
+def nested(found: Sequence[Nest], parts: Sequence[Part], free: list[int]) -> tuple[tuple[int, ...], ...]:
+    """Those that lie within one another, by their places among all effects: as :func:`nests` takes them."""
+    numbers = _numbers(parts)
+    return tuple(tuple(numbers[free[i]] for i in nest.places) for nest in found if not nest.known | nest.pieced)
+
+
+def _numbers(parts: Sequence[Part]) -> list[int]:
+    """Of each part the place of its effect."""
+    names = list(dict.fromkeys(part.effect.name for part in parts))
+    return [names.index(part.effect.name) for part in parts]
 
 
 def variances(
@@ -93,7 +121,7 @@ def variances(
 def _variance(solution: Solution, nest: Nest, curvature: FloatArray) -> FloatArray:
     blocks, cells = [solution.problem.blocks[i] for i in nest.places], nest.cells
     if cells is None:
-        return blocks[0].variances(curvature)
+        return np.sum([block.variances(curvature) for block in blocks], axis=0)
     means = [solution.scaled_means[i] for i in nest.places]
     priors = [(block.scaled.P.times(block.scaled.mean), block.scaled.P) for block in blocks]
     found, gradient = np.zeros_like(curvature), cells.gathered(solution.slope)
@@ -124,11 +152,19 @@ def repopulated(
         if nest.known:
             continue
         inside = [parts[free[i]] for i in nest.places]
-        evidence = _evidence(inside, nest, solution, total - own, margin)
+        others = total - own
         # A coefficient that the fixed effect has too would share its mean with it: only their sum is known. In an
         # update that effect is held by all of its past, and what has moved of it for newcomers moves here.
         elsewhere = set(parts[0].effect.index.names) if fresh else set[str]()
+        if nest.pieced:
+            held = _held_evidence(inside, nest, solution, others, margin)
+            base, gain = _learned_pieces(inside, held, elsewhere, fresh=fresh)
+            if fresh or _is_usable(base):
+                gained += gain
+                changed = at_population(changed, inside[0].effect.name, base, fresh=fresh)
+            continue
         blocks = [solution.problem.blocks[i] for i in nest.places]
+        evidence = _evidence(inside, nest, solution, others, margin)
         bases, gain = _learned(inside, blocks, evidence, elsewhere, fresh=fresh)
         # Rows 1e150 spreads from those before leave no digits to compare with them: the populations stay.
         if fresh or all(_is_usable(base) for base in bases):
@@ -168,7 +204,7 @@ def _learned(
                 bases[k],
                 unit,
                 free_mean=free_mean,
-                past=_past(parts[k]),
+                past=_past([parts[k]]),
                 scaling=blocks[k].design.scaling,
                 max_rounds=_ROUNDS if len(parts) == 1 else 1,
             )
@@ -179,6 +215,95 @@ def _learned(
     return bases, total
 
 
+def _learned_pieces(
+    parts: list[Part], evidence: HeldEvidence, elsewhere: set[str], *, fresh: bool
+) -> tuple[Posterior, float]:
+    """The population of an effect whose entities hold some coefficients only, and the log-likelihood gained."""
+    effect = parts[0].effect
+    free_mean = np.array([name not in elsewhere for name in effect.index.names])
+    mean = effect.unit.mean if fresh else np.where(free_mean, effect.unit.mean, effect.population.mean)
+    return learn_diagonal_population(
+        evidence,
+        effect.population,
+        Posterior(mean, effect.unit.precision),
+        free_mean=free_mean,
+        past=_past(parts),
+        max_rounds=_ROUNDS,
+    )
+
+
+def _held_evidence(
+    parts: list[Part], nest: Nest, solution: Solution, others: FloatArray, margin: FloatArray | None
+) -> HeldEvidence:
+    """What is known of each coefficient that entities hold, of some of them."""
+    linear, information, columns, entities = list[FloatArray](), list[FloatArray](), list[IntArray](), 0
+    for part, i, members in zip(parts, nest.places, _held_representatives(parts), strict=True):
+        if not len(members):
+            continue
+        said, told = _held_by(part, i, solution, others, margin, members=members)
+        support = np.asarray(part.states.support)[part.learners[members]]
+        there = support >= 0
+        linear.append(said[there])
+        information.append(told[there])
+        columns.append(support[there].astype(np.int64))
+        entities += len(members)
+    nothing = np.zeros(0)
+    return HeldEvidence(
+        np.concatenate([nothing, *linear]),
+        np.concatenate([nothing, *information]),
+        np.concatenate([np.zeros(0, np.int64), *columns]),
+        entities,
+    )
+
+
+def _held_by(
+    part: Part, i: int, solution: Solution, others: FloatArray, margin: FloatArray | None, *, members: IntArray
+) -> tuple[FloatArray, FloatArray]:
+    """Linear term and information ``(m, w)`` of each coefficient of some entities.
+
+    Where matrices are kept, with the others of the entity integrated out: for ``H = A + B`` and the covariance
+    ``S = H^-1`` of all, with mean ``m``, that is ``1/S_jj - B_j`` and ``m_j/S_jj - B_j b_j``. So it is exact where
+    learning ends. Otherwise with the others at their means, as diagonal populations are learned elsewhere.
+    """
+    full = part.form == "full"
+    said, told = solution.evidence(i, members, raw=False, others=others, alone=not full)
+    if part.states.rows.any():
+        drawn, known = _beyond(part, solution.problem.blocks[i])
+        drawn, known = drawn[members], type(known)(known.array[members])
+        if not full:  # what the others say of each is at their means
+            means = solution.scaled_means[i][members]
+            drawn, known = drawn - known.times(means) + known.diagonal() * means, known.kept("diagonal")
+        said, told = said + drawn, told.plus(known)
+    if margin is not None:
+        said = said + _pull(part, i, solution, margin, members)
+    if not full:
+        return said, told.diagonal()
+    base = at_support(part.effect.population, part.states.at(part.learners[members]))
+    S = told.plus(base.P).inverse()
+    m, variance = S.times(said + base.precision * base.mean), S.diagonal()
+    alone = np.maximum(1.0 / variance - base.precision, 0.0)
+    return m * (alone + base.precision) - base.precision * base.mean, alone
+
+
+def _held_representatives(parts: Sequence[Part]) -> list[IntArray]:
+    """The entities that a population is learned from, by piece: as many as have so many coefficients in all.
+
+    Those that keep the diagonal where others keep matrices, for how many they hold, say nothing: with the others
+    at their means each would take what is theirs too, and many coefficients of few rows never settle.
+    """
+    asked = parts[0].effect.form_at(1)
+    counts = np.array([len(part.learners) for part in parts])
+    says = np.concatenate([np.full(len(part.learners), part.form == asked) for part in parts])
+    sizes = np.concatenate([sizes_of(np.asarray(part.states.support)[part.learners]) for part in parts])
+    order = np.argsort(np.concatenate([_lots(part) for part in parts]), kind="stable")
+    fits = np.cumsum(sizes[order]) <= _POPULATION_CELLS
+    fits[:_REPRESENTATIVES] = True
+    kept = np.zeros(len(order), np.bool_)
+    kept[order[fits]] = True
+    kept &= says
+    return [np.flatnonzero(some) for some in np.split(kept, np.cumsum(counts)[:-1])]
+
+
 def _evidence(
     parts: list[Part], nest: Nest, solution: Solution, others: FloatArray, margin: FloatArray | None
 ) -> Callable[[list[Posterior]], Evidence]:
@@ -187,7 +312,7 @@ def _evidence(
     if nest.cells is None:
         linear, information = _evidence_alone(parts[0], nest.places[0], solution, others)
         if margin is not None:
-            linear = linear + _pull(parts[0], nest.places[0], solution, margin)
+            linear = linear + _pull(parts[0], nest.places[0], solution, margin, _representatives(parts[0]))
         return lambda _: [(linear, information)]
     means = [solution.scaled_means[i] for i in nest.places]
     curvature = left_open(solution.evident, solution.problem.count, others)
@@ -238,7 +363,10 @@ def _evidence_alone(part: Part, i: int, solution: Solution, others: FloatArray) 
 
 def _beyond(part: Part, block: Block) -> Prior:
     """What a prior ``N(m, P)`` of entities has more than their population: ``Pm - Bb`` and ``P - B``."""
-    prior, base = block.scaled, _scaled(part.effect.population, block)
+    population = at_support(part.effect.population, part.states.at(part.learners))
+    prior, base = block.scaled, _scaled(population, block)
+    if prior.is_full and not base.is_full:
+        base = matrices_of(base)
     return prior.P.times(prior.mean) - base.P.times(base.mean), type(prior.P)(prior.precision - base.precision)
 
 
@@ -249,34 +377,40 @@ def _scaled(population: Posterior, block: Block) -> Posterior:
     return block.design.scaling.prior_in(population)
 
 
-def _pull(part: Part, i: int, solution: Solution, margin: FloatArray) -> FloatArray:
+def _pull(part: Part, i: int, solution: Solution, margin: FloatArray, members: IntArray | None) -> FloatArray:
     """What to add to the linear terms of the evidence, since that of rows before is from modes, ``(e, d)``.
 
     Modes lie nearer the population than means: variances learned from them came out the smaller with each update.
     What other effects gave the rows before is taken to be the mean of what they give these.
     """
-    block, members = solution.problem.blocks[i], _representatives(part)
+    block = solution.problem.blocks[i]
     if len(block.scaled.mean) == 1 or not is_told(block.scaled):  # there was nothing before, or it cannot be told
         return np.zeros(block.design.width)
     prior = block.scaled if members is None else block.scaled.at(members)
     # Rows whose curvature vanishes count where there are no others.
     counted = solution.curvature + _TINY * solution.problem.weight
     others = np.average(margin + solution.margin - solution.margin_of(i), weights=counted)
-    population = block.design.scaling.prior_in(part.effect.population)
-    return pull(prior, population, np.full(len(prior.mean), others))
+    population = at_support(part.effect.population, part.states.at(part.learners))
+    if members is not None and part.states.support is not None:
+        population = population.at(members)
+    return pull(prior, block.design.scaling.prior_in(population), np.full(len(prior.mean), others))
 
 
-def _past(part: Part) -> Past:
+def _past(parts: Sequence[Part]) -> Past:
     """The entities that a population was learned from and that are not here, as much as is remembered of them.
+
+    ``parts``: an effect, or the pieces of one.
 
     What is forgotten makes room for those that are here, and no more: a population does not fade on its own.
     """
-    effect, past = part.effect, part.effect.past
+    effect, past = parts[0].effect, parts[0].effect.past
     if not past.count:
         return Past.nothing(past.population)
-    here, before = len(part.learners), part.states.rows[part.learners]
-    known = np.count_nonzero(before >= effect.least_rows)  # those that waited were not in it
-    elapsed = np.array([part.latest.max() - effect.learned])
+    here = sum(len(part.learners) for part in parts)
+    known = sum(  # those that waited were not in it
+        np.count_nonzero(part.states.rows[part.learners] >= effect.least_rows) for part in parts
+    )
+    elapsed = np.array([max(part.latest.max() for part in parts) - effect.learned])
     kept = float(effect.kept(elapsed)[0]) * effect.declared.forgetting
     count = max(kept * past.count - known, past.count - here, 0.0)
     count = min(count, _REMEMBERED)
@@ -298,12 +432,23 @@ def remembering(
         if nest.known:
             continue
         before = [asked[free[i]] for i in nest.places]
+        if nest.pieced:
+            name = before[0].effect.name
+            effect = next(part.effect for part in changed if part.effect.name == name)
+            held = _held_evidence(before, nest, solution, total - own, None)
+            count = sum(len(part.learners) for part in before)
+            past = held.remembered(_past(before), count, effect.population)
+            if np.isfinite(past.information).all():
+                learned = int(max(part.latest.max() for part in before))
+                effect = replace(effect, past=past, learned=learned)
+                changed = [replace(part, effect=effect) if part.effect.name == name else part for part in changed]
+            continue
         populations = [parts[free[i]].effect.population for i in nest.places]
         evidence = _evidence(before, nest, solution, total - own, None)(populations)
         for i, part, (_, information) in zip(nest.places, before, evidence, strict=True):
             k = free[i]
             effect, scaling = parts[k].effect, solution.problem.blocks[i].design.scaling
-            past = _past(part).with_entities(information, len(part.learners), effect.population, scaling)
+            past = _past([part]).with_entities(information, len(part.learners), effect.population, scaling)
             if np.isfinite(past.information).all():
                 changed[k] = replace(
                     parts[k], effect=replace(effect, past=past, learned=int(parts[k].latest.max()))

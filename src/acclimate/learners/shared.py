@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from acclimate.arrays import EntityStates, FloatArray, IdArray, Posterior
+from acclimate.arrays import EntityStates, FloatArray, IdArray, Posterior, SparseStates
 from acclimate.artifacts import Events
 from acclimate.config import GLMixParameters, Schema
 from acclimate.errors import ConfigError, DataError, nearest
@@ -61,6 +61,14 @@ def unknown(effect: Effect, ids: IdArray) -> EntityStates:
     """The states of entities of which nothing is known: at the population, in the memory of one."""
     nothing = np.zeros(len(ids), np.int64)
     return EntityStates(ids, effect.population.repeated(len(ids)), nothing, nothing)
+
+
+def nobody(effect: Effect, ids: IdArray) -> EntityStates | SparseStates:
+    """The same as entities of the effect are taken: of those that hold some coefficients only none is there."""
+    if effect.is_sparse:
+        nothing = np.zeros(len(ids), np.int64)
+        return SparseStates(ids, nothing, nothing, [])
+    return unknown(effect, ids)
 
 
 def read(

@@ -6,25 +6,27 @@ from typing import Any
 
 import numpy as np
 
-from acclimate.arrays import BoolArray, EntityStates, FloatArray, IntArray, Posterior
+from acclimate.arrays import BoolArray, EntityStates, FloatArray, Form, IntArray, Posterior, SparseStates
 from acclimate.config import RandomEffect
 from acclimate.features import has_id
 from acclimate.learners.batch import Batch, Seen, sampled
-from acclimate.learners.effects import FIXED, Effect
-from acclimate.learners.shared import Shared, unknown
+from acclimate.learners.effects import FIXED, Effect, at_support
+from acclimate.learners.local import means_at, pieces
+from acclimate.learners.shared import Shared
 from acclimate.models.blocks import Design
 from acclimate.models.joint import Block
+from acclimate.models.scaling import Scaling
 from acclimate.models.scoring import Term, margins
 
 
 @dataclass(frozen=True)
 class Part:
-    """One effect in a batch that is learned.
+    """One effect in a batch that is learned, or, where entities hold some coefficients only, some of its entities.
 
     ``effect``: with the columns of the batch. ``states``: of the batch's distinct entities ``(t,)``, as they are
-    before it. ``codes``: which of these each row is of, ``(n,)``. ``latest`` and ``rows`` ``(t,)``: the time of
-    their last event here, and how many they have. ``learns`` and ``waits`` ``(t,)``: whether an entity learns from
-    the batch together with all others, or on its own and unseen by them, since it has too few rows yet; neither
+    before it. ``codes``: which of these each row is of, ``(n,)``, -1 for none. ``latest`` and ``rows`` ``(t,)``:
+    the time of their last event here, and how many they have. ``learns`` and ``waits`` ``(t,)``: whether an entity
+    learns from the batch with all others, or on its own and unseen by them, since it has too few rows yet; neither
     where the effect is locked, nor what stands for rows without an entity, which stays at the population.
     ``active``: how much each row counts here by its age ``(n,)``; ``sample``: the same by ``max_rows``, 0 for rows
     that others stand for; none where all count whole. ``groups``: the columns of each feature whose ridge is
@@ -44,6 +46,11 @@ class Part:
     keep: FloatArray | None = None
 
     @property
+    def form(self) -> Form:
+        """What is kept of its entities' precisions."""
+        return self.effect.form_at(self.states.posterior.mean.shape[1])
+
+    @property
     def learners(self) -> IntArray:
         """The entities that learn, as places among the batch's."""
         return np.flatnonzero(self.learns)
@@ -55,7 +62,8 @@ class Part:
     def prior(self, places: IntArray) -> Posterior:
         """Of some entities; one for all where none of the batch's is known."""
         if not self.states.rows.any():
-            return self.effect.population.at(None)
+            population = self.effect.population
+            return population.at(None) if self.states.support is None else self.states.posterior.at(places)
         keep = None if self.keep is None else self.keep[places]
         return self.effect.prior(self.states.at(places), self.latest[places], keep)
 
@@ -63,11 +71,25 @@ class Part:
         """The means ``(t, d)`` of all entities as others see them: at the population while they wait."""
         return self.effect.shown(self.states).posterior.mean
 
+    def means_at(self, known: FloatArray | SparseStates) -> FloatArray:
+        """The means of the entities that learn, ``(e, d)``, by what is known of all of the batch's."""
+        if isinstance(known, SparseStates):
+            return means_at(self.states, self.effect, known)[self.learners]
+        return known[self.learners]
+
     def at_population(self, population: Posterior, *, fresh: bool) -> "Part":
         """The same with all entities at a new population, which ``fresh`` states are to rest on."""
         if fresh:
             effect = self.effect.at_population(population)
-            return replace(self, effect=effect, states=unknown(effect, self.states.ids))
+            posterior = at_support(population, self.states)
+            if self.states.support is None:
+                posterior = posterior.repeated(len(self.states))
+            nothing = np.zeros(len(self.states), np.int64)
+            return replace(
+                self,
+                effect=effect,
+                states=replace(self.states, posterior=posterior, touched=nothing, rows=nothing),
+            )
         effect = replace(self.effect, population=population)
         return replace(self, effect=effect, states=effect.now(self.effect.stored(self.states)))
 
@@ -78,7 +100,13 @@ class Part:
             posterior,
             self.effect.last(self.states, self.latest)[places],
             self.states.rows[places] + self.rows[places],
+            None if self.states.support is None else self.states.support[places],
         )
+
+
+def at_population(parts: Sequence[Part], effect: str, population: Posterior, *, fresh: bool) -> list[Part]:
+    """All parts, with those of one effect at a new population."""
+    return [part.at_population(population, fresh=fresh) if part.effect.name == effect else part for part in parts]
 
 
 @dataclass(frozen=True)
@@ -108,7 +136,7 @@ class Task:
     @property
     def settled(self) -> BoolArray:
         """Which rows are of no entity that waits, ``(n,)``."""
-        return ~np.any([part.waits[part.codes] for part in self.parts], axis=0)
+        return ~np.any([_of_rows(part.waits, part.codes) for part in self.parts], axis=0)
 
     def margins(self, parts: Sequence[Part]) -> FloatArray:
         """What is known of each row's margin ``(n,)``: its offset, locked effects, entities that wait."""
@@ -120,7 +148,7 @@ class Task:
     def blocks(self, parts: Sequence[Part], places: Sequence[int] | None = None) -> list[Block]:
         """Effects that learn, all or at some places, at their priors of now."""
         return [
-            Block(self.designs[k], parts[k].prior(parts[k].learners), parts[k].effect.form, parts[k].active)
+            Block(self.designs[k], parts[k].prior(parts[k].learners), parts[k].form, parts[k].active)
             for k in (self.designs if places is None else places)
         ]
 
@@ -132,7 +160,7 @@ class Task:
         rows, seen, places = outside.rows, outside.seen, np.flatnonzero(part.waits)
         design = _design(part, seen.X, seen.codes, part.waits, self.weight[rows])
         active = None if part.active is None else part.active[rows]
-        block = Block(design, part.prior(places), part.effect.form, active)
+        block = Block(design, part.prior(places), part.form, active)
         return Waiting(part, places, block, rows, margin[rows] - _margin(part, seen))
 
 
@@ -151,7 +179,11 @@ class Waiting:
 
 
 def prepared(
-    batch: Batch, taken: Mapping[str, EntityStates], shared: Shared, *, locked: Collection[str] = ()
+    batch: Batch,
+    taken: Mapping[str, EntityStates | SparseStates],
+    shared: Shared,
+    *,
+    locked: Collection[str] = (),
 ) -> Task:
     """A batch made ready; it is used up, lest a large one stands in memory twice.
 
@@ -161,19 +193,18 @@ def prepared(
         shared: from there too.
         locked: effects that stay as they are and count as offsets.
     """
-    states = {FIXED: shared.fixed_states, **taken}
-    parts = [
-        _part(seen, states[seen.effect.name], batch, locked=seen.effect.name in locked) for seen in batch.seen
-    ]
+    known = {FIXED: shared.fixed_states, **taken}
+    parts = [_part(seen, known[seen.effect.name], batch, locked=seen.effect.name in locked) for seen in batch.seen]
     largest = max(parts, key=lambda part: len(part.states) * len(part.effect.index))
     # In the order of the entities of the largest effect: what is worked on together lies together.
     batch, parts = _at(batch, parts, np.argsort(largest.codes, kind="stable"))
     parts = [replace(part, active=_active(part, batch), sample=_sample(part, batch)) for part in parts]
     batch, parts = _without_idle(batch, parts)
+    batch, parts = _cut(batch, parts, known)
     designs, outside = dict[int, Design](), list[Outside]()
     for k, part in enumerate(parts):
         seen = batch.seen.pop(0)
-        rows = np.flatnonzero(~part.learns[part.codes])
+        rows = np.flatnonzero((part.codes >= 0) & ~_of_rows(part.learns, part.codes))
         if len(rows):
             outside.append(Outside(k, rows, seen.at(rows)))
         if part.learns.any():
@@ -181,7 +212,8 @@ def prepared(
     return Task(parts, designs, outside, batch.label, batch.offset, batch.weight)
 
 
-def _part(seen: Seen, states: EntityStates, batch: Batch, *, locked: bool) -> Part:
+def _part(seen: Seen, known: EntityStates | SparseStates, batch: Batch, *, locked: bool) -> Part:
+    states = _head(known) if isinstance(known, SparseStates) else known
     count = len(seen.ids)
     latest = np.full(count, np.iinfo(np.int64).min)
     np.maximum.at(latest, seen.codes, batch.time)
@@ -190,6 +222,36 @@ def _part(seen: Seen, states: EntityStates, batch: Batch, *, locked: bool) -> Pa
     free = has_id(seen.ids) & (not locked)
     learns, waits = enough & free, ~enough & free
     return Part(seen.effect, states, seen.codes, latest, rows, learns, waits, groups=seen.groups)
+
+
+def _head(known: SparseStates) -> EntityStates:
+    """States without coefficients, until it is known which these are."""
+    nothing = np.zeros((len(known), 0))
+    return EntityStates(known.ids, Posterior(nothing, nothing), known.touched, known.rows)
+
+
+def _cut(
+    batch: Batch, parts: list[Part], known: Mapping[str, EntityStates | SparseStates]
+) -> tuple[Batch, list[Part]]:
+    """Entities that hold some coefficients only by how many these are."""
+    seens, cut = list[Seen](), list[Part]()
+    for part, seen in zip(parts, batch.seen, strict=True):
+        states = known[part.effect.name]
+        if not isinstance(states, SparseStates):
+            seens.append(seen)
+            cut.append(part)
+            continue
+        for piece in pieces(seen, part.effect, states):
+            some = piece.members
+            flags = {name: getattr(part, name)[some] for name in ("latest", "rows", "learns", "waits")}
+            seens.append(piece.seen)
+            cut.append(replace(part, states=piece.states, codes=piece.seen.codes, **flags))
+    return replace(batch, seen=seens), cut
+
+
+def _of_rows(flags: BoolArray, codes: IntArray) -> BoolArray:
+    """Flags of entities ``(t,)`` as those of rows ``(n,)``; false where a row is of none."""
+    return np.append(flags, False)[codes]
 
 
 def _sample(part: Part, batch: Batch) -> FloatArray | None:
@@ -236,8 +298,11 @@ def _at(batch: Batch, parts: list[Part], rows: IntArray) -> tuple[Batch, list[Pa
 
 def _design(part: Part, X: Any, codes: IntArray, chosen: BoolArray, weight: FloatArray) -> Design:
     """The rows of some entities: of each row which of these it is of, -1 for none."""
-    entity = np.where(chosen, np.cumsum(chosen) - 1, -1)[codes]
-    return Design.of(X, entity, int(chosen.sum()), weight=weight, centre=part.effect.form == "full")
+    entity = np.append(np.where(chosen, np.cumsum(chosen) - 1, -1), -1)[codes]
+    if part.states.support is not None:  # each entity has columns of its own, which have no common scale
+        width = X.shape[1]
+        return Design(X, entity, int(chosen.sum()), Scaling(np.zeros(width), np.ones(width)))
+    return Design.of(X, entity, int(chosen.sum()), weight=weight, centre=part.form == "full")
 
 
 def _margin(part: Part, seen: Seen) -> FloatArray:

@@ -6,7 +6,7 @@ Ouyang et al. (arXiv 2108.13299) in the form ``H1 = d H0 + X'DX + (1 - d) lambda
 
 import numpy as np
 
-from acclimate.arrays import FloatArray, Posterior
+from acclimate.arrays import Diagonal, FloatArray, Posterior
 from acclimate.errors import ConfigError
 
 MATRIX_AT_MOST = 16_384
@@ -46,12 +46,16 @@ def decay(elapsed: FloatArray, half_life: float) -> FloatArray:
 
 
 def rebased(posterior: Posterior, old: Posterior, new: Posterior) -> Posterior:
-    """The posteriors of entities had their population been ``new`` all along and not ``old``, both of one block.
+    """The posteriors of entities had their population been ``new`` all along and not ``old``.
+
+    These are of one block, or of one for each entity, and diagonal or of the form of the posteriors.
 
     What their rows say stays: ``H' = H - B + B'`` and ``H'm' = Hm - Bb + B'b'``. As a step away from ``m``:
     ``m' = m + H'^-1 (B'(b' - m) - B(b - m))``.
     """
     change = new.precision - old.precision
+    if posterior.is_full and not new.is_full:
+        change = Diagonal(change).full().array
     H = type(posterior.P)(posterior.precision + change)
     slope = new.P.times(new.mean - posterior.mean) - old.P.times(old.mean - posterior.mean)
     return Posterior(posterior.mean + H.solve(slope), H.array)

@@ -100,19 +100,26 @@ class Solution:
         return Posterior(design.scaling.mean_out(mean if members is None else mean[members]), raw)
 
     def evidence(
-        self, block: int, members: IntArray | None = None, *, raw: bool = True, others: FloatArray | None = None
+        self,
+        block: int,
+        members: IntArray | None = None,
+        *,
+        raw: bool = True,
+        others: FloatArray | None = None,
+        alone: bool = False,
     ) -> tuple[FloatArray, Precision]:
         """What the rows alone say of some entities of one block, or of all: ``exp(linear'w - w'information w/2)``.
 
         The quadratic approximation of the likelihood at the solution: ``linear`` is ``(e, d)``. It comes from
         the rows' own gradient, so it is right whether or not the optimum was reached exactly. ``others`` (n,) is
         the variance that the other effects give each row's margin, which leaves less to be known from it.
+        ``alone``: of each coefficient, the others of its entity at their means, as diagonal populations need it.
         """
         design, mean = self.problem.blocks[block].design, self.scaled_means[block]
         evident = self.evident if others is None else left_open(self.evident, self.problem.count, others)
         information = self._information(block, members, evident)
         # A diagonal population is learned coefficient by coefficient.
-        if self.problem.blocks[block].form != "full":
+        if alone or self.problem.blocks[block].form != "full":
             information = information.kept("diagonal")
         gradient = design.pullback(self.problem.blocks[block].counted(self.slope))
         if members is not None:

@@ -41,11 +41,11 @@ _LEAST = 1e-12
 
 @dataclass(frozen=True)
 class Other:
-    """An effect whose entities are integrated out.
+    """Entities of an effect that are integrated out.
 
     ``block``: over the same rows. ``population``: that of its entities, mean ``(d,)``, raw; what an entity knows
     beyond it is from rows before. ``shared``: of each of its coefficients the place of the same one in the shared
-    effect, -1 for none, ``(d,)``.
+    effect, -1 for none, ``(d,)``. Where entities have coefficients of their own both are ``(e, d)``.
     """
 
     block: Block
@@ -53,7 +53,7 @@ class Other:
     shared: IntArray
 
 
-def marginal_precision(block: Block, curvature: FloatArray, others: Sequence[Other]) -> Precision:
+def marginal_precision(block: Block, curvature: FloatArray, others: Sequence[Sequence[Other]]) -> Precision:
     """The precision of a shared effect with the entities of others integrated out, in scaled coordinates.
 
     Of several effects each is integrated out with the rest known, and what that adds to the covariance that the
@@ -68,13 +68,13 @@ def marginal_precision(block: Block, curvature: FloatArray, others: Sequence[Oth
     Args:
         block: the shared effect; one entity.
         curvature: of each row, weighted, ``(n,)``.
-        others: those that are integrated out.
+        others: those that are integrated out, by effect; no row is of two entities of an effect.
     """
     counted, prior = block.counted(curvature), block.scaled.P
     F = block.design.information(counted, full=block.full)
     if not others:
         return prior.plus(F)
-    left = [F.array[0] - _absorbed(block, other, counted) for other in others]
+    left = [F.array[0] - sum(_absorbed(block, other, counted) for other in effect) for effect in others]
     if isinstance(F, Diagonal):
         return prior.plus(Diagonal(_joined_diagonals(F.array[0], left, prior.diagonal()[0])[None]))
     return prior.plus(Full(_joined(F.array[0], left, prior.full().array[0])[None]))
@@ -130,7 +130,7 @@ def _by_matrices(block: Block, other: Other, curvature: FloatArray) -> FloatArra
         H = P.plus(design.information(curvature, full=True, members=members))
         cross = _cross_matrices(block.design, design, curvature, members)
         if dependence is not None:
-            K = dependence.matrices(P)
+            K = dependence.matrices(P, members)
             absorbed -= _squared(np.linalg.solve(P.full().root(), K))
             cross = cross + K
         absorbed += _squared(np.linalg.solve(H.full().root(), cross))
@@ -177,31 +177,40 @@ class _Dependence:
     """
 
     B: Precision
-    E: FloatArray
+    E: "sparse.csr_array[Any]"
 
     @staticmethod
     def of(shared: Design, other: Other) -> "_Dependence | None":
         """``None`` where no entity has learned before."""
-        block = other.block
-        if len(block.prior.mean) == 1:
+        block, population = other.block, other.population
+        known = block.prior.precision
+        if block.prior.is_full == population.is_full and np.array_equal(
+            known, np.broadcast_to(population.precision, known.shape)
+        ):
             return None
-        E = sharing(shared.scaling, block.design.scaling, other.shared)
-        population = other.population.P
-        B = block.design.scaling.precision_in(population if block.full else Diagonal(population.diagonal()))
-        return _Dependence(B, E)
+        scaling = block.design.scaling
+        B = scaling.precision_in(population.P if block.full else Diagonal(population.P.diagonal()))
+        if other.shared.ndim == 1:
+            return _Dependence(B, sparse.csr_array(sharing(shared.scaling, scaling, other.shared)))
+        return _Dependence(B, _moving(shared.scaling, other.shared))
 
-    def matrices(self, P: Precision) -> FloatArray:
-        """``K_e`` of entities, ``(e, d, d_f)``."""
-        return (P.full().array - self.B.full().array) @ self.E
+    def matrices(self, P: Precision, members: IntArray) -> FloatArray:
+        """``K_e`` of some entities, ``(m, d, d_f)``."""
+        d = self.B.array.shape[-1]
+        if self.E.shape[0] == d:  # the same for all
+            return (P.full().array - self.B.full().array) @ self.E.toarray()
+        E = self.E[(members[:, None] * d + np.arange(d)).ravel()].toarray().reshape(len(members), d, -1)
+        return (P.full().array - type(self.B)(self.B.array[members]).full().array) @ E
 
     def diagonals(self, P: FloatArray) -> "sparse.csr_array[Any]":
         """The same of precisions ``(e * d,)``, below one another."""
-        known = P.reshape(-1, len(self.E)) - self.B.marginal()
-        E: Any = sparse.csr_array(self.E)
-        cells, count = np.tile(np.diff(E.indptr), len(known)), len(known)
+        E, d = self.E, self.B.array.shape[-1]
+        known = P.reshape(-1, d) - self.B.marginal()
+        count = len(known) if E.shape[0] == d else 1
+        cells = np.tile(np.diff(E.indptr), count)
         data = np.repeat(known.ravel(), cells) * np.tile(E.data, count)
         indptr = np.concatenate([[0], np.cumsum(cells)])
-        return sparse.csr_array((data, np.tile(E.indices, count), indptr), (len(cells), self.E.shape[1]))
+        return sparse.csr_array((data, np.tile(E.indices, count), indptr), (len(cells), E.shape[1]))
 
 
 def sharing(shared: Scaling, inside: Scaling, places: IntArray) -> FloatArray:
@@ -209,10 +218,22 @@ def sharing(shared: Scaling, inside: Scaling, places: IntArray) -> FloatArray:
 
     ``places`` (d,) are these in the first effect, -1 for none.
     """
-    raw = shared.mean_out(np.eye(len(shared.centre)))
-    E = inside.mean_in(np.where(places >= 0, raw[:, places], 0.0)).T
-    E[:, np.setdiff1d(np.arange(len(raw)), places)] = 0.0
-    return E
+    return inside.mean_in(_moving(shared, places[None]).toarray().T).T
+
+
+def _moving(shared: Scaling, places: IntArray) -> "sparse.csr_array[Any]":
+    """By how much each scaled coefficient of an effect moves raw ones, of which it has those at ``places`` (e, d).
+
+    Rows of ``T = diag(1/s) - e0 (c/s)'``, below one another as ``(e * d, d_f)``, without what an entity lacks. Its
+    intercept is first.
+    """
+    row, (e, j) = np.arange(places.size).reshape(places.shape), np.nonzero(places >= 0)
+    at = places[e, j]
+    centred = (at > 0) & (places[e, 0] == 0) & (shared.centre[at] != 0.0)
+    rows, columns = np.concatenate([row[e, j], row[e[centred], 0]]), np.concatenate([at, at[centred]])
+    slope = shared.centre[at[centred]] / shared.scale[at[centred]]
+    values = np.concatenate([1.0 / shared.scale[at], -slope])
+    return sparse.csr_array(sparse.coo_array((values, (rows, columns)), shape=(places.size, len(shared.scale))))
 
 
 def _pieces(design: Design, width: int) -> Iterator[IntArray]:

@@ -24,7 +24,7 @@ from acclimate.models.scaling import Scaling
 
 T = TypeVar("T", bound=np.generic)
 
-_MEAN_ENTITIES = 2.0
+MEAN_ENTITIES = 2.0
 """How many entities the prior of the mean counts as, ``h``."""
 
 
@@ -190,7 +190,7 @@ def _refined(evidence: _Evidence, b: FloatArray, B: FloatArray) -> tuple[FloatAr
 
     Returns ``b`` (g, c) and ``B`` (g, c, c) anew, and the log-likelihood that they gain to first order.
     """
-    h, k, n, f = _MEAN_ENTITIES, b.shape[-1] + 1.0, evidence.linear.shape[1], evidence.share
+    h, k, n, f = MEAN_ENTITIES, b.shape[-1] + 1.0, evidence.linear.shape[1], evidence.share
     usual = (1.0 - f) * evidence.r + f * evidence.b0
     C = Full(B).inverse().array
 
@@ -199,7 +199,7 @@ def _refined(evidence: _Evidence, b: FloatArray, B: FloatArray) -> tuple[FloatAr
     m, S = _posteriors(evidence, b, B)
     past = Full(evidence.past + B).inverse().array
     K = past @ evidence.past  # of one that is past: m = b + K (b0 - b) in the mean
-    t = _usual_variance(k * b.size, k * float(np.sum(B * np.swapaxes(evidence.U, 1, 2))))
+    t = usual_variance(k * b.size, k * float(np.sum(B * np.swapaxes(evidence.U, 1, 2))))
 
     # 2. The precision that they give b: G = sum_e (B - B S_e B), the negative second derivative of the
     #    log-likelihood in b. S_e integrates w_e out: where the rows say nothing, S_e is C, and e gives nothing.
@@ -260,7 +260,7 @@ def _outer(vectors: FloatArray) -> FloatArray:
     return vectors[:, :, None] * vectors[:, None, :]
 
 
-def _usual_variance(count: float, trace: float) -> float:
+def usual_variance(count: float, trace: float) -> float:
     """The likeliest ``t`` given ``B``, of ``count = k d`` and ``trace = k tr(B U)``: the root of a quadratic.
 
     The slope in ``log t`` is ``(count - trace t)/2 + 1/2 - t/(1 + t)``; times ``2 (1 + t)`` that is

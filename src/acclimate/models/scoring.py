@@ -7,9 +7,10 @@ a service that scores loads neither a solver, nor Arrow, nor a learner.
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeAlias, get_args
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from acclimate.arrays import FloatArray, IdArray, IntArray, Posterior, SparseRows
 from acclimate.errors import ConfigError, ModelError, nearest
@@ -33,8 +34,8 @@ class Term:
 
     ``X``: ``(n, d)``. ``entity``: ``(n,)``, each row's place in ``ids``. ``ids``: ``(e,)``. ``mean``: ``(e, d)``.
     ``precision``: ``(e, d, d)`` or ``(e, d)``; only a score at the means does without. ``population``: what the
-    entities come from, mean ``(d,)``; given where ``mean`` is the mode of a logistic posterior: a score over the
-    posterior takes its mean instead (:mod:`acclimate.models.skewness`).
+    entities come from, mean ``(d,)`` or ``(e, d)``; given where ``mean`` is the mode of a logistic posterior: a
+    score over the posterior takes its mean instead (:mod:`acclimate.models.skewness`).
     """
 
     X: SparseRows
@@ -55,9 +56,49 @@ class Term:
             raise ConfigError("a term without precisions has means alone", hint="score at the means: mode 'point'")
         return Posterior(self.mean, self.precision)
 
+    def margin(self) -> FloatArray:
+        """At the means, ``(n,)``."""
+        return self.products(self.mean)
+
+    def variance(self) -> FloatArray:
+        """Of the margin, ``(n,)``."""
+        return _quadratics(self)
+
+    def beyond_mode(self, margin: FloatArray, own: FloatArray) -> FloatArray:
+        """How far the mean margin of all effects lies beyond its mode by this one, of the variance ``own``."""
+        return _beyond_mode(self, margin, own)
+
+    def drawn(self, seed: Sequence[int]) -> FloatArray:
+        """At one draw of every coefficient, ``(n,)``."""
+        return self.products(draws(self.posterior, self.ids, seed))
+
+    def products(self, coefficients: FloatArray) -> FloatArray:
+        """``x . w[entity]`` of each row ``(n,)``, for coefficients ``(e, d)``."""
+        return _products(self.X, self.entity, coefficients)
+
+
+class Scored(Protocol):
+    """One effect's part of the score: a :class:`Term`, or one whose entities hold some coefficients only."""
+
+    def margin(self) -> FloatArray:
+        """At the means, ``(n,)``."""
+        ...
+
+    def variance(self) -> FloatArray:
+        """Of the margin, ``(n,)``."""
+        ...
+
+    def beyond_mode(self, margin: FloatArray, own: FloatArray) -> FloatArray:
+        """How far the mean margin of all effects lies beyond its mode by this one, of the variance ``own``."""
+        ...
+
+    def drawn(self, seed: Sequence[int]) -> FloatArray:
+        """At one draw of every coefficient, ``(n,)``."""
+        ...
+
 
 def score(
-    terms: Sequence[Term], offset: FloatArray, mode: Mode = "point", seed: int = 0, *, loss: Loss = "logistic"
+    terms: Sequence[Scored], offset: FloatArray, mode: Mode = "point", seed: int = 0, *, loss: Loss = "logistic"
 ) -> FloatArray:
     """The expected label of each row, ``(n,)``: a probability, a number or the mean of a count.
 
@@ -86,12 +127,12 @@ def score(
     return p
 
 
-def point(terms: Sequence[Term], offset: FloatArray, link: "Link") -> FloatArray:
+def point(terms: Sequence[Scored], offset: FloatArray, link: "Link") -> FloatArray:
     """The label expected at the means: ``sigmoid(z)``, ``z`` or ``exp(z)``."""
     return link.mean(margins(terms, offset))
 
 
-def integrated(terms: Sequence[Term], offset: FloatArray, link: "Link") -> FloatArray:
+def integrated(terms: Sequence[Scored], offset: FloatArray, link: "Link") -> FloatArray:
     """The label expected over the posteriors."""
     return predictive(terms, offset, link).expected
 
@@ -104,21 +145,21 @@ class Predictive(NamedTuple):
     variance: FloatArray
 
 
-def predictive(terms: Sequence[Term], offset: FloatArray, link: "Link") -> Predictive:
+def predictive(terms: Sequence[Scored], offset: FloatArray, link: "Link") -> Predictive:
     """What is expected over the posteriors, and how sure that is."""
     if not terms:
         return Predictive(link.mean(offset), offset, np.zeros_like(offset))
-    each = [_quadratics(term) for term in terms]
+    each = [term.variance() for term in terms]
     margin, variance = margins(terms, offset), np.sum(each, axis=0)
-    moved = [_beyond_mode(term, margin, own) for term, own in zip(terms, each, strict=True)]
+    moved = [term.beyond_mode(margin, own) for term, own in zip(terms, each, strict=True)]
     return Predictive(link.expected(np.sum([margin, *moved], axis=0), variance), margin, variance)
 
 
-def thompson(terms: Sequence[Term], offset: FloatArray, seed: int, link: "Link") -> FloatArray:
+def thompson(terms: Sequence[Scored], offset: FloatArray, seed: int, link: "Link") -> FloatArray:
     """The label expected at one draw of every coefficient."""
     z = offset.astype(np.float64)
     for place, term in enumerate(terms):
-        z += _products(term.X, term.entity, draws(term.posterior, term.ids, [seed, place]))
+        z += term.drawn([seed, place])
     return link.mean(z)
 
 
@@ -138,15 +179,14 @@ def logit(p: FloatArray, least: float = LEAST) -> FloatArray:
     return np.log(p) - np.log1p(-p)
 
 
-def margins(terms: Sequence[Term], offset: FloatArray) -> FloatArray:
+def margins(terms: Sequence[Scored], offset: FloatArray) -> FloatArray:
     """The margin ``z`` of each row at the means, ``(n,)``."""
-    parts = (_products(term.X, term.entity, term.mean) for term in terms)
-    return np.sum([offset.astype(np.float64), *parts], axis=0)
+    return np.sum([offset.astype(np.float64), *(term.margin() for term in terms)], axis=0)
 
 
-def variances(terms: Sequence[Term]) -> FloatArray:
+def variances(terms: Sequence[Scored]) -> FloatArray:
     """The variance of each row's margin under independent Gaussian effects, ``(n,)``."""
-    return np.sum([_quadratics(term) for term in terms], axis=0)
+    return np.sum([term.variance() for term in terms], axis=0)
 
 
 def expected_probability(margin: FloatArray, variance: FloatArray) -> FloatArray:
@@ -190,7 +230,7 @@ LINKS: dict[Loss, Link] = {
 }
 """By loss; of a Poisson loss ``E[exp(z)] = exp(z + v/2)``."""
 
-_MODES: dict[str, Callable[[Sequence[Term], FloatArray, int, Link], FloatArray]] = {
+_MODES: dict[str, Callable[[Sequence[Scored], FloatArray, int, Link], FloatArray]] = {
     "point": lambda terms, offset, _, link: point(terms, offset, link),
     "integrated": lambda terms, offset, _, link: integrated(terms, offset, link),
     "thompson": thompson,
@@ -256,16 +296,29 @@ def _dense(X: SparseRows, rows: slice) -> FloatArray:
 
 def noise(ids: IdArray, seed: Sequence[int], width: int) -> FloatArray:
     """White noise ``(e, width)``: a stream of splitmix64 per entity, begun at a hash of seed and id."""
+    return normal(streams(ids, seed)[:, None], np.arange(width))
+
+
+def streams(ids: IdArray, seed: Sequence[int]) -> NDArray[np.uint64]:
+    """Where the stream of each entity begins, ``(e,)``."""
     seeded = hashlib.blake2b("/".join(map(str, [*seed, ""])).encode(), digest_size=8)
     digests: list[bytes] = []
     for entity in ids.tolist():
         one = seeded.copy()
         one.update(str(entity).encode())
         digests.append(one.digest())
-    start = np.frombuffer(b"".join(digests), "<u8").astype(np.uint64)
-    bits = hashed(start[:, None] + _GAMMA * np.arange(1, 2 * width + 1, dtype=np.uint64))
-    # 52 bits and a half: never 0, which has no logarithm.
-    uniform = ((bits >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
+    return np.frombuffer(b"".join(digests), "<u8").astype(np.uint64)
+
+
+def normal(start: NDArray[np.uint64], column: NDArray[np.integer[Any]]) -> FloatArray:
+    """White noise: of streams, each at columns of its own, by the shape that these have together."""
     # Box and Muller (1958): two uniform numbers make a normal one, with NumPy alone.
     # Two neighbours each, so that a coefficient keeps its draw when others join behind it.
-    return np.sqrt(-2.0 * np.log(uniform[:, ::2])) * np.cos(2.0 * np.pi * uniform[:, 1::2])
+    place = 2 * column.astype(np.uint64)
+    first, second = (_uniform(start + _GAMMA * (place + np.uint64(one))) for one in (1, 2))
+    return np.sqrt(-2.0 * np.log(first)) * np.cos(2.0 * np.pi * second)
+
+
+def _uniform(state: NDArray[np.uint64]) -> FloatArray:
+    # 52 bits and a half: never 0, which has no logarithm.
+    return ((hashed(state) >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52

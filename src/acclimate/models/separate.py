@@ -10,6 +10,7 @@ from acclimate.arrays import FloatArray, IntArray, Posterior
 from acclimate.models.joint import Block
 from acclimate.models.likelihood import Loss
 from acclimate.models.posterior import DENSE_WIDTH, UpdateInfo, update_posteriors
+from acclimate.models.support import matrices_of
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,8 @@ def solve_separately(
     design, grouping = block.design, block.design.grouping
     prior = design.scaling.prior_in(block.prior)
     prior = prior.at(0).repeated(design.count) if len(prior.mean) == 1 else prior
+    if block.form == "full":  # the form of what is found is that of the prior, which may be a diagonal at first
+        prior = matrices_of(prior)
     order = grouping.order
     after, info = update_posteriors(
         prior,

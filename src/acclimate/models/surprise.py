@@ -77,17 +77,25 @@ class Surprises:
 
 
 def surprises(
-    beliefs: Sequence[Belief], y: FloatArray, offset: FloatArray, weight: FloatArray, *, loss: Loss, noise: float
+    beliefs: Sequence[Belief],
+    y: FloatArray,
+    offset: FloatArray,
+    weight: FloatArray,
+    *,
+    loss: Loss,
+    noise: float,
+    effects: Sequence[Sequence[int]] | None = None,
 ) -> Surprises:
     """What rows say of beliefs that have not seen them.
 
     Args:
-        beliefs: of each effect.
+        beliefs: of each effect, or of some of its entities.
         y: labels ``(n,)``.
         offset: known part of the margin, ``(n,)``.
         weight: of the rows, ``(n,)``; those of 0 are left out.
         loss: ``logistic``, ``squared`` or ``poisson``.
         noise: variance of numbers, or of counts over their mean; 1 of labels 0 and 1.
+        effects: the places of the beliefs that are of one effect, where it has several.
 
     The loss of numbers is that beyond what predicting their expected mean would lose.
     """
@@ -99,12 +107,13 @@ def surprises(
         level = float(np.average(t, weights=weight)) if weight.any() else 0.0
         lost = lost - loss_values(loss, y, np.full_like(y, level))
         t = t - level
-    effects: list[Surprise] = []
-    for k, belief in enumerate(beliefs):
-        f = known.parts[k]
+    changed: list[Surprise] = []
+    for places in [[k] for k in range(len(beliefs))] if effects is None else effects:
+        f = np.sum([known.parts[k] for k in places], axis=0)
         change = loss_values(loss, y, z) - loss_values(loss, y, z - f)
-        effects.append(known.surprise(s * change, -s * f, belief.design.entity >= 0))
-    return Surprises(known.surprise(s * lost, -s * t, every), known.surprise(weight * y, weight, every), effects)
+        rows = np.any([beliefs[k].design.entity >= 0 for k in places], axis=0)
+        changed.append(known.surprise(s * change, -s * f, rows))
+    return Surprises(known.surprise(s * lost, -s * t, every), known.surprise(weight * y, weight, every), changed)
 
 
 @dataclass(frozen=True)
