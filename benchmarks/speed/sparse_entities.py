@@ -114,21 +114,21 @@ def update(states: States) -> None:
 def compare(_: str) -> None:
     """The same updates in both."""
     models = [model_of("float64"), model_of("float32")]
-    users, rng = np.arange(2_000), np.random.default_rng([SEED, 4])
+    users, rng = np.arange(500), np.random.default_rng([SEED, 4])
     for model in models:
-        model.fit(rows(np.repeat(users, 5), seed=0, tags=1_000))
+        model.fit(rows(np.repeat(users, 5), seed=0, tags=300))
     for day in range(1, UPDATES + 1):
-        log = rows(rng.integers(0, 2_000, 4_000), seed=day, tags=1_000)
+        log = rows(rng.integers(0, 500, 1_000), seed=day, tags=300)
         for model in models:
             model.update(log)
     exact, short = (model.states("user") for model in models)
     away = np.abs(exact.posterior.mean - short.posterior.mean) / exact.posterior.standard_deviation()
     away = away[exact.support >= 0]
-    log = rows(rng.integers(0, 2_000, 4_000), seed=UPDATES + 1, tags=1_000)
+    log = rows(rng.integers(0, 500, 1_000), seed=UPDATES + 1, tags=300)
     y = log.table(["click"])["click"].to_numpy()
     losses = [log_loss(y, model.predict(log)) for model in models]
     _children.tell(
-        rows=4_000,
+        rows=1_000,
         median=float(np.median(away)),
         largest=float(away.max()),
         log_loss=losses[0],
