@@ -49,12 +49,8 @@ class World:
     def surprises(self, rows: np.ndarray | slice = slice(None), weight: np.ndarray | None = None) -> Surprises:
         y = self.y[rows]
         weight = np.ones(len(y)) if weight is None else weight
-        beliefs = [replace(one, design=at(one.design, rows)) for one in self.beliefs]
+        beliefs = [replace(one, design=one.design.at(rows)) for one in self.beliefs]
         return surprises(beliefs, y, np.zeros(len(y)), weight, loss=self.loss, noise=1.0)
-
-
-def at(design: Design, rows: np.ndarray | slice) -> Design:
-    return Design(design.X[rows], design.entity[rows], design.count, design.scaling)
 
 
 def each(found: Surprises) -> list[Surprise]:
@@ -134,18 +130,18 @@ def test_rows_without_an_entity_are_of_no_effect():
     world = World(2, "logistic", rows=60)
     fixed, users = world.beliefs[:2]
     entity = np.where(np.arange(60) < 20, -1, users.design.entity)
-    users = replace(users, design=Design(users.design.X, entity, users.design.count, users.design.scaling))
+    users = replace(users, design=replace(users.design, entity=entity))
     found = surprises([fixed, users], world.y, np.zeros(60), np.ones(60), loss="logistic", noise=1.0)
     assert found.effects[1].rows == 40
     alone = surprises(
-        [replace(fixed, design=at(fixed.design, slice(20)))],
+        [replace(fixed, design=fixed.design.at(np.arange(20)))],
         world.y[:20],
         np.zeros(20),
         np.ones(20),
         loss="logistic",
         noise=1.0,
     )
-    some = [replace(b, design=at(b.design, slice(20, None))) for b in (fixed, users)]
+    some = [replace(b, design=b.design.at(slice(20, None))) for b in (fixed, users)]
     rest = surprises(some, world.y[20:], np.zeros(40), np.ones(40), loss="logistic", noise=1.0)
     assert_allclose(60 * found.loss.observed, 20 * alone.loss.observed + 40 * rest.loss.observed)
     assert_allclose(found.effects[1].observed, rest.effects[1].observed)

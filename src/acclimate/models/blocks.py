@@ -66,11 +66,16 @@ class Design:
         return bool((self.entity < 0).any())
 
     @property
+    def standardised(self) -> "sparse.csr_array[Any]":
+        """The rows ``(n, d)``, written out where ``X`` is in raw units."""
+        return self.X if self.unit is None else self.scaling.rows(self.X)
+
+    @property
     def wide(self) -> "sparse.csr_array[Any]":
         """The rows over the coefficients of all entities, ``(n, e * d)``, made anew each time."""
-        rows = self.X
+        rows = self.standardised
         if self.lone:
-            return rows if self.unit is None else self.scaling.rows(rows)
+            return rows
         if self._absent:
             rows = sparse.csr_array(sparse.diags_array((self.entity >= 0).astype(np.float64)) @ rows)
             rows.eliminate_zeros()
@@ -280,7 +285,7 @@ class Hessians:
 
     def solve(self, vector: FloatArray) -> FloatArray:
         """``H^-1 v`` of every entity, ``(e, d)``."""
-        if not isinstance(self.inverse, Full) or len(vector) == 1:
+        if not isinstance(self.inverse, Full) or (self.members is None and len(vector) == 1):
             return self.inverse.times(vector)
         members = np.arange(len(vector)) if self.members is None else self.members
         solved = np.empty(vector.shape)

@@ -160,10 +160,10 @@ def _cross_matrices(shared: Design, design: Design, curvature: FloatArray, membe
     """``G_e`` of some entities that follow one another, ``(m, d, d_f)``: all would be larger than their states."""
     ends, width = design.grouping.indptr[[members[0], members[-1] + 1]], design.width
     rows = design.grouping.order[ends[0] : ends[1]]
-    weighted = sparse.csr_array(sparse.diags_array(curvature[rows]) @ design.X[rows])
+    weighted = sparse.csr_array(sparse.diags_array(curvature[rows]) @ design.at(rows).standardised)
     columns = weighted.indices + np.repeat((design.entity[rows] - members[0]) * width, np.diff(weighted.indptr))
     wide = sparse.csr_array((weighted.data, columns, weighted.indptr), (len(rows), len(members) * width))
-    cross: Any = wide.T @ shared.wide[rows]
+    cross: Any = wide.T @ shared.at(rows).standardised
     return cross.toarray().reshape(len(members), width, shared.width)
 
 

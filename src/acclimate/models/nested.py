@@ -296,7 +296,7 @@ def _columns(blocks: Sequence[Block], factors: Sequence[FloatArray], cell: IntAr
     """The columns of all blocks, each times a number of its rows ``(n,)``, by cell; zeros stay written out."""
     parts = list[Any]()
     for block, factor in zip(blocks, factors, strict=True):
-        X: Any = block.design.X
+        X: Any = block.design.standardised
         data = X.data * np.repeat(factor, np.diff(X.indptr))
         parts.append(sparse.csr_array((data, X.indices, X.indptr), X.shape))
     together = sparse.csr_array(sparse.hstack(parts, format="csr"))

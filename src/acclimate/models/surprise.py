@@ -45,7 +45,7 @@ class Belief:
 
     def term(self) -> Term:
         """The effect's part of a score; rows without one of its entities have cells of 0."""
-        absent, rows = self.design.entity < 0, self.design.X
+        absent, rows = self.design.entity < 0, self.design.standardised
         if absent.any():
             rows = sparse.csr_array(sparse.diags_array((~absent).astype(np.float64)) @ rows)
         entity, ids = np.maximum(self.design.entity, 0), np.arange(self.design.count)
