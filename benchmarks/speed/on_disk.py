@@ -54,11 +54,13 @@ def store(users: int, folder: Path) -> None:
     rng, d = np.random.default_rng(1), COEFFICIENTS
     for first in range(0, users, _PIECE):
         model = ac.GLMix.load(folder / "model")
+        population = model.state.random[0].base
         for begin in range(first, min(first + _PIECE, users), 50_000):
             ids = np.arange(begin, min(begin + 50_000, users)) * 7919 % users  # in no order
             root = rng.normal(size=(len(ids), d, d))
-            precision = root @ np.swapaxes(root, 1, 2) + d * np.eye(d)
-            posterior = ac.Posterior(0.3 * rng.normal(size=(len(ids), d)), precision)
+            precision = population.precision + root @ np.swapaxes(root, 1, 2)  # as rows of theirs would leave it
+            mean = population.mean + np.linalg.solve(precision, root @ rng.normal(size=(len(ids), d, 1)))[..., 0]
+            posterior = ac.Posterior(mean, precision)
             states = ac.EntityStates(ids, posterior, np.full(len(ids), model.cut), np.full(len(ids), 20))
             model.entities.commit({"user": (states,)})
         model.save(folder / "model", overwrite=True)
@@ -77,7 +79,7 @@ def rows(seed: int, users: NDArray[np.int64]) -> pa.Table:
             "time": pa.array(1_700_000_000_000_000 + seed * 10**12 + np.arange(EVENTS), pa.timestamp("us", "UTC")),
             "user": np.concatenate([users, rng.choice(users, EVENTS - len(users))]),
             "x": pa.FixedSizeListArray.from_arrays(pa.array(x.ravel()), COEFFICIENTS - 1),
-            "click": rng.integers(0, 2, EVENTS).astype(np.int8),
+            "click": (rng.random(EVENTS) < 1.0 / (1.0 + np.exp(-0.5 * x[:, 0]))).astype(np.int8),
         }
     )
 

@@ -84,8 +84,10 @@ def _joined(F: FloatArray, parts: Sequence[FloatArray], P: FloatArray) -> FloatA
     """``M`` of matrices ``(d, d)``, positive semidefinite whatever rounding makes of them.
 
     In coordinates in which a matrix that they are small beside is the identity, eigenvalues that are out of bounds
-    are moved back.
+    are moved back. What is not finite stays so, and is told by whoever keeps it.
     """
+    if not np.isfinite(parts).all():
+        return np.full_like(F, np.nan)
     root = Full(P if len(parts) == 1 else F + _TINY * P).root()
     if len(parts) == 1:
         values, vectors = _inside(root, parts[0])
