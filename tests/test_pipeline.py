@@ -380,6 +380,7 @@ def test_every_field_is_compared() -> None:
         "ridge": 2.0,
         "forgetting": 0.5,
         "half_life": "9d",
+        "adaptive": True,
         "precision": "full",
         "offset": "popular",
         "learner": GLMixParameters(fixed=["popular"], offset="popular"),

@@ -153,7 +153,7 @@ class GLMix(Fitted[Shared]):
         shared, batch = grown(before, batch)
         taken = {seen.effect.name: self._take(seen, entities) for seen in batch.seen[1:]}
         task = prepared(batch, taken, shared, locked=locks)
-        del batch
+        del batch, taken
         surprise = drift_of(self.parameters, shared, task)
         task = adapted(self.parameters, shared, task)
         refreshes = self.parameters.learn_population

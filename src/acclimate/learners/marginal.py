@@ -18,19 +18,23 @@ def scaled_marginal(task: Task, parts: Sequence[Part], known: Posterior, solutio
     ``known`` is what was known of the effect before, in the same way. Effects that are locked, and entities that
     wait, count as known.
     """
-    blocks = task.blocks(parts)
-    if solution.problem.blocks[0].active is None:  # all count rows alike: it is in the curvature already
-        blocks = [replace(block, active=None) for block in blocks]
+    blocks = list(solution.problem.blocks)  # with their priors in scaled coordinates, which are large
+    if len(blocks) < len(task.designs):  # some have learned before the others
+        blocks = task.blocks(parts)
+        if solution.problem.blocks[0].active is None:  # all count rows alike: it is in the curvature already
+            blocks = [replace(block, active=None) for block in blocks]
     fixed, *blocks = blocks
     part, index = parts[0], parts[0].effect.index
     block = replace(fixed, prior=part.effect.prior(replace(part.states, posterior=known), part.latest, part.keep))
     others = dict[str, list[Other]]()
     for k, random in zip((k for k in task.designs if k > 0), blocks, strict=True):
-        effect, states = parts[k].effect, parts[k].states.at(parts[k].learners)
+        effect, states, population = parts[k].effect, parts[k].states, parts[k].effect.population
         shared = index.numbers(effect.index.names)
         if states.support is not None:
-            shared = np.where(states.support >= 0, shared[states.support], -1)
-        others.setdefault(effect.name, []).append(Other(random, at_support(effect.population, states), shared))
+            learners = parts[k].learners
+            support, population = states.support[learners], at_support(population, states.at(learners))
+            shared = np.where(support >= 0, shared[support], -1)
+        others.setdefault(effect.name, []).append(Other(random, population, shared))
     return marginal_precision(block, solution.curvature, list(others.values()))
 
 

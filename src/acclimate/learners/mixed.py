@@ -111,7 +111,7 @@ def learn(
     Args:
         parameters: what a GLMix is.
         shared: as it was prepared with.
-        task: the batch.
+        task: the batch; it is used up.
         start: means ``(t, d)`` of the batch's entities, by effect, to begin the search at; or their states, where
             they hold some coefficients only.
         population: ``learn`` those of the random effects first, from these rows; or ``refresh`` what is known of
@@ -131,6 +131,7 @@ def learn(
         population = "keep"
     if population != "keep" or search.learns_noise(task) or search.learns_ridges(task):
         parts, means, curvature = search.priors(task, means, begin or {}, population)
+        task.parts[:] = parts  # states as they were before are not needed any more, and are large
     if search.learns_ridges(task):
         shared = replace(shared, fixed_states=parts[0].states, marginal=parts[0].states.posterior.precision)
     found: list[_Found] = []
@@ -393,6 +394,7 @@ class _Search:
                 if population != "keep":
                     parts = remembering(asked, parts, free, solution, together=together, variances=spread)
                 return parts, means, curvature
+            del solution  # its priors are as large as those of the next round
 
     def info(self, rows: int, found: Sequence[_Found]) -> Info:
         unsettled: dict[str, IdArray] = {}

@@ -60,10 +60,12 @@ class Part:
         return _design(self, X, self.codes, self.learns, weight)
 
     def prior(self, places: IntArray) -> Posterior:
-        """Of some entities; one for all where none of the batch's is known."""
+        """Of some entities, in their order; one for all where none of the batch's is known."""
         if not self.states.rows.any():
             population = self.effect.population
             return population.at(None) if self.states.support is None else self.states.posterior.at(places)
+        if len(places) == len(self.states):
+            return self.effect.prior(self.states, self.latest, self.keep)
         keep = None if self.keep is None else self.keep[places]
         return self.effect.prior(self.states.at(places), self.latest[places], keep)
 

@@ -387,7 +387,8 @@ def _lone(entity: IntArray, count: int) -> bool:
 
 
 def _at(prior: Precision, members: IntArray) -> Precision:
-    return prior if len(prior.array) == 1 else type(prior)(prior.array[members])
+    """Of some entities in their order; not copied where all are asked for."""
+    return prior if len(prior.array) in (1, len(members)) else type(prior)(prior.array[members])
 
 
 def _gram(X: "sparse.csr_array[Any]", curvature: FloatArray) -> FloatArray:

@@ -29,6 +29,7 @@ from acclimate.models.likelihood import (
     has_bound,
     left_open,
     loss_derivatives,
+    loss_values,
     without_variance,
 )
 from acclimate.models.part import Part
@@ -60,7 +61,8 @@ class Solution:
     in posterior standard deviations left to go; ``converged``: whether it is within the tolerance;
     ``decrements``: each entity's part of it, per block. ``curvature``: ``(n,)``, the weighted second derivative of
     each row's loss; ``evident``: the same, but where it vanishes under a slope that of a bound.
-    ``hessians``: each block's own there. What else is large is computed when it is asked for, entity by entity.
+    ``hessians``: by block a lone entity's own there; none of many, which are as large as their states. What else
+    is large is computed when it is asked for, entity by entity.
     """
 
     problem: "Problem"
@@ -73,7 +75,7 @@ class Solution:
     decrement: float
     converged: bool
     decrements: list[FloatArray]
-    hessians: list[Hessians]
+    hessians: list[Hessians | None]
 
     def means(self, block: int) -> FloatArray:
         """The means ``(e, d)`` of one block, raw."""
@@ -86,7 +88,8 @@ class Solution:
     def posterior(self, block: int, members: IntArray | None = None) -> Posterior:
         """The posteriors of some entities of one block, or of all: the own Hessian, in the form of the block."""
         design, form = self.problem.blocks[block].design, self.problem.blocks[block].form
-        prior, information = self.problem.blocks[block].scaled, self.hessians[block].information
+        prior, own = self.problem.blocks[block].scaled, self.hessians[block]
+        information = None if own is None else own.information
         if information is None:
             information = self._information(block, members, self.curvature)
         elif members is not None:
@@ -185,7 +188,7 @@ def solve_joint(
             [part.block], part.y, part.offset, part.weight, loss=loss, noise=noise, tolerance=part.tolerance
         )
         start = [rough.means(0)]
-        preconditioner, trusted = part.hessians(rough.curvature, rough.hessians)
+        preconditioner, trusted = part.hessians(rough.curvature, rough.hessians[0])
     problem = replace(posed(blocks, y, weight / noise, loss, variance), noise=noise)
     blocks, weight = problem.blocks, problem.weight
     w = problem.start(start)
@@ -195,7 +198,7 @@ def solve_joint(
         curvature = problem.weight * problem.of_rows(z)[1] if curvature is None else curvature
         preconditioner = problem.hessians(curvature)
     steps = products = taken = 0
-    length = 1.0
+    length, lost = 1.0, False
     while True:
         # 1. Gradient and curvature at the present coefficients; after a step that had to be cut short that of a
         #    bound on the loss, since the loss's own has misled: its whole step descends, and is taken unseen.
@@ -207,6 +210,7 @@ def solve_joint(
 
         # 2. A preconditioner of the present curvature, where the last one has served too long.
         if bounded or taken > _PATIENCE:
+            del preconditioner  # it is as large as what comes in its place
             preconditioner, trusted = problem.hessians(steepness), False
 
         # 3. The Newton direction, and from it how far there is to go.
@@ -217,18 +221,23 @@ def solve_joint(
 
         # 4. Stop, if a look with the present curvature agrees: the direction was found with an earlier one. That
         #    look alone would not do: where effects overlap the entities' own decrements are many times too small.
-        if not bounded and (not decrement > tolerance or steps == max_steps):  # not a number: gets no better
+        # What is not a number gets no better.
+        if not bounded and (not decrement > tolerance or steps == max_steps or lost):
+            del preconditioner
             preconditioner, trusted = problem.hessians(curvature), False
             decrements = problem.decrements(preconditioner, gradient)
             if len(blocks) == 1:  # its entities are independent, so each one's part of the step is its own
                 part = -np.vecdot(problem.split(gradient)[0], problem.split(direction)[0])
                 decrements = [np.maximum(decrements[0], np.sqrt(np.maximum(part, 0.0)))]
             decrement = float(np.maximum(decrement, np.linalg.norm(np.concatenate(decrements))))
-            if not decrement > tolerance or steps == max_steps:
+            if not decrement > tolerance or steps == max_steps or lost:
                 break
 
         # 5. The longest of 1, 1/2, 1/4, ... of the step that descends enough.
         change = problem.margin(direction)
+        if steps and not bounded and _largest(change) > _SAFE_CHANGE and problem.is_rounding(decrement, z):
+            lost = True  # margins are to change by much for nothing: the direction is of rounding
+            continue
         if variance is not None:
             length = _safe_length(change)
         else:
@@ -246,9 +255,9 @@ def solve_joint(
         steps=steps,
         products=products,
         decrement=decrement,
-        converged=decrement <= tolerance,
+        converged=decrement <= tolerance or problem.is_rounding(decrement, z),
         decrements=decrements,
-        hessians=preconditioner,
+        hessians=[one if block.design.lone else None for one, block in zip(preconditioner, blocks, strict=True)],
     )
 
 
@@ -386,6 +395,16 @@ class Problem:
         """Newton's system solved, all but a part."""
         return conjugate_gradients(product, precondition, b, forcing=_FORCING, close=close, within=within)
 
+    def is_rounding(self, decrement: float, z: FloatArray) -> bool:
+        """Whether what there is to gain, half the decrement's square, is less than the digits of the loss tell.
+
+        So it is at weights of 1e15: what effects share is then known to their sum's rounding, and not to more.
+        """
+        if not np.isfinite(decrement):
+            return False
+        loss = float(self.weight @ np.abs(loss_values(self.loss, self.y, z)))
+        return 0.5 * decrement**2 <= np.finfo(np.float64).eps * loss
+
     def step_length(
         self, w: FloatArray, z: FloatArray, direction: FloatArray, change: FloatArray, gradient: FloatArray
     ) -> float:
@@ -394,7 +413,7 @@ class Problem:
         All of it where no margin changes by more than ``c = 1.5``: as ``|l'''| <= l''`` of every loss, along it
         ``f(1) - f(0) <= decrement^2 ((e^c - c - 1) / c^2 - 1)``, there -.12 of the decrement's square.
         """
-        if max(change.max(initial=0.0), -change.min(initial=0.0)) <= _SAFE_CHANGE:
+        if _largest(change) <= _SAFE_CHANGE:
             return 1.0
         pull = self.pull(direction)
         line = Line(
@@ -490,6 +509,10 @@ def _evident(problem: Problem, z: FloatArray, slope: FloatArray, curvature: Floa
         problem.loss, problem.y[straight], z[straight]
     )
     return evident
+
+
+def _largest(change: FloatArray) -> float:
+    return float(max(change.max(initial=0.0), -change.min(initial=0.0)))
 
 
 def _safe_length(change: FloatArray) -> float:

@@ -67,14 +67,14 @@ class Part:
         """Decrement to stop at: a third of how far the part's optimum is from that of all, ``sqrt(15 d)``."""
         return _ROUGH * float(np.sqrt((_ONE_OF - 1) * self.block.design.width))
 
-    def hessians(self, curvature: FloatArray, own: list[Hessians]) -> tuple[list[Hessians] | None, bool]:
+    def hessians(self, curvature: FloatArray, own: Hessians | None) -> tuple[list[Hessians] | None, bool]:
         """Of all rows, as far as the part tells, and whether lengths by them are near the truth.
 
         None where the diagonal of all rows does, or is all there is. ``curvature`` (m,) is that of the part's
-        rows, at which its ``own`` are.
+        rows, at which its ``own`` is.
         """
-        if self.block.full:
-            return own, True
+        if self.block.full and own is not None:
+            return [own], True
         if not _worthwhile(self.block.design.width, _ONE_OF * self.block.design.X.nnz):
             return None, False
         counted = self.block.counted(curvature)

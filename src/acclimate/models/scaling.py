@@ -3,7 +3,7 @@
 The prior is mapped in, the posterior back out, so the statistics of a run may differ from those of the last.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,9 @@ from scipy import sparse
 
 from acclimate.arrays import Diagonal, FloatArray, Full, IntArray, Posterior, Precision, unwarned
 from acclimate.models.limits import SMALLEST_FEATURE
+
+_PIECE = 1 << 18
+"""Numbers of matrices that are worked on at a time: 2 MB, which stay in the cache."""
 
 _SQUARES_FROM = 1e-200
 """Sums of squares below this, or above its inverse, are taken again in a unit of the column's own size."""
@@ -124,8 +127,12 @@ class Scaling:
         if isinstance(precision, Diagonal):
             return Diagonal(precision.array / self.scale**2)
         s, c = self.scale, self.centre / self.scale
-        PT = precision.array / s - precision.array[..., :1] * c
-        return Full(PT / s[:, None] - c[:, None] * PT[..., :1, :])
+
+        def inside(P: FloatArray) -> FloatArray:
+            PT = P / s - P[..., :1] * c
+            return PT / s[:, None] - c[:, None] * PT[..., :1, :]
+
+        return Full(_piece_by_piece(inside, precision.array))
 
     def precision_out(self, precision: Precision) -> Precision:
         """Raw precisions ``T^-T H T^-1``."""
@@ -134,12 +141,27 @@ class Scaling:
         if isinstance(precision, Diagonal):
             return Diagonal(precision.array * self.scale**2)
         s, c = self.scale, self.centre
-        HT = precision.array * s + precision.array[..., :1] * c
-        return Full(HT * s[:, None] + c[:, None] * HT[..., :1, :])
+
+        def outside(H: FloatArray) -> FloatArray:
+            HT = H * s + H[..., :1] * c
+            return HT * s[:, None] + c[:, None] * HT[..., :1, :]
+
+        return Full(_piece_by_piece(outside, precision.array))
 
     def slope_out(self, slope: FloatArray) -> FloatArray:
         """``T^-T g``: raw linear terms ``(..., d)``."""
         return slope if self.trivial else slope * self.scale + slope[..., :1] * self.centre
+
+
+def _piece_by_piece(change: Callable[[FloatArray], FloatArray], matrices: FloatArray) -> FloatArray:
+    """What becomes of matrices ``(..., d, d)``, of many some at a time: what stands in between is as large."""
+    step = max(1, _PIECE // matrices.shape[-1] ** 2)
+    if matrices.ndim == 2 or len(matrices) <= step:
+        return change(matrices)
+    changed = np.empty(matrices.shape)
+    for first in range(0, len(matrices), step):
+        changed[first : first + step] = change(matrices[first : first + step])
+    return changed
 
 
 def _around_one(weight: FloatArray) -> FloatArray:
