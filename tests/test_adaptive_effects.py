@@ -3,8 +3,8 @@
 import numpy as np
 from benchmarks.quality.drift import ADAPTIVE, FIXED, regrets
 
-GRID = ("all of the past", *(f"forgetting {d}" for d in (0.95, 0.8, 0.5)), "half-life 7d", "half-life 30d")
-SMALL = {"users": 60, "rows": 600}
+GRID = ("all of the past", *(f"forgetting {d}" for d in (0.95, 0.9, 0.8, 0.5)), "half-life 7d", "half-life 30d")
+SMALL = {"users": 80, "rows": 800}
 
 
 def lead(found: list[dict[str, np.ndarray]], name: str) -> np.ndarray:
@@ -21,6 +21,6 @@ def test_after_a_jump_adaptive_effects_have_less_regret_than_any_fixed_weight_of
 
 def test_where_nothing_jumps_adaptive_effects_cost_nothing() -> None:
     options = ADAPTIVE | {GRID[0]: {}}
-    worlds = [regrets(options, seed=seed, share=0.0, **SMALL) for seed in range(2)]
+    worlds = [regrets(options, seed=seed, share=0.0, **SMALL) for seed in range(3)]
     # Of a regret of some 300.
     assert abs(lead(worlds, GRID[0]).mean()) < 3.0
