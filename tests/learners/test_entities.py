@@ -52,8 +52,13 @@ def store(*batches: EntityStates, dtype: Any = "float64") -> MemoryEntities:
     return entities
 
 
-def copied(arrays: dict[str, Any]) -> dict[str, Any]:
-    return {name: array.copy() for name, array in arrays.items()}
+def arrays(entities: MemoryEntities) -> dict[str, Any]:
+    """Copies of all that is known of the users, by width and form."""
+    found: dict[str, Any] = {}
+    for ids, columns in entities.tables("user"):
+        name = next(name for name in columns if "." in name)
+        found |= {f"{name} {part}": array.copy() for part, array in {"ids": ids, **columns}.items()}
+    return found
 
 
 def allocated(entities: MemoryEntities) -> int:
@@ -153,12 +158,6 @@ class AgainstADictionary(RuleBasedStateMachine):
         self.full = False
 
     @rule()
-    def go_to_disk_and_back(self) -> None:
-        arrays, ids = copied(self.entities.arrays("user")), self.entities.ids("user")
-        self.entities = MemoryEntities(self.dtype)
-        self.entities.put("user", ids, arrays)
-
-    @rule()
     def go_on_with_a_copy(self) -> None:
         before, self.entities = self.entities, copy.deepcopy(self.entities)
         before.commit({"user": [states(self.pool, self.width, full=self.full, seed=1234)]})
@@ -249,9 +248,9 @@ def test_others_stay_bit_for_bit_while_some_learn_and_features_grow():
 @pytest.mark.parametrize("full", [True, False], ids=["full", "diagonal"])
 def test_a_commit_of_nobody_changes_nothing(full):
     entities = store(states(numbers(3), 2, full=full))
-    before = copied(entities.arrays("user"))
+    before = arrays(entities)
     entities.commit({"user": [states(numbers(0), 2, full=full), states(numbers(0), 3, full=full)], "video": []})
-    assert_same_arrays(entities.arrays("user"), before)
+    assert_same_arrays(arrays(entities), before)
 
 
 def test_pieces_fill_a_store_one_by_one_as_they_are_made():
@@ -309,7 +308,7 @@ def test_of_a_full_precision_the_lower_triangle_is_kept():
     width, count = 3, 5000  # more than are written out at a time
     committed = states(numbers(count), width)
     entities = store(committed)
-    values = entities.arrays("user")["3.full"]
+    values = arrays(entities)["3.full 3.full"]
     assert_array_equal(values[:, :width], committed.posterior.mean)
     places = [(0, 0), (1, 0), (1, 1), (2, 0), (2, 1), (2, 2)]
     assert_array_equal(values[:, width:], np.stack([committed.posterior.precision[:, *at] for at in places], 1))
@@ -330,7 +329,7 @@ def test_rounding_to_float32_is_to_seven_digits():
         assert_allclose(actual, exact, rtol=2.0**-24)
         assert np.any(actual != exact)
     assert_array_equal(taken.touched, committed.touched)  # counts and times are whole
-    assert all(array.dtype == np.float32 for name, array in single.arrays("user").items() if "." in name)
+    assert arrays(single)["4.full 4.full"].dtype == np.float32
     values = 50 * (4 + 10)
     assert store(committed).nbytes == 8 * values + 24 * 50
     assert single.nbytes == 4 * values + 24 * 50
@@ -484,81 +483,24 @@ def test_states_are_one_set_of_arrays_whatever_led_to_them(kind):
         narrow,
     )
     assert_array_equal(detours.ids("user"), directly.ids("user"))
-    assert_same_arrays(detours.arrays("user"), directly.arrays("user"))
-    assert list(directly.arrays("user")) == ["touched", "rows", "shelf", "2.diagonal", "2.full", "3.full"]
-    back = MemoryEntities()
-    back.put("user", detours.ids("user"), copied(detours.arrays("user")))
-    assert_same_arrays(back.arrays("user"), directly.arrays("user"))
-    # And it goes on as the other does.
-    for entities in (back, directly):
+    assert_same_arrays(arrays(detours), arrays(directly))
+    # And the one goes on as the other does.
+    for entities in (detours, directly):
         entities.commit({"user": [states(pool[1:11:2], 4, seed=3)]})
-    assert_same_arrays(back.arrays("user"), directly.arrays("user"))
-    assert back.nbytes == directly.nbytes
+    assert_same_arrays(arrays(detours), arrays(directly))
+    assert detours.nbytes == directly.nbytes
 
 
 def test_widths_are_ordered_as_numbers():
     entities = store(states(numbers(2), 10, full=False), states(np.array([2]), 9, full=False))
-    assert list(entities.arrays("user"))[3:] == ["9.diagonal", "10.diagonal"]
-    back = MemoryEntities()
-    back.put("user", numbers(3), entities.arrays("user"))
-    assert_same_arrays(back.arrays("user"), entities.arrays("user"))
+    assert [[name for name in columns if "." in name] for _, columns in entities.tables("user")] == [
+        ["9.diagonal"],
+        ["10.diagonal"],
+    ]
 
 
-def test_nobody_is_empty_arrays():
-    assert_same_arrays(MemoryEntities().arrays("user"), dict.fromkeys(["touched", "rows", "shelf"], numbers(0)))
-    back = MemoryEntities()
-    back.put("user", numbers(0), MemoryEntities().arrays("user"))
-    assert back.nbytes == 0
-    back.commit({"user": [states(numbers(3), 2)]})
-    assert_same_states(back.take("user", numbers(3), drawn(2, full=True, seed=0)), states(numbers(3), 2))
-
-
-@pytest.mark.parametrize("shelf", [-1, 2, 99])
-def test_an_entity_that_lies_nowhere_is_refused(shelf):
-    arrays = store(states(numbers(4), 2), states(np.arange(4, 9), 3, full=False)).arrays("user")
-    for name, one in (("touched", 0), ("rows", 0), ("shelf", shelf)):
-        arrays[name] = np.append(arrays[name], one)
-    with pytest.raises(ValueError, match="entities of user lie on none of its 2 shelves"):
-        MemoryEntities().put("user", numbers(10), arrays)
-
-
-VALUES = ("2.full", "3.diagonal")
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        *({name: lambda array: array[:-1]} for name in ("touched", "rows", "shelf", *VALUES)),
-        *({name: lambda array: array[None]} for name in ("touched", "rows", "shelf", *VALUES)),
-        *({name: lambda array: array[:, :-1]} for name in VALUES),
-        {"shelf": lambda shelf: shelf - 1},
-        {"shelf": lambda shelf: shelf + 1},
-        {"shelf": lambda shelf: 1 - shelf},
-        *({name: None} for name in VALUES),
-        dict.fromkeys(VALUES),
-    ],
-    ids=lambda damage: "+".join(damage),
-)
-def test_arrays_that_do_not_belong_together_are_refused(damage):
-    entities = store(states(numbers(4), 2), states(np.arange(4, 9), 3, full=False))
-    arrays = copied(entities.arrays("user"))
-    for name, change in damage.items():
-        array = arrays.pop(name)
-        if change is not None:
-            arrays[name] = change(array)
-    back = store(states(numbers(2), 2))
-    before = copied(back.arrays("user"))
-    with pytest.raises(ValueError, match="user"):
-        back.put("user", numbers(9), arrays)
-    assert_same_arrays(back.arrays("user"), before)
-
-
-@pytest.mark.parametrize("ids", [numbers(8), numbers(10), np.array([0, 1, 2, 3, 4, 5, 6, 7, 7])], ids=len)
-def test_ids_that_do_not_go_with_the_arrays_are_refused(ids):
-    """Too few, too many, one twice."""
-    entities = store(states(numbers(4), 2), states(np.arange(4, 9), 3, full=False))
-    with pytest.raises(ValueError, match="user"):
-        MemoryEntities().put("user", ids, entities.arrays("user"))
+def test_of_nobody_there_is_nothing():
+    assert arrays(MemoryEntities()) == {}
 
 
 # --- copies and parts ---------------------------------------------------------------------------------------
@@ -567,12 +509,12 @@ def test_ids_that_do_not_go_with_the_arrays_are_refused(ids):
 def test_a_copy_has_a_life_of_its_own():
     entities = store(states(numbers(20), 2))
     other = copy.deepcopy(entities)
-    before = copied(entities.arrays("user"))
+    before = arrays(entities)
     other.commit({"user": [states(np.arange(5, 30), 2, seed=1), states(numbers(3), 4, seed=2)]}, position="3")
-    assert_same_arrays(entities.arrays("user"), before)
+    assert_same_arrays(arrays(entities), before)
     assert entities.position is None
     entities.commit({"user": [states(np.arange(5, 30), 2, seed=1), states(numbers(3), 4, seed=2)]})
-    assert_same_arrays(entities.arrays("user"), other.arrays("user"))
+    assert_same_arrays(arrays(entities), arrays(other))
 
 
 def test_some_effects_alone():
@@ -582,7 +524,7 @@ def test_some_effects_alone():
     assert users.dtype == "float32"
     assert users.nbytes == entities.nbytes - 3 * (2 * 4 + 24)
     assert len(users.ids("video")) == len(users.ids("nobody")) == 0
-    assert_same_arrays(users.arrays("user"), entities.arrays("user"))
+    assert_same_arrays(arrays(users), arrays(entities))
     users.commit({"video": [states(numbers(9), 1)]})
     assert len(entities.ids("video")) == 3
     assert entities.only([]).nbytes == 0
@@ -642,12 +584,6 @@ class SparseAgainstADictionary(RuleBasedStateMachine):
             self.known[id] = (supports[e], mean, precision, int(changed.touched[e]), int(changed.rows[e]))
 
     @rule()
-    def go_to_disk_and_back(self) -> None:
-        arrays, ids = copied(self.entities.arrays("user")), self.entities.ids("user")
-        self.entities = MemoryEntities(self.dtype)
-        self.entities.put("user", ids, arrays)
-
-    @rule()
     def go_on_with_a_copy(self) -> None:
         before, self.entities = self.entities, copy.deepcopy(self.entities)
         before.commit({"user": [sparse_states(self.pool, [[0]] * 12, full=True)]})
@@ -682,6 +618,9 @@ class SparseAgainstADictionary(RuleBasedStateMachine):
                 assert_array_equal(means[place][1], piece.posterior.mean[e])
                 numbers = width + (width * (width + 1) // 2 if full else width)
                 size += numbers * np.dtype(self.dtype).itemsize + 4 * width + 24
+        self.check_bytes(size)
+
+    def check_bytes(self, size: int) -> None:
         assert self.entities.nbytes == size
 
 
@@ -691,12 +630,10 @@ TestSparseAgainstADictionary = SparseAgainstADictionary.TestCase
 
 def test_supports_are_arrays_beside_the_values_that_they_are_of():
     entities = store(sparse_states(numbers(2), [[0, 5], [0, 1, 2, 3, 4]], full=True))
-    arrays = entities.arrays("user")
-    assert list(arrays) == ["touched", "rows", "shelf", "4.full", "4.full.support", "8.full", "8.full.support"]
-    assert arrays["4.full.support"].tolist() == [[0, 5, -1, -1]]
-    damaged = arrays | {"8.full.support": arrays["8.full.support"][:, :-1]}
-    with pytest.raises(ValueError, match=r"'8.full.support' of user is of shape \(1, 7\), not \(1, 8\)"):
-        MemoryEntities().put("user", numbers(2), damaged)
+    (_, four), (_, eight) = entities.tables("user")
+    assert list(four) == ["touched", "rows", "support", "4.full"]
+    assert four["support"].tolist() == [[0, 5, -1, -1]]
+    assert eight["support"].tolist() == [[0, 1, 2, 3, 4, -1, -1, -1]]
 
 
 def test_states_of_several_widths_and_forms_are_joined():

@@ -12,6 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from numpy.testing import assert_array_equal
+from test_entities import SparseAgainstADictionary
 
 from acclimate.arrays import EntityStates, IdArray, Posterior
 from acclimate.errors import FormatError
@@ -116,6 +117,39 @@ class AgainstADictionary(RuleBasedStateMachine):
 
 AgainstADictionary.TestCase.settings = settings(max_examples=40, stateful_step_count=15, deadline=None)
 TestAgainstADictionary = AgainstADictionary.TestCase
+
+
+class SparseInLayers(SparseAgainstADictionary):
+    """The same of entities that hold some coefficients only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.place = Path(tempfile.mkdtemp())
+
+    def teardown(self) -> None:
+        shutil.rmtree(self.place)
+
+    @initialize(kind=st.sampled_from(["int64", "string"]), dtype=st.sampled_from(["float64", "float32"]))
+    def begin(self, kind: str, dtype: Any) -> None:
+        super().begin(kind, dtype)
+        self.entities = LayeredEntities(dtype)
+
+    @rule()
+    def save(self) -> None:
+        save(self.entities, self.place / "a", base(WIDEST, full=False))
+
+    @rule()
+    def save_and_load(self) -> None:
+        save(self.entities, self.place / "a", base(WIDEST, full=False))
+        self.entities = LayeredEntities(self.dtype)
+        self.entities.rest_on("user", read_artifact(self.place / "a", kind="k").segments["user"])
+
+    def check_bytes(self, size: int) -> None:
+        assert self.entities.nbytes >= size  # what is hidden stays until layers are written together
+
+
+SparseInLayers.TestCase.settings = settings(max_examples=40, stateful_step_count=12, deadline=None)
+TestSparseInLayers = SparseInLayers.TestCase
 
 
 def test_a_save_writes_what_has_changed_and_layers_stay_few(tmp_path):

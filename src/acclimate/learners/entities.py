@@ -1,6 +1,5 @@
 """The states of entities in memory: an index of ids that persists, and room that grows by doubling."""
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal, TypeAlias
 
@@ -388,59 +387,9 @@ class MemoryEntities:
         """Bytes of all states."""
         return sum(effect.nbytes for effect in self._effects.values())
 
-    def arrays(self, effect: str) -> dict[str, NDArray[Any]]:
-        """All that is known of an effect but the ids, in the order of :meth:`ids`.
-
-        ``touched`` and ``rows`` ``(n,)``; ``shelf`` ``(n,)``, which of the arrays ``<width>.<form>``, in the order
-        of their names by width, has an entity's values, there in the same order: the mean, then the diagonal of
-        the precision or its lower triangle, row by row. ``<width>.<form>.support``: where entities hold some
-        coefficients only, the columns of these.
-        """
-        packed = self._effect(effect).packed()
-        values: dict[str, NDArray[Any]] = {}
-        for shelf in packed.shelves.values():
-            name = _name(shelf.width, full=shelf.full)
-            values[name] = shelf.values
-            if shelf.support is not None:
-                values[f"{name}.support"] = shelf.support
-        return {"touched": packed.touched, "rows": packed.rows, "shelf": packed.shelf, **values}
-
-    def put(self, effect: str, ids: IdArray, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """What :meth:`arrays` gave, put back; the arrays are the store's from then on.
-
-        Raises:
-            ValueError: they do not belong together.
-        """
-        shelf, count = arrays["shelf"], len(ids)
-        for name in ("touched", "rows", "shelf"):
-            if arrays[name].shape != (count,):
-                raise ValueError(f"'{name}' of {effect} is of shape {arrays[name].shape}, not ({count},)")
-        shelves: list[_Shelf] = []
-        for number, (name, width, full) in enumerate(_values_of(arrays)):
-            size, owner = _row_size(width, full=full), np.flatnonzero(shelf == number)
-            if arrays[name].shape != (len(owner), size):
-                raise ValueError(f"'{name}' of {effect} is of shape {arrays[name].shape}, not {len(owner), size}")
-            values, support = np.asarray(arrays[name], self.dtype), arrays.get(f"{name}.support")
-            if support is not None and support.shape != (len(owner), width):
-                told = f"not {len(owner), width}"
-                raise ValueError(f"'{name}.support' of {effect} is of shape {support.shape}, {told}")
-            shelves.append(_Shelf(width, full=full, values=values, owner=owner, support=support))
-        if count and not 0 <= shelf.min() <= shelf.max() < len(shelves):
-            raise ValueError(f"entities of {effect} lie on none of its {len(shelves)} shelves")
-        index = IdIndex(ids)
-        if len(index) != count:
-            raise ValueError(f"{count - len(index)} ids of {effect} are there twice")
-        self._effects[effect] = _Effect(index, shelves, arrays["touched"], arrays["rows"])
-
     def _effect(self, name: str) -> _Effect:
         return self._effects[name] if name in self._effects else _no_entities()
 
 
 def _no_entities() -> _Effect:
     return _Effect(IdIndex(), [], np.zeros(0, np.int64), np.zeros(0, np.int64))
-
-
-def _values_of(arrays: Mapping[str, NDArray[Any]]) -> list[tuple[str, int, bool]]:
-    """Name, width and whether full, of each array of values."""
-    matches = (re.fullmatch(r"(\d+)\.(full|diagonal)", name) for name in arrays)
-    return sorted(((m[0], int(m[1]), m[2] == "full") for m in matches if m), key=lambda one: one[1:])
