@@ -161,6 +161,10 @@ class Effect:
         """Stored states at the population of now."""
         return _rebased(states, self.base, self.population) if self.moved else states
 
+    def moved_from(self, population: Posterior, states: EntityStates) -> EntityStates:
+        """States at another population at that of now."""
+        return _rebased(states, population, self.population)
+
     def now_sparse(self, states: SparseStates) -> SparseStates:
         """The same of states of some coefficients."""
         return replace(states, pieces=[(places, self.now(piece)) for places, piece in states.pieces])

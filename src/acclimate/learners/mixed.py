@@ -131,7 +131,7 @@ def learn(
         population = "keep"
     if population != "keep" or search.learns_noise(task) or search.learns_ridges(task):
         parts, means, curvature = search.priors(task, means, begin or {}, population)
-        task.parts[:] = parts  # states as they were before are not needed any more, and are large
+        task.parts[:] = parts
     if search.learns_ridges(task):
         shared = replace(shared, fixed_states=parts[0].states, marginal=parts[0].states.posterior.precision)
     found: list[_Found] = []
@@ -379,6 +379,7 @@ class _Search:
                     fresh=fresh,
                     margin=task.margins(parts) if at_mode else None,
                 )
+                task.parts[:] = parts  # states as they were before are not needed any more, and are large
             if noisy:
                 before = self.noise.variance
                 random = [own for nest, own in zip(together, spread, strict=True) if not nest.known]

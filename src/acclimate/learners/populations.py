@@ -355,16 +355,22 @@ def _evidence_alone(part: Part, i: int, solution: Solution, others: FloatArray) 
     linear, information = solution.evidence(i, members, raw=False, others=others)
     if not part.states.rows.any():  # there was nothing before
         return linear, information
-    drawn, beyond = _beyond(part, block)
-    if members is not None:
-        drawn, beyond = drawn[members], type(beyond)(beyond.array[members])
+    drawn, beyond = _beyond(part, block, members)
     return linear + drawn, information.plus(beyond)
 
 
-def _beyond(part: Part, block: Block) -> Prior:
-    """What a prior ``N(m, P)`` of entities has more than their population: ``Pm - Bb`` and ``P - B``."""
-    population = at_support(part.effect.population, part.states.at(part.learners))
-    prior, base = block.scaled, _scaled(population, block)
+def _beyond(part: Part, block: Block, members: IntArray | None = None) -> Prior:
+    """What a prior ``N(m, P)`` of entities has more than their population: ``Pm - Bb`` and ``P - B``.
+
+    Of some, or of all that learn.
+    """
+    population, prior = part.effect.population, block.scaled
+    if members is not None and len(prior.mean) > 1:
+        prior = prior.at(members)
+    if part.states.support is not None:
+        learners = part.learners if members is None else part.learners[members]
+        population = at_support(population, part.states.at(learners))
+    base = _scaled(population, block)
     if prior.is_full and not base.is_full:
         base = matrices_of(base)
     return prior.P.times(prior.mean) - base.P.times(base.mean), type(prior.P)(prior.precision - base.precision)

@@ -93,7 +93,7 @@ class Part:
                 states=replace(self.states, posterior=posterior, touched=nothing, rows=nothing),
             )
         effect = replace(self.effect, population=population)
-        return replace(self, effect=effect, states=effect.now(self.effect.stored(self.states)))
+        return replace(self, effect=effect, states=effect.moved_from(self.effect.population, self.states))
 
     def changed(self, places: IntArray, posterior: Posterior) -> EntityStates:
         """The states after the batch of some entities."""
