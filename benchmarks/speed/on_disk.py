@@ -1,8 +1,8 @@
 """Bring a model on disk up to date, with a million and with ten million users stored: seconds, memory, bytes.
 
 ``python -m benchmarks.speed.on_disk [USERS ...]``: users with 16 coefficients, full precisions, in 32 bits; an
-update of 1,000,000 events of 300,000 of them, as ``acclimate update`` runs it (load, learn, save) in a process of
-its own. It needs 20 GB of disk, under the current folder.
+update of 1,000,000 events of 300,000 of them within a ``memory_limit`` of 250 MB, as ``acclimate update`` runs it
+(load, learn, save) in a process of its own. It needs 20 GB of disk, under the current folder.
 """
 
 import os
@@ -20,7 +20,7 @@ import acclimate as ac
 from benchmarks.speed import _children
 
 SIZES = (1_000_000, 10_000_000)
-COEFFICIENTS, EVENTS, TOUCHED, ROUNDS = 16, 1_000_000, 300_000, 3
+COEFFICIENTS, EVENTS, TOUCHED, ROUNDS, LIMIT = 16, 1_000_000, 300_000, 3, "250MB"
 SCHEMA = ac.Schema(time="time", entities=["user"], labels="click")
 _PIECE = 1_000_000
 _MODULE = "benchmarks.speed.on_disk"
@@ -90,7 +90,7 @@ def update(_: int, folder: Path, number: int) -> None:
     begun = time.perf_counter()
     model = ac.GLMix.load(folder / "model")
     loaded = time.perf_counter()
-    model.update(ac.read_events(folder / f"events-{number}.parquet", SCHEMA))
+    model.update(ac.read_events(folder / f"events-{number}.parquet", SCHEMA, memory_limit=LIMIT))
     learned, before = time.perf_counter(), set((folder / "model").rglob("*"))
     model.save(folder / "model", overwrite=True)
     saved = time.perf_counter()

@@ -100,3 +100,16 @@ def test_bits_are_the_same_however_many_threads(monkeypatch, twin):
     numba.set_num_threads(before)
     assert_array_equal(found[0], found[1])
     assert_allclose(found[0], plain(given_rows), atol=1e-11)
+
+
+def test_few_rows_start_no_threads(monkeypatch):
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("acclimate.kernels.threads.ThreadPoolExecutor", refuse)
+    X = sparse.csr_array(np.random.default_rng(0).normal(size=(200, 3)))
+    numba.set_num_threads(min(2, numba.config.NUMBA_NUM_THREADS))
+    try:
+        assert_allclose(rows.margins(Cells.of(X), np.ones(3)), X @ np.ones(3))
+    finally:
+        numba.set_num_threads(numba.config.NUMBA_NUM_THREADS)

@@ -4,6 +4,7 @@ import copy
 import dataclasses
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
@@ -11,6 +12,7 @@ from test_glmix_update import WEIGHTED, events_of, log, mixed, taken
 
 import acclimate as ac
 from acclimate.artifacts import Drift
+from acclimate.learners.drift import together
 
 FEATURES = ["surface", "hour", "position", "topics", "duration"]
 
@@ -99,3 +101,20 @@ def test_an_update_without_rows_says_nothing():
     assert model.drift()
     model.update(events_of(WEIGHTED, log()).before("2000-01-01"))
     assert model.drift() == ()
+
+
+def test_surprises_of_several_pieces_are_put_together():
+    """Means weigh by rows, variances add up, and what is of one piece alone stays."""
+    one = (Drift("loss", "", 30.0, 0.5, 0.4, 0.1, 1.0), Drift("effect", "user", 0.0, 0.0, 0.0, 0.0, None))
+    other = (
+        Drift("loss", "", 10.0, 0.9, 0.4, 0.2, 2.5),
+        Drift("effect", "user", 0.0, 0.0, 0.0, 0.0, None),
+        Drift("effect", "video", 5.0, 0.1, 0.0, 0.1, 1.0),
+    )
+    loss, user, video = together(one, other)
+    deviation = np.hypot(3.0, 2.0) / 40.0
+    assert (loss.rows, loss.observed, loss.expected) == (40.0, pytest.approx(0.6), pytest.approx(0.4))
+    assert (loss.standard_deviation, loss.z) == (pytest.approx(deviation), pytest.approx(0.2 / deviation))
+    assert user.rows == 0.0
+    assert video == other[2]
+    assert together((), other) == other

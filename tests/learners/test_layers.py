@@ -12,7 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from numpy.testing import assert_array_equal
-from test_entities import SparseAgainstADictionary
+from test_entities import SparseAgainstADictionary, sparse_states
 
 from acclimate.arrays import EntityStates, IdArray, Posterior
 from acclimate.errors import FormatError
@@ -165,6 +165,31 @@ def test_a_save_writes_what_has_changed_and_layers_stay_few(tmp_path):
     assert min(written) < 0.04 * first  # a fiftieth of the states, and a header
     assert sum(written) < 40 * 0.02 * first * np.log2(100)
     assert save(entities, tmp_path / "model", base(3, full=True)) == 0
+
+
+def test_what_is_learned_during_a_save_is_not_lost(tmp_path):
+    entities, population = LayeredEntities(), base(3, full=True)
+    entities.commit({"user": [states(np.arange(5), 3, full=True, seed=0)]})
+    effect = entities.stored("user", population)
+    segments = {"user": effect.layers()}
+    later = states(np.arange(3), 3, full=True, seed=1)
+    entities.commit({"user": [later]})
+    seal = write_artifact(tmp_path / "m", kind="k", manifest={}, arrays={}, tables={}, segments=segments)
+    effect.rest_on((read_segments(tmp_path / "m", seal) or {})["user"])
+    taken = entities.take("user", np.arange(5), population)
+    assert_array_equal(taken.posterior.mean[:3], later.posterior.mean)
+    save(entities, tmp_path / "m", population)
+    assert_array_equal(entities.take("user", np.arange(5), population).posterior.mean, taken.posterior.mean)
+
+
+def test_rows_that_are_hidden_by_wider_ones_go(tmp_path):
+    entities, count = LayeredEntities(), 6_000
+    for width in (4, 8, 12, 16, 20):
+        supports = [list(range(width))] * count
+        entities.commit({"user": [sparse_states(np.arange(count), supports, full=True, seed=width)]})
+        save(entities, tmp_path / "model", base(WIDEST, full=False))
+    assert len(list((tmp_path / "model" / "rows").iterdir())) == 1
+    assert entities.nbytes == count * (8 * (20 + 210) + 4 * 20 + 24)
 
 
 def test_a_state_that_was_changed_on_disk_is_refused_when_it_is_asked_for(tmp_path):

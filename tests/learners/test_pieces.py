@@ -307,3 +307,21 @@ def test_a_replay_within_little_memory():
     assert limited.arms["ranker"].rows == without.arms["ranker"].rows
     assert limited.arms["ranker"].log_loss == pytest.approx(without.arms["ranker"].log_loss, abs=0.005)
     assert limited.arms["ranker"].log_loss != without.arms["ranker"].log_loss
+
+
+def test_pieces_are_no_surprise_to_effects_that_adapt():
+    """They are of other people, which is no change: a fit in pieces forgets nothing, however its effects are."""
+    fitted = [
+        ac.GLMix(
+            fixed=ac.FixedEffect(["x"], adaptive=adaptive),
+            random=[
+                ac.RandomEffect("user", ["x"], adaptive=adaptive),
+                ac.RandomEffect("video", adaptive=adaptive),
+            ],
+        ).fit(small(whole()))
+        for adaptive in (False, True)
+    ]
+    assert fitted[0].info.pieces > 1
+    assert fitted[0].weights() == fitted[1].weights()
+    assert_same_states(fitted[0].states("user"), fitted[1].states("user"))
+    assert fitted[1].info.drift == ()

@@ -19,7 +19,8 @@ from sample_blocks import KINDS, Effect, World, joined, kept_precisions, optimum
 from scipy import optimize, sparse
 
 from acclimate.arrays import Diagonal, Full, Posterior
-from acclimate.models.joint import Problem, Solution
+from acclimate.models.blocks import Block, Design
+from acclimate.models.joint import Problem, Solution, solve_joint
 from acclimate.models.likelihood import Line, expected_derivatives
 
 
@@ -456,3 +457,14 @@ def test_with_variances_it_is_where_the_gradient_of_the_expected_loss_vanishes(w
         * expected_derivatives("logistic", rows.y, rows.X @ joined(solution) + rows.offset, variance)[0],
         atol=1e-12,
     )
+
+
+def test_a_row_of_great_loss_drowns_no_other():
+    rng = np.random.default_rng(0)
+    X, entity = rng.normal(size=(400, 2)), np.repeat(np.arange(20), 20)
+    y = X.sum(axis=1) + rng.normal(size=400)
+    y[0] = 1e12
+    design = Design.of(sparse.csr_array(X), entity, 20, weight=np.ones(400), centre=False)
+    prior = Posterior(np.zeros((1, 2)), np.eye(2)[None])
+    solution = solve_joint([Block(design, prior, "full")], y, np.zeros(400), np.ones(400), loss="squared")
+    assert solution.decrements[0][1:].max() < 1e-3

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import pickle
 import shutil
 from pathlib import Path
 
@@ -164,6 +165,38 @@ def test_segments_are_copied_where_no_file_can_have_two_names(tmp_path, monkeypa
     shutil.rmtree(tmp_path / "model")
     numbers = [segment.columns["number"].tolist() for segment in read(tmp_path / "copy").segments["things"]]
     assert numbers == [[0, 1, 2], [1, 2, 3]]
+
+
+@pytest.mark.parametrize("what", ["gone", "another's"])
+def test_segments_whose_names_have_gone_are_written_from_what_was_read(tmp_path, what):
+    write(tmp_path / "model", seed=1)
+    segments = read(tmp_path / "model").segments["things"]
+    shutil.rmtree(tmp_path / "model")
+    if what == "another's":
+        write(tmp_path / "model", seed=7)
+    for place in ("elsewhere", "model"):
+        write(tmp_path / place, segments=segments, seed=2, overwrite=True)
+        numbers = [segment.columns["number"].tolist() for segment in read(tmp_path / place).segments["things"]]
+        assert numbers == [[1, 2, 3], [2, 3, 4]]
+
+
+def test_segments_that_others_may_not_read_are_copied_for_those_who_may(tmp_path):
+    before = os.umask(0o077)
+    try:
+        write(tmp_path / "mine")
+        os.umask(0o022)
+        write(tmp_path / "ours", segments=read(tmp_path / "mine").segments["things"])
+    finally:
+        os.umask(before)
+    modes = {file.stat().st_mode & 0o777 for file in (tmp_path / "ours" / "rows").iterdir()}
+    assert modes == {0o644}
+
+
+def test_segments_go_to_other_processes_by_name(tmp_path):
+    write(tmp_path / "model")
+    (segment,) = read(tmp_path / "model").segments["things"]
+    other = pickle.loads(pickle.dumps(segment))
+    assert other.at(np.arange(3)).columns["number"].tolist() == [0, 1, 2]
 
 
 def test_what_json_cannot_hold_leaves_nothing(tmp_path):

@@ -126,7 +126,7 @@ def _for_pieces(bounds: IntArray, work: Callable[[int], None]) -> None:
         for piece in range(first, last):
             work(piece)
 
-    side_by_side(several, _LARGE * np.arange(len(bounds)))
+    side_by_side(several, _LARGE * np.arange(len(bounds)), least=_LARGE)
 
 
 @njit(cache=True, nogil=True, _nrt=False, fastmath=_REORDERED)  # type: ignore[misc]

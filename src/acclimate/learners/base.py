@@ -50,7 +50,7 @@ class Layered(Protocol):
         ...
 
     def rest_on(self, segments: Sequence[Segment]) -> None:
-        """Go on with these, which hold all rows."""
+        """Go on with these, which hold all rows that there were when they were asked for."""
         ...
 
 
@@ -167,25 +167,27 @@ class Fitted(ABC, Generic[S]):
     def _write(self, path: str | Path, *, overwrite: bool) -> None:
         packed = self._contents()
         check_arrays(type(self).__name__, packed.arrays)
-        place = Path(path).absolute()
+        place = Path(path).resolve()
         manifest = {
             "parameters": asdict(self.parameters),
             "history": [asdict(learned) for learned in self.history],
             **packed.manifest,
         }
+        segments = {name: rows.layers() for name, rows in packed.rows.items()}
         seal = write_artifact(
             path,
             kind=self.kind,
             manifest=manifest,
             arrays=packed.arrays,
             tables=packed.tables,
-            segments={name: rows.layers() for name, rows in packed.rows.items()},
+            segments=segments,
             overwrite=overwrite,
             expected=self._saved[1] if self._saved and self._saved[0] == place else None,
         )
         self._saved = (place, seal)
-        for name, segments in (read_segments(path, seal) or {}).items():
-            packed.rows[name].rest_on(segments)
+        known = [one for layers in segments.values() for one in layers if isinstance(one, Segment)]
+        for name, written in (read_segments(path, seal, known) or {}).items():
+            packed.rows[name].rest_on(written)
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -200,7 +202,7 @@ class Fitted(ABC, Generic[S]):
             learner = cls(**stored.manifest["parameters"])
             learner.history = tuple(Learned(**learned) for learned in stored.manifest["history"])
             learner._restore(stored)
-        learner._saved = (Path(path).absolute(), stored.manifest["seal"])
+        learner._saved = (Path(path).resolve(), stored.manifest["seal"])
         return learner
 
     def _contents(self) -> Packed:

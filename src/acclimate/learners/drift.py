@@ -36,16 +36,20 @@ def drift_of(parameters: GLMixParameters, shared: Shared, task: Task) -> tuple[D
 
 
 def together(one: tuple[Drift, ...], other: tuple[Drift, ...]) -> tuple[Drift, ...]:
-    """Of two batches that an update learned one after the other; nothing where the first was a fit's.
+    """Of two batches that an update learned one after the other.
 
     Rows are independent given what was believed before each: means weigh by rows, and their variances add up.
     """
-    before = {(drift.statistic, drift.effect): drift for drift in one}
-    added = [_sum(before[key], drift) for drift in other if (key := (drift.statistic, drift.effect)) in before]
-    return tuple(added) or one
+    found = {(drift.statistic, drift.effect): drift for drift in one}
+    for drift in other:
+        key = drift.statistic, drift.effect
+        found[key] = _sum(found[key], drift) if key in found else drift
+    return tuple(found.values())
 
 
 def _sum(one: Drift, other: Drift) -> Drift:
+    if not one.rows or not other.rows:
+        return one if one.rows else other
     rows = one.rows + other.rows
     observed, expected = (
         (one.rows * getattr(one, name) + other.rows * getattr(other, name)) / rows

@@ -88,6 +88,7 @@ class GLMix(Fitted[Shared]):
         batches = read(self.parameters, events, before, locked=locks)
         shared, entities, info = self._begun(next(batches), events, before, locks, warm_start=warm_start)
         shared, info = self._rest(batches, shared, entities, info, locks)
+        info = replace(info, drift=())  # there was nothing before that rows could surprise
         self.state, self.entities, self.info = shared, entities, info
         return self
 
@@ -254,7 +255,7 @@ class GLMix(Fitted[Shared]):
         return effect.index.names, states.posterior.at(0), int(states.rows[0])
 
     def states(self, entity: str | Sequence[str]) -> EntityStates:
-        """All entities that have learned from ``min_rows`` rows or more.
+        """All entities that have learned from ``min_rows`` rows or more, in an order that a save may change.
 
         ``entity`` is as in :meth:`entity_posterior`; ids of a combination are texts, their parts with the
         character 31 (unit separator) between them. Of an effect of ``support: observed`` all are filled up to the

@@ -19,11 +19,15 @@ from acclimate.storage import Rows, Segment, Unwritten, keys_of, texts_of, visib
 _ABOUT = ("touched", "rows", "support")
 """Columns of a row beside the values of its state."""
 
+_SMALL = 4096
+"""States that are written again rather than kept in a file of their own, where files are of many widths."""
+
 
 class LayeredEntities:
     """The seam :class:`acclimate.artifacts.Entities` in memory and on disk.
 
-    ``dtype`` is what values are kept in; they are taken and committed as ``float64``.
+    ``dtype`` is what values are kept in; they are taken and committed as ``float64``. ``commits`` counts what was
+    put in.
     """
 
     def __init__(self, dtype: Float = "float64") -> None:
@@ -31,6 +35,7 @@ class LayeredEntities:
         self.position: str | None = None
         self._changes = MemoryEntities(dtype)
         self._segments: dict[str, list[Segment]] = {}
+        self.commits = 0
 
     def take(self, effect: str, ids: IdArray, population: Posterior) -> EntityStates:
         """See :meth:`acclimate.artifacts.Entities.take`; the states are copies.
@@ -86,6 +91,7 @@ class LayeredEntities:
     def commit(self, changed: Mapping[str, Iterable[EntityStates]], position: str | None = None) -> None:
         """See :meth:`acclimate.artifacts.Entities.commit`; all is computed before any of it is stored."""
         self._changes.commit(changed)
+        self.commits += 1
         self.position = self.position if position is None else position
 
     def fill(self, effect: str, pieces: Iterable[EntityStates], *, room: int = 0) -> None:
@@ -94,6 +100,7 @@ class LayeredEntities:
         For a store that nobody uses yet: should a piece fail, those before it are in.
         """
         self._changes.fill(effect, pieces, room=room)
+        self.commits += 1
 
     def ids(self, effect: str) -> IdArray:
         """All ids of an effect that are known: those on disk, then those in memory as they came."""
@@ -120,7 +127,7 @@ class LayeredEntities:
 
     def stored(self, effect: str, base: Posterior) -> "StoredEffect":
         """One effect, to go to disk; ``base`` is what its states rest on."""
-        return StoredEffect(self, effect, base)
+        return StoredEffect(self, effect, base, self.commits)
 
     def rest_on(self, effect: str, segments: Sequence[Segment]) -> None:
         """Go on with these, which hold all states of an effect."""
@@ -133,10 +140,11 @@ class LayeredEntities:
 
     def _below(self, effect: str, ids: IdArray) -> Iterator[tuple[IntArray, Rows]]:
         """Which of these entities have their newest states on disk, and these, some at a time."""
+        # Before the segments: a save puts these in place first, and lets go of what has changed after that.
+        asked = np.flatnonzero(~self._changes.knows(effect, ids))
         segments = self._segments.get(effect)
         if not segments:
             return
-        asked = np.flatnonzero(~self._changes.knows(effect, ids))
         asked = asked[np.argsort(keys_of(ids[asked]))]
         key, text = keys_of(ids[asked]), texts_of(ids[asked])
         for segment in reversed(segments):
@@ -153,11 +161,15 @@ class LayeredEntities:
 
 @dataclass(frozen=True)
 class StoredEffect:
-    """The states of one effect as they go to disk; those of fewer coefficients are filled up from ``base``."""
+    """The states of one effect as they go to disk; those of fewer coefficients are filled up from ``base``.
+
+    ``commits``: how many there had been by then.
+    """
 
     entities: LayeredEntities
     name: str
     base: Posterior
+    commits: int
 
     def layers(self) -> list[Segment | Unwritten]:
         """The segments that hold all states: those that stay, and one of what has changed and of small ones."""
@@ -168,16 +180,20 @@ class StoredEffect:
         shown = visible(layers)
         kept, new = list[int](), list[Unwritten]()
         for group in _groups(layers):
-            first = _first_together([len(layers[k]) for k in group], sum(k >= len(segments) for k in group))
-            kept += group[:first]
-            if parts := [(layers[k], shown[k]) for k in group[first:]]:
+            sizes, new_ones = [len(layers[k]) for k in group], sum(k >= len(segments) for k in group)
+            small = _SMALL if "support" in layers[group[0]].columns else 0  # of which there are many widths
+            first = _first_together(sizes, new_ones, small)
+            hidden = [k for k in group[:first] if 2 * len(shown[k]) < len(layers[k])]  # for the most part
+            kept += [k for k in group[:first] if k not in hidden]
+            if parts := [(layers[k], shown[k]) for k in [*hidden, *group[first:]] if len(shown[k])]:
                 new.append(partial(write_segment, parts=parts, like=self._like([layer for layer, _ in parts])))
         # Of rows that are written none is hidden, so that they may come last, whatever stays.
         return [*(segments[k] for k in sorted(kept)), *new]
 
     def rest_on(self, segments: Sequence[Segment]) -> None:
-        """Go on with these."""
-        self.entities.rest_on(self.name, segments)
+        """Go on with these, unless more was learned meanwhile, which they do not have."""
+        if self.entities.commits == self.commits:
+            self.entities.rest_on(self.name, segments)
 
     def _like(self, layers: Sequence[Rows]) -> Callable[[Rows], Rows]:
         """Makes states of all layers of one width and form."""
@@ -199,10 +215,10 @@ def _groups(layers: Sequence[Rows]) -> list[list[int]]:
     return list(groups.values())
 
 
-def _first_together(sizes: Sequence[int], new: int) -> int:
+def _first_together(sizes: Sequence[int], new: int, small: int) -> int:
     """The first of some layers that is written together with all after it, the last of which are ``new``."""
     first = len(sizes) - new
-    while new and first and sizes[first - 1] <= sum(sizes[first:]):
+    while new and first and sizes[first - 1] <= max(sum(sizes[first:]), small):
         first -= 1
     return first
 

@@ -237,10 +237,11 @@ def _held_evidence(
 ) -> HeldEvidence:
     """What is known of each coefficient that entities hold, of some of them."""
     linear, information, columns, entities = list[FloatArray](), list[FloatArray](), list[IntArray](), 0
+    besides = None if margin is None else _besides(nest, solution, margin)
     for part, i, members in zip(parts, nest.places, _held_representatives(parts), strict=True):
         if not len(members):
             continue
-        said, told = _held_by(part, i, solution, others, margin, members=members)
+        said, told = _held_by(part, i, solution, others, besides, members=members)
         support = np.asarray(part.states.support)[part.learners[members]]
         there = support >= 0
         linear.append(said[there])
@@ -256,8 +257,13 @@ def _held_evidence(
     )
 
 
+def _besides(nest: Nest, solution: Solution, margin: FloatArray) -> FloatArray:
+    """What rows' margins ``(n,)`` have from all but an effect, of which a nest has one block or several."""
+    return margin + solution.margin - np.sum([solution.margin_of(i) for i in nest.places], axis=0)
+
+
 def _held_by(
-    part: Part, i: int, solution: Solution, others: FloatArray, margin: FloatArray | None, *, members: IntArray
+    part: Part, i: int, solution: Solution, others: FloatArray, besides: FloatArray | None, *, members: IntArray
 ) -> tuple[FloatArray, FloatArray]:
     """Linear term and information ``(m, w)`` of each coefficient of some entities.
 
@@ -274,8 +280,8 @@ def _held_by(
             means = solution.scaled_means[i][members]
             drawn, known = drawn - known.times(means) + known.diagonal() * means, known.kept("diagonal")
         said, told = said + drawn, told.plus(known)
-    if margin is not None:
-        said = said + _pull(part, i, solution, margin, members)
+    if besides is not None:
+        said = said + _pull(part, i, solution, besides, members)
     if not full:
         return said, told.diagonal()
     base = at_support(part.effect.population, part.states.at(part.learners[members]))
@@ -312,7 +318,8 @@ def _evidence(
     if nest.cells is None:
         linear, information = _evidence_alone(parts[0], nest.places[0], solution, others)
         if margin is not None:
-            linear = linear + _pull(parts[0], nest.places[0], solution, margin, _representatives(parts[0]))
+            besides = _besides(nest, solution, margin)
+            linear = linear + _pull(parts[0], nest.places[0], solution, besides, _representatives(parts[0]))
         return lambda _: [(linear, information)]
     means = [solution.scaled_means[i] for i in nest.places]
     curvature = left_open(solution.evident, solution.problem.count, others)
@@ -383,19 +390,19 @@ def _scaled(population: Posterior, block: Block) -> Posterior:
     return block.design.scaling.prior_in(population)
 
 
-def _pull(part: Part, i: int, solution: Solution, margin: FloatArray, members: IntArray | None) -> FloatArray:
+def _pull(part: Part, i: int, solution: Solution, besides: FloatArray, members: IntArray | None) -> FloatArray:
     """What to add to the linear terms of the evidence, since that of rows before is from modes, ``(e, d)``.
 
     Modes lie nearer the population than means: variances learned from them came out the smaller with each update.
-    What other effects gave the rows before is taken to be the mean of what they give these.
+    What other effects gave the rows before is taken to be the mean of what they give these, ``besides`` (n,).
     """
     block = solution.problem.blocks[i]
-    if len(block.scaled.mean) == 1 or not is_told(block.scaled):  # there was nothing before, or it cannot be told
+    if not part.states.rows.any() or not is_told(block.scaled):  # there was nothing before, or it cannot be told
         return np.zeros(block.design.width)
     prior = block.scaled if members is None else block.scaled.at(members)
     # Rows whose curvature vanishes count where there are no others.
     counted = solution.curvature + _TINY * solution.problem.weight
-    others = np.average(margin + solution.margin - solution.margin_of(i), weights=counted)
+    others = np.average(besides, weights=counted)
     population = at_support(part.effect.population, part.states.at(part.learners))
     if members is not None and part.states.support is not None:
         population = population.at(members)

@@ -135,7 +135,8 @@ def grown(shared: Shared, batch: Batch) -> tuple[Shared, Batch]:
 def without_forgetting(shared: Shared) -> Shared:
     """The same, but that what was learned is not forgotten with a batch: that is an update's, not of its parts."""
     fixed, *random = (
-        replace(effect, declared=replace(effect.declared, forgetting=1.0)) for effect in shared.effects
+        replace(effect, declared=replace(effect.declared, forgetting=1.0, adaptive=False))
+        for effect in shared.effects
     )
     return replace(shared, fixed=fixed, random=tuple(random))
 

@@ -235,7 +235,12 @@ def solve_joint(
 
         # 5. The longest of 1, 1/2, 1/4, ... of the step that descends enough.
         change = problem.margin(direction)
-        if steps and not bounded and _largest(change) > _SAFE_CHANGE and problem.is_rounding(decrement, z):
+        if (
+            steps
+            and not bounded
+            and _largest(change) > _SAFE_CHANGE
+            and problem.is_rounding(decrement, z, problem.decrements(preconditioner, gradient), tolerance)
+        ):
             lost = True  # margins are to change by much for nothing: the direction is of rounding
             continue
         if variance is not None:
@@ -255,7 +260,7 @@ def solve_joint(
         steps=steps,
         products=products,
         decrement=decrement,
-        converged=decrement <= tolerance or problem.is_rounding(decrement, z),
+        converged=decrement <= tolerance or problem.is_rounding(decrement, z, decrements, tolerance),
         decrements=decrements,
         hessians=[one if block.design.lone else None for one, block in zip(preconditioner, blocks, strict=True)],
     )
@@ -395,15 +400,23 @@ class Problem:
         """Newton's system solved, all but a part."""
         return conjugate_gradients(product, precondition, b, forcing=_FORCING, close=close, within=within)
 
-    def is_rounding(self, decrement: float, z: FloatArray) -> bool:
-        """Whether what there is to gain, half the decrement's square, is less than the digits of the loss tell.
+    def is_rounding(
+        self, decrement: float, z: FloatArray, decrements: Sequence[FloatArray], tolerance: float
+    ) -> bool:
+        """Whether the digits of the losses tell no more: half a decrement's square is what could be gained.
 
-        So it is at weights of 1e15: what effects share is then known to their sum's rounding, and not to more.
+        Of each entity by its own ``decrements`` and the loss of its rows, lest a row of great loss drowns others, and
+        of all together. At weights of 1e15 what effects share is known to the rounding of sums that should cancel.
         """
         if not np.isfinite(decrement):
             return False
-        loss = float(self.weight @ np.abs(loss_values(self.loss, self.y, z)))
-        return 0.5 * decrement**2 <= np.finfo(np.float64).eps * loss
+        digits, losses = np.finfo(np.float64).eps, self.weight * np.abs(loss_values(self.loss, self.y, z))
+        for block, own in zip(self.blocks, decrements, strict=True):
+            entity = block.design.entity
+            lost = np.bincount(entity[entity >= 0], losses[entity >= 0], block.design.count)
+            if np.any(0.5 * own**2 > 0.5 * tolerance**2 + digits * lost):
+                return False
+        return bool(0.5 * decrement**2 <= digits * losses.sum())
 
     def step_length(
         self, w: FloatArray, z: FloatArray, direction: FloatArray, change: FloatArray, gradient: FloatArray

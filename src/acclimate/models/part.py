@@ -71,16 +71,15 @@ class Part:
         """Of all rows, as far as the part tells, and whether lengths by them are near the truth.
 
         None where the diagonal of all rows does, or is all there is. ``curvature`` (m,) is that of the part's
-        rows, at which its ``own`` is.
+        rows, with how much each counts, at which its ``own`` is.
         """
         if self.block.full and own is not None:
             return [own], True
         if not _worthwhile(self.block.design.width, _ONE_OF * self.block.design.X.nnz):
             return None, False
-        counted = self.block.counted(curvature)
-        if self._nearly_diagonal(counted):
+        if self._nearly_diagonal(curvature):
             return None, True
-        return [Hessians.of(self.block.design, self.block.scaled.P, counted, full=True)], True
+        return [Hessians.of(self.block.design, self.block.scaled.P, curvature, full=True)], True
 
     def _nearly_diagonal(self, curvature: FloatArray) -> bool:
         """Whether conjugate gradients need next to no products for a system of which nothing is known.

@@ -131,18 +131,24 @@ def read_artifact(path: str | Path, *, kind: str) -> Stored:
                     raise  # nobody replaced it meanwhile
 
 
-def read_segments(path: str | Path, seal: str) -> dict[str, list[Segment]] | None:
-    """The segments of a model that was just written; none if it is no longer there.
+def read_segments(path: str | Path, seal: str, known: Sequence[Segment] = ()) -> dict[str, list[Segment]] | None:
+    """The segments of a model that was just written; none if another has taken its place.
+
+    Those that are ``known`` are not opened anew.
 
     Raises:
         FormatError: it is damaged.
     """
     path = Path(path)
     with reading(path):
+        manifest = read_manifest(path)
+        if manifest.seal != seal:
+            return None
         try:
-            manifest = read_manifest(path)
-            return _segments_in(path, manifest) if manifest.seal == seal else None
+            return _segments_in(path, manifest, known)
         except FileNotFoundError:
+            if read_manifest(path).seal == seal:
+                raise
             return None
 
 
@@ -245,7 +251,7 @@ def _clear_up(path: Path) -> None:
         if (path / generation(other)).is_dir():
             shutil.rmtree(path / generation(other))
     for file in (path / ROWS).glob("*"):
-        if f"{ROWS}/{file.name}" not in listed:
+        if f"{ROWS}/{file.name}" not in listed and file.is_file():
             file.unlink()
 
 
@@ -283,10 +289,10 @@ def _placed(
         for i, item in enumerate(items):
             path = place / f"{name}-{number}-{i}.safetensors"
             if isinstance(item, Segment):
-                if item.path.parent == place:
+                if item.path.parent == place and item.is_at(item.path):
                     path = item.path
                 else:
-                    _linked(item.path, path)
+                    _linked(item, path)
                 files[f"{ROWS}/{path.name}"] = item.part
                 head = item.head
             else:
@@ -297,13 +303,21 @@ def _placed(
     return told, files | _settled(place, written)
 
 
-def _linked(path: Path, copy: Path) -> None:
-    """One more name for a file that never changes, or a copy where that cannot be."""
+def _linked(segment: Segment, path: Path) -> None:
+    """One more name for a file that never changes, or a copy of what is mapped.
+
+    The latter where there can be no other name, the old one is gone or of another file by now, or where others may
+    not read it that may read this folder's.
+    """
     try:
-        copy.hardlink_to(path)
+        path.hardlink_to(segment.path)
+        same = segment.is_at(path) and (path.stat().st_mode ^ path.parent.stat().st_mode) & 0o666 == 0
     except OSError:
-        shutil.copyfile(path, copy)
-    sync(copy)
+        same = False
+    if not same:
+        path.unlink(missing_ok=True)
+        path.write_bytes(segment.mapped)
+    sync(path)
 
 
 def _settled(place: Path, paths: Sequence[Path]) -> dict[str, Part]:
@@ -344,11 +358,13 @@ def _read(path: Path, manifest: Manifest) -> Stored:
     return Stored(manifest.content, arrays, tables, _segments_in(path, manifest))
 
 
-def _segments_in(path: Path, manifest: Manifest) -> dict[str, list[Segment]]:
-    place = path.resolve() / ROWS
+def _segments_in(path: Path, manifest: Manifest, known: Sequence[Segment] = ()) -> dict[str, list[Segment]]:
+    place, open_ones = path.resolve() / ROWS, {segment.path: segment for segment in known}
 
     def opened(told: dict[str, Any]) -> Segment:
-        part = manifest.files[f"{ROWS}/{told['file']}"]
+        part, one = manifest.files[f"{ROWS}/{told['file']}"], open_ones.get(place / told["file"])
+        if one is not None and one.part == part and one.is_at(one.path):
+            return one
         return open_segment(place / told["file"], part, (int(told["head"][0]), str(told["head"][1])))
 
     return {name: [opened(told) for told in segments] for name, segments in manifest.content["segments"].items()}

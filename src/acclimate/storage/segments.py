@@ -12,6 +12,7 @@ these, so that no other segment passes for this one.
 import hashlib
 import json
 import mmap
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -117,8 +118,8 @@ class Rows:
 class Segment(Rows):
     """Rows in a file: what is read of them is proved.
 
-    ``path`` and ``part``: of the file; ``mapped``: what is in it; ``check``: ``(n,)``; ``head``: bytes of its
-    head, and their SHA-256.
+    ``path`` and ``part``: of the file, and its ``inode``; ``mapped``: what is in it; ``check``: ``(n,)``;
+    ``head``: bytes of its head, and their SHA-256.
     """
 
     path: Path = field(kw_only=True)
@@ -126,6 +127,21 @@ class Segment(Rows):
     mapped: mmap.mmap = field(kw_only=True)
     check: NDArray[np.uint64] = field(kw_only=True)
     head: "Head" = field(kw_only=True)
+    inode: tuple[int, int] = field(kw_only=True)
+
+    def __reduce__(self) -> Any:
+        return open_segment, (
+            self.path,
+            self.part,
+            self.head,
+        )  # another process opens the file, which is to be there
+
+    def is_at(self, path: Path) -> bool:
+        """Whether this very file has that name: as long as it is mapped, no other has its inode."""
+        try:
+            return inode_of(path.stat()) == self.inode
+        except OSError:
+            return False
 
     def __deepcopy__(self, _: dict[int, Any]) -> "Segment":
         return self  # it never changes
@@ -159,6 +175,11 @@ class Segment(Rows):
 
 
 Head: TypeAlias = tuple[int, str]
+
+
+def inode_of(status: os.stat_result) -> tuple[int, int]:
+    """Device and inode of a file."""
+    return status.st_dev, status.st_ino
 
 
 def keys_of(ids: IdArray) -> IntArray:
@@ -219,6 +240,7 @@ def open_segment(path: Path, part: Part, head: Head) -> Segment:
     check_regular(path, path.name, part.size)
     with path.open("rb") as file:
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        inode = inode_of(os.fstat(file.fileno()))
     if len(mapped) != part.size or _head(mapped, head[0]) != head:
         raise Differs(f"{path.name} is not what was written")
     columns = _columns(mapped)
@@ -227,7 +249,7 @@ def open_segment(path: Path, part: Part, head: Head) -> Segment:
     texts = None
     if text is not None and bounds is not None:
         texts = pa.LargeStringArray.from_buffers(len(key), pa.py_buffer(bounds.data), pa.py_buffer(text.data))
-    return Segment(key, columns, texts, path=path, part=part, mapped=mapped, check=check, head=head)
+    return Segment(key, columns, texts, path=path, part=part, mapped=mapped, check=check, head=head, inode=inode)
 
 
 def head_of(path: Path) -> Head:
