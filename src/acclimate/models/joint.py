@@ -405,8 +405,9 @@ class Problem:
     ) -> bool:
         """Whether the digits of the losses tell no more: half a decrement's square is what could be gained.
 
-        Of each entity by its own ``decrements`` and the loss of its rows, lest a row of great loss drowns others, and
-        of all together. At weights of 1e15 what effects share is known to the rounding of sums that should cancel.
+        Of each entity by its own ``decrements`` and the loss of its rows, lest a row of great loss drowns others,
+        and of all together. At weights of 1e15 what effects share is known to the rounding of sums that should
+        cancel.
         """
         if not np.isfinite(decrement):
             return False
