@@ -21,6 +21,8 @@ from benchmarks.speed import _children
 TAGS, MET, OF_ROW, SEED = 100_000, 30, 5, 1
 FITTED, STORED, EVENTS, TOUCHED, UPDATES = 10_000, 1_000_000, 100_000, 50_000, 50
 States = Literal["float64", "float32"]
+_HERE = "benchmarks.speed.sparse_entities"
+"""Also where this is run by name."""
 SCHEMA = ac.Schema(time="time", entities=["user"], labels="click", features={"tags": {"kind": "multi"}})
 
 
@@ -28,14 +30,14 @@ def main() -> None:
     heads = ("rows", 9), ("users", 9), ("CPU s", 7), ("peak GB", 8), ("states GB", 10), ("bytes a user", 13)
     print(f"{'':>16}", *(f"{head:>{width}}" for head, width in heads))
     for what, states in itertools.product(("fit", "update"), ("float64", "float32")):
-        cost = _children.run(__name__, what, states)
+        cost = _children.run(_HERE, what, states)
         rows, users, seconds, size = (cost.said[name] for name in ("rows", "users", "seconds", "bytes"))
         print(
             f"{f'{what}, {states}':>16} {rows:>9,.0f} {users:>9,.0f} {seconds:>7.1f} "
             f"{cost.peak_bytes / 1e9:>8.2f} {size / 1e9:>10.3f} {size / users:>13,.0f}",
             flush=True,
         )
-    said = _children.run(__name__, "compare", "both").said
+    said = _children.run(_HERE, "compare", "both").said
     print(f"\nfloat32 against float64 after {UPDATES} updates of {said['rows']:,.0f} events:")
     print(f"posterior standard deviations: median {said['median']:.1e}, largest {said['largest']:.1e}")
     print(f"log-loss of {said['rows']:,.0f} later events: {said['log_loss']:.5f}, by {said['worse']:+.1e} more")
@@ -137,4 +139,7 @@ def compare(_: str) -> None:
 
 
 if __name__ == "__main__":
-    {"fit": fit, "update": update, "compare": compare}[sys.argv[1]](sys.argv[2])
+    if sys.argv[1:]:
+        {"fit": fit, "update": update, "compare": compare}[sys.argv[1]](sys.argv[2])
+    else:
+        main()

@@ -14,6 +14,9 @@
     │   ├── MismatchError            5   409   a saved model of another schema or kind
     │   ├── AlreadyLearnedError      5   409   the model has learned these events
     │   ├── FormatError              5   409   a saved model of another format version, or damaged
+    │   ├── SpaceError               5   409   a value, a snapshot or a pin of another space than is asked for
+    │   ├── FencedError              5   409   another writer has taken over what this one would write
+    │   ├── GateError                5   409   a space that does not pass the gates before its promotion
     │   └── NotConvergedError        7   409   a fit that stopped before its optimum, where that is asked for
     └── OutputError                  6   507   a result cannot be written
         └── OutputExistsError        6   409   the place is taken
@@ -95,6 +98,18 @@ class AlreadyLearnedError(ModelError):
 
 class FormatError(ModelError):
     """A saved model has another format version, or is damaged."""
+
+
+class SpaceError(ModelError):
+    """A value, a snapshot or a pin belongs to another space than is asked for."""
+
+
+class FencedError(ModelError):
+    """Another writer has taken over; nothing of this one was written."""
+
+
+class GateError(ModelError):
+    """A space does not pass the gates before its promotion."""
 
 
 class NotConvergedError(ModelError):

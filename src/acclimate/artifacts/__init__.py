@@ -21,6 +21,9 @@ from acclimate.artifacts.report import (
     WindowDrift,
     WindowResult,
 )
+from acclimate.artifacts.spaces import Space
+from acclimate.artifacts.stores import Commit, Held, Lease, Store, Writes
+from acclimate.artifacts.streams import Records, Stream
 from acclimate.artifacts.tuning import JUDGES, Candidates, Finalist, Trial, Tuning
 
 __all__ = [
@@ -30,6 +33,7 @@ __all__ = [
     "CalibrationBin",
     "Candidates",
     "CohortResult",
+    "Commit",
     "Comparison",
     "Cost",
     "Drift",
@@ -38,16 +42,22 @@ __all__ = [
     "Events",
     "Finalist",
     "Fingerprint",
+    "Held",
     "Instant",
     "Kept",
     "Learned",
     "Learner",
+    "Lease",
     "Quality",
+    "Records",
     "Replayable",
     "Report",
     "Source",
     "SourceAround",
+    "Space",
     "Statistic",
+    "Store",
+    "Stream",
     "Summary",
     "TableSource",
     "TracePoint",
@@ -56,5 +66,6 @@ __all__ = [
     "Weight",
     "WindowDrift",
     "WindowResult",
+    "Writes",
     "modes_of",
 ]
