@@ -135,6 +135,10 @@ def _assembled(content: Mapping[str, Any], folder: Path, origins: Origins) -> di
         content["events"] = {"schema": schema}
         if "path" in events:
             content["events"]["path"] = _under(folder, events["path"])
+    if isinstance(stream := content.get("stream"), dict):
+        content["stream"] = {**stream, "refused": str(folder / str(stream.get("refused", "refused")))}
+        if isinstance(stream.get("source"), str):
+            content["stream"]["source"] = _address(folder, stream["source"])
     return {**content, "folder": folder}
 
 
@@ -159,3 +163,13 @@ def _under(folder: Path, path: Any) -> Any:
     if isinstance(path, list):
         return [_under(folder, part) for part in path]
     return str(folder / path) if path and isinstance(path, str) and "://" not in path else path
+
+
+_ON_THIS_MACHINE = ("log", "lmdb")
+"""Schemes of addresses whose rest is a path."""
+
+
+def _address(folder: Path, address: str) -> str:
+    """An address, whose path on this machine is one from the project's folder."""
+    scheme, mark, path = address.partition("://")
+    return f"{scheme}://{folder / path}" if mark and scheme in _ON_THIS_MACHINE else address

@@ -3,7 +3,7 @@
 import datetime as dt
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
@@ -138,6 +138,38 @@ class ReplaySection:
 
 
 @dataclass(frozen=True, config=_STRICT)
+class StreamSection:
+    """Where events come from as they happen, and how they are learned.
+
+    ``source`` is the URL of a stream of so many ``partitions``, told apart by the entity ``by``; ``learners`` are
+    those that learn from it (all without); of these only what is known of single ``entities``, or ``all``.
+    At most ``batch`` events are learned at a time, and smaller batches no sooner than ``wait`` after the one
+    before. An event that happened more than ``lateness`` before the newest one is refused, and one whose
+    ``event_id`` came within ``duplicates`` is left out; what is refused goes to the folder ``refused``. A worker
+    that is not heard of for the time of its ``lease`` is replaced.
+    """
+
+    source: str
+    partitions: Annotated[int, Field(ge=1, le=4_096)] = 1
+    by: str | None = None
+    learners: Names | None = None
+    learns: Literal["entities", "all"] = "entities"
+    batch: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
+    wait: Duration = "20ms"
+    lateness: Duration = "7d"
+    event_id: str | None = None
+    duplicates: Duration = "1d"
+    refused: str = "refused"
+    lease: Duration = "30s"
+
+    def __post_init__(self) -> None:
+        if self.partitions > 1 and self.by is None:
+            raise ValueError("several partitions are told apart by an entity: name it as 'by'")
+        if self.partitions > 1 and self.learns == "all":
+            raise ValueError("what is shared cannot be learned in several partitions: learns: entities")
+
+
+@dataclass(frozen=True, config=_STRICT)
 class Project:
     """A whole project file; ``folder`` is where it lies.
 
@@ -151,6 +183,7 @@ class Project:
     learners: Annotated[dict[Name, SomeLearner], Field(min_length=1), AfterValidator(_on_top)]
     replay: ReplaySection | None = None
     tune: Tuned | None = None
+    stream: StreamSection | None = None
     memory_limit: Size = "1GB"
 
     def predictor(self, name: str | None = None) -> tuple[str, LearnerParameters]:

@@ -1,0 +1,108 @@
+"""From the records of a partition to the events that one unit learns."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from acclimate.arrays import BoolArray, IdArray, IntArray
+from acclimate.artifacts import Records
+from acclimate.streaming.progress import Progress
+from acclimate.streaming.recent import RecentIds, hashes_of
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Records of one partition as events, the same for all units that read them.
+
+    ``rows``: the events in the order of time, ``index`` ``(n,)`` the record that each was and ``time`` ``(n,)``
+    when it happened, microseconds UTC; ``ids`` ``(n,)`` of events, where the stream names a column of them.
+    ``refused``: records that are no events, and why. All come after the position ``after``.
+    """
+
+    records: Records
+    after: str | None
+    rows: pa.Table
+    index: IntArray
+    time: IntArray
+    ids: IdArray | None
+    refused: Sequence[tuple[int, str]]
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    @property
+    def position(self) -> str:
+        """Where the last record is."""
+        return self.records.positions[-1]
+
+    def halves(self) -> tuple["Decoded", "Decoded"]:
+        """The records of the first half, and those of the second."""
+        middle = len(self) // 2
+        return self._part(0, middle, self.after), self._part(middle, len(self), self.records.positions[middle - 1])
+
+    def _part(self, first: int, last: int, after: str | None) -> "Decoded":
+        here = np.flatnonzero((self.index >= first) & (self.index < last))
+        records = Records(
+            self.records.values[first:last], self.records.positions[first:last], self.records.arrived[first:last]
+        )
+        return Decoded(
+            records,
+            after,
+            self.rows.take(here),
+            self.index[here] - first,
+            self.time[here],
+            None if self.ids is None else self.ids[here],
+            [(number - first, why) for number, why in self.refused if first <= number < last],
+        )
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What one unit learns of some records.
+
+    ``rows`` ``(n,)`` of these; ``late`` are the records that came too late; ``hashes`` ``(m,)`` are of the ids
+    that are to be remembered; ``progress`` is what the unit's is then.
+    """
+
+    rows: IntArray
+    late: IntArray
+    hashes: IntArray
+    progress: Progress
+
+
+def chosen(decoded: Decoded, progress: Progress, recent: RecentIds, lateness: int) -> Chosen:
+    """The events that a unit learns: new ones, in time, and each once.
+
+    An event that happened up to the cut of the fit is one that the fit has learned. One that happened more than
+    ``lateness`` microseconds before the newest event of earlier batches is late. Of events with one id the first
+    that arrived counts.
+    """
+    known = decoded.time <= progress.cut
+    late = ~known & (decoded.time < progress.newest - lateness)
+    candidates = ~known & ~late
+    fresh, hashes = _fresh(decoded, candidates, recent)
+    rows = np.flatnonzero(candidates & fresh)
+    counted = progress.counted(
+        newest=int(decoded.time[rows].max(initial=progress.newest)),
+        learned=len(rows),
+        refused=len(decoded.refused),
+        late=int(late.sum()),
+        duplicates=int((candidates & ~fresh).sum()),
+        known=int(known.sum()),
+    )
+    return Chosen(rows, decoded.index[late], hashes, counted)
+
+
+def _fresh(decoded: Decoded, candidates: BoolArray, recent: RecentIds) -> tuple[BoolArray, IntArray]:
+    """Which of the candidates ``(n,)`` have ids that did not come before, and the hashes of these."""
+    fresh = np.ones(len(candidates), np.bool_)
+    if decoded.ids is None:
+        return fresh, np.zeros(0, np.int64)
+    places = np.flatnonzero(candidates)
+    places = places[np.argsort(decoded.index[places], kind="stable")]
+    hashes = hashes_of(decoded.ids[places])
+    new = recent.fresh(hashes)
+    fresh[places] = new
+    return fresh, hashes[new]

@@ -1,0 +1,73 @@
+"""Who refreshes which partition: leases in the store, shared fairly among the workers that are alive."""
+
+from collections.abc import Collection
+
+from acclimate.artifacts import Lease, Store
+from acclimate.errors import FencedError
+
+_WORKERS, _PARTITIONS = "workers/", "partitions/"
+"""Units that hold nothing: their leases say who is alive, and whose a partition is."""
+
+
+class Ownership:
+    """The partitions of a stream that a worker has, each by a lease.
+
+    A lease that is not renewed is free after ``seconds``; then another worker takes the partition over. That the
+    one before writes nothing any more is left to the leases of the units themselves, which he takes over too.
+    """
+
+    def __init__(self, store: Store, worker: str, partitions: int, seconds: float) -> None:
+        self.store, self.worker, self.partitions, self.seconds = store, worker, partitions, seconds
+        self.held = dict[int, Lease]()
+        self._alive: Lease | None = None
+
+    def settle(self, assigned: Collection[int] | None = None) -> None:
+        """Renew what we have, give back what is too much, and take what is free.
+
+        Args:
+            assigned: the partitions that the broker gives to this worker, who then takes them from whoever has
+                them; without, each worker has its share.
+        """
+        self._alive = self._kept(self._alive) or self._acquired(_WORKERS + self.worker, take_over=True)
+        kept = {number: self._kept(lease) for number, lease in self.held.items()}
+        self.held = {number: lease for number, lease in kept.items() if lease is not None}
+        wanted = range(self.partitions) if assigned is None else sorted(assigned)
+        most = self._share() if assigned is None else len(wanted)
+        for number in [n for n in sorted(self.held) if n not in wanted] + sorted(self.held)[most:]:
+            self.give_back(number)
+        for number in wanted:
+            if number not in self.held and len(self.held) < most:
+                lease = self._acquired(f"{_PARTITIONS}{number}", take_over=assigned is not None)
+                if lease is not None:
+                    self.held[number] = lease
+
+    def give_back(self, number: int) -> None:
+        """Let another worker have a partition."""
+        lease = self.held.pop(number, None)
+        if lease is not None:
+            self.store.release(lease)
+
+    def close(self) -> None:
+        """Let others have all of them."""
+        for number in list(self.held):
+            self.give_back(number)
+        if self._alive is not None:
+            self.store.release(self._alive)
+
+    def _share(self) -> int:
+        """How many partitions each worker has at most."""
+        alive = sum(one.lease.unit.startswith(_WORKERS) and not one.is_expired for one in self.store.leases())
+        return -(-self.partitions // max(alive, 1))
+
+    def _acquired(self, unit: str, *, take_over: bool) -> Lease | None:
+        return self.store.acquire(unit, self.worker, self.seconds, take_over=take_over)
+
+    def _kept(self, lease: Lease | None) -> Lease | None:
+        """A lease that is renewed; none where another has it now."""
+        if lease is None:
+            return None
+        try:
+            self.store.renew(lease, self.seconds)
+        except FencedError:
+            return None
+        return lease
