@@ -1,7 +1,7 @@
 """From the records of a partition to the events that one unit learns."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -70,6 +70,11 @@ class Chosen:
     late: IntArray
     hashes: IntArray
     progress: Progress
+
+    def refused(self) -> "Chosen":
+        """The same where the learner has undone what it learned of these rows."""
+        count = len(self.rows)
+        return replace(self, rows=self.rows[:0], progress=self.progress.counted(learned=-count, refused=count))
 
 
 def chosen(decoded: Decoded, progress: Progress, recent: RecentIds, lateness: int) -> Chosen:

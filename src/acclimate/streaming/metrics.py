@@ -1,12 +1,14 @@
 """What a stream tells those who watch it: counters and times for Prometheus."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 
 import numpy as np
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 from prometheus_client.core import HistogramMetricFamily
 
 from acclimate.arrays import FloatArray
+from acclimate.errors import OutputError
 
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300, 3600)
 _RECORDS = (1, 10, 100, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000)
@@ -71,3 +73,22 @@ class Metrics:
 
     def _histogram(self, name: str, text: str, labels: tuple[str, ...], buckets: tuple[float, ...]) -> Histogram:
         return Histogram(f"acclimate_stream_{name}", text, labels, buckets=buckets, registry=self.registry)
+
+
+@contextmanager
+def served(metrics: Metrics, port: int) -> Generator[None]:
+    """Let Prometheus read the metrics at ``http://machine:port/metrics`` meanwhile.
+
+    Raises:
+        OutputError: the port is taken.
+    """
+    try:
+        server, thread = start_http_server(port, registry=metrics.registry)
+    except OSError as error:
+        raise OutputError(f"port {port} cannot be used: {error.strerror}", hint="choose another one") from error
+    try:
+        yield
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()

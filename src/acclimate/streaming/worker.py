@@ -13,7 +13,6 @@ from threading import Event
 from typing import Any, Protocol
 
 import numpy as np
-from acclimate.streaming.refreshed import Refreshed
 
 from acclimate.artifacts import Events, Records, Space, Stream, TableSource
 from acclimate.config import Schema
@@ -21,6 +20,7 @@ from acclimate.errors import AcclimateError, DataError, FencedError, ModelError,
 from acclimate.streaming.intake import Chosen, Decoded, chosen
 from acclimate.streaming.metrics import Metrics
 from acclimate.streaming.ownership import Ownership
+from acclimate.streaming.refreshed import Refreshed
 
 _LONGEST_PAUSE = 5.0
 """Seconds between two attempts at most."""
@@ -161,7 +161,12 @@ class Worker:
         began = time.perf_counter()
         if len(picked.rows):
             rows = decoded.rows if len(picked.rows) == decoded.rows.num_rows else decoded.rows.take(picked.rows)
-            unit.learn(Events(self.schema, TableSource(self.schema, rows)))
+            undone = unit.learn(Events(self.schema, TableSource(self.schema, rows)))
+            if undone:
+                self.log.warning("an update was undone", space=str(unit.space), reason=undone)
+                refused = [(number, undone) for number in decoded.index[picked.rows].tolist()]
+                self.refuses.put(partition, decoded, refused)
+                picked = picked.refused()
         learned = time.perf_counter()
         late = [(number, "is later than the stream allows") for number in picked.late.tolist()]
         self.refuses.put(partition, decoded, late)

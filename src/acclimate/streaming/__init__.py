@@ -1,0 +1,81 @@
+"""The verb ``stream``, on top of the pipeline: events as they come, each learned once; it names no learner."""
+
+import os
+import signal
+import socket
+from collections.abc import Generator
+from contextlib import ExitStack, closing, contextmanager
+from threading import Event
+
+from acclimate.errors import ConfigError
+from acclimate.events.streams import open_stream
+from acclimate.project import Project, PublishSection, StreamSection
+from acclimate.publish.spaces import Spaces
+from acclimate.publish.stores import open_store
+from acclimate.streaming.making import make_worker
+from acclimate.streaming.metrics import Metrics, served
+
+
+def stream(
+    project: Project, *, until_drained: bool = False, worker: str | None = None, metrics_port: int | None = None
+) -> None:
+    """Learn the events of the project's stream as they come, in every space that someone reads.
+
+    States and the position of the stream are written in one transaction: whatever is killed, no event is lost and
+    none learned twice. SIGTERM and SIGINT end it after the batch that is being learned.
+
+    Args:
+        project: says where the stream, the spaces and the store are.
+        until_drained: end when nothing is left to read.
+        worker: the name of this one among those of the stream; machine and process without.
+        metrics_port: where Prometheus finds metrics; without, nowhere.
+
+    Raises:
+        ConfigError: the project has no stream, or a learner cannot learn from one as is asked.
+        SpaceError: none of its learners has a live or pinned space.
+    """
+    section, published = _sections(project)
+    with ExitStack() as stack:
+        source = stack.enter_context(closing(open_stream(section.source, partitions=section.partitions)))
+        store = stack.enter_context(closing(open_store(published.store)))
+        metrics = Metrics()
+        if metrics_port is not None:
+            stack.enter_context(served(metrics, metrics_port))
+        name = worker or f"{socket.gethostname()}-{os.getpid()}"
+        running = make_worker(project, section, source, store, Spaces(published.spaces), name, metrics)
+        stack.enter_context(_ending(running.stop))
+        running.run(until_drained=until_drained)
+
+
+def _sections(project: Project) -> tuple[StreamSection, PublishSection]:
+    if project.stream is None:
+        raise ConfigError(
+            "the project file has no section 'stream'", hint="say where events come from: stream.source"
+        )
+    if project.publish is None or project.publish.store is None:
+        raise ConfigError(
+            "the project file does not say where states are kept", hint="name publish.spaces and publish.store"
+        )
+    return project.stream, project.publish
+
+
+@contextmanager
+def _ending(stop: Event) -> Generator[None]:
+    """Let the first signal that ends the process end the loop instead, when its batch is written."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def end(*_: object) -> None:
+        stop.set()
+        for number, handler in before.items():
+            signal.signal(number, handler)  # a second one does not wait
+
+    for number in before:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+__all__ = ["stream"]

@@ -1,0 +1,157 @@
+"""A worker of what a project says: its stream, its spaces, its store."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from acclimate import learners
+from acclimate.arrays import BoolArray, IdArray
+from acclimate.artifacts import Records, Space, Store, Stream, update_options
+from acclimate.config import Schema
+from acclimate.errors import ConfigError, OutputError, SpaceError, nearest
+from acclimate.events.streams import DeadLetters, Validator, partition_of
+from acclimate.learners.carried import Carried
+from acclimate.pipeline import open_events
+from acclimate.project import Project, StreamSection
+from acclimate.publish.spaces import Spaces
+from acclimate.publish.stores.units import Keep, Unit
+from acclimate.streaming.intake import Decoded
+from acclimate.streaming.logs import logger
+from acclimate.streaming.metrics import Metrics
+from acclimate.streaming.ownership import Ownership
+from acclimate.streaming.refreshed import Refreshed
+from acclimate.streaming.worker import Rules, Worker
+from acclimate.times import duration_us
+
+
+def make_worker(
+    project: Project,
+    section: StreamSection,
+    stream: Stream,
+    store: Store,
+    spaces: Spaces,
+    name: str,
+    metrics: Metrics,
+) -> Worker:
+    """The worker ``name`` of a project.
+
+    Raises:
+        ConfigError: a learner that is named is not there, or ``by`` is no entity.
+        SpaceError: no space is live or pinned.
+    """
+    schema, lease = project.events.schema, duration_us(section.lease) / 1e6
+    names = _named(project, section)
+    refreshed = [space for one in names for space in spaces.refreshed(one)]
+    if not refreshed:
+        raise SpaceError(
+            f"no space of {', '.join(names)} is live or pinned",
+            hint="publish a fitted model and promote it: acclimate publish, acclimate spaces promote",
+        )
+    by = None if section.by is None else _entity(schema, section.by)
+
+    def opened(space: Space, partition: int) -> Refreshed:
+        unit = Unit(store, space, partition)
+        held = store.acquire(unit.name, name, lease, take_over=True)
+        if held is None:
+            raise OutputError(f"the right to write '{unit.name}' was not given", hint="it is asked for again")
+        carried = unit.resumed(Carried.made)
+        if carried is None:
+            carried = Carried(learners.load(spaces.open(space)))
+            unit.fill(held, carried, keep=None if by is None else _keep(by, partition, stream.partitions))
+        return Refreshed(
+            unit,
+            held,
+            carried,
+            start=stream.seek(partition, space.cut + 1),
+            window=duration_us(section.duplicates),
+            options=_options(carried, section, by),
+        )
+
+    return Worker(
+        stream,
+        Ownership(store, name, stream.partitions, lease),
+        schema=schema,
+        decode=_decoder(project, section),
+        spaces=lambda: [space for one in names for space in spaces.refreshed(one)],
+        opened=opened,
+        refuses=_Refused(DeadLetters(section.refused), section.source),
+        rules=Rules(section.batch, duration_us(section.wait) / 1e6, duration_us(section.lateness), lease / 3),
+        metrics=metrics,
+        log=logger(worker=name, stream=section.source),
+    )
+
+
+class _Refused:
+    """The seam :class:`acclimate.streaming.worker.Refuses` in a log of dead letters."""
+
+    def __init__(self, letters: DeadLetters, stream: str) -> None:
+        self.letters, self.stream = letters, stream
+
+    def put(self, partition: int, decoded: Decoded, refused: Sequence[tuple[int, str]]) -> None:
+        """See :meth:`acclimate.streaming.worker.Refuses.put`."""
+        records = decoded.records
+        for number, why in refused:
+            self.letters.put(self.stream, partition, records.positions[number], why, records.values[number])
+
+
+def _named(project: Project, section: StreamSection) -> list[str]:
+    names = list(project.learners if section.learners is None else section.learners)
+    if unknown := [name for name in names if name not in project.learners]:
+        raise ConfigError(f"no learner '{unknown[0]}' in the project", hint=nearest(unknown[0], project.learners))
+    return names
+
+
+def _entity(schema: Schema, by: str) -> str:
+    """The column of an entity that is named by role or column."""
+    columns = schema.entities
+    if by in columns or by in columns.values():
+        return columns.get(by, by)
+    raise ConfigError(f"'{by}' is no entity of the events", hint=nearest(by, columns))
+
+
+def _keep(by: str, partition: int, partitions: int) -> Keep:
+    """The rows of a partition: those of its entities, and all of others, which it knows and does not learn."""
+
+    def keep(_: str, columns: tuple[str, ...], ids: IdArray) -> BoolArray:
+        if columns != (by,):
+            return np.ones(len(ids), np.bool_)
+        return partition_of(pa.array(ids.tolist()), partitions) == partition
+
+    return keep
+
+
+def _options(carried: Carried, section: StreamSection, by: str | None) -> dict[str, Any]:
+    """What updates are called with.
+
+    Raises:
+        ConfigError: the learner cannot learn so.
+    """
+    learner = carried.learner
+    options = update_options(learner, "keep" if section.learns == "entities" else "learn")
+    others = sorted({column for columns in carried.columns().values() if by not in columns for column in columns})
+    if section.partitions == 1 or not others:
+        return options
+    if "locked" not in inspect.signature(learner.update).parameters:
+        raise ConfigError(
+            f"in several partitions by '{by}' a {type(learner).__name__} would learn of {', '.join(others)} in each",
+            hint="stream it from one partition, or use a GLMix, which learns of the one entity alone",
+        )
+    return {**options, "locked": others}
+
+
+def _decoder(project: Project, section: StreamSection) -> Callable[[Records, str | None], Decoded]:
+    """Reads records as events of the project."""
+    schema = project.events.schema
+    columns = open_events(project).source.columns()
+    validate = Validator(schema, types=columns, event_id=section.event_id)
+
+    def decode(records: Records, after: str | None) -> Decoded:
+        good = validate(records.values)
+        time = good.rows[schema.time.column].cast(pa.int64()).to_numpy()
+        refused = [(one.index, one.reason) for one in good.refused]
+        return Decoded(records, after, good.rows, good.index, time, good.event_ids, refused)
+
+    return decode
