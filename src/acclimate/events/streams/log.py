@@ -175,13 +175,15 @@ class Log:
         """The last offset that was trimmed, the last one there is, and when that came; 0 for none."""
         lost = connection.execute("SELECT lost FROM partitions WHERE number = ?", (partition,)).fetchone()[0]
         sql = f"SELECT offset, arrived FROM partition_{partition} ORDER BY offset DESC LIMIT 1"
-        return (lost, *(connection.execute(sql).fetchone() or (0, 0)))
+        last, arrived = connection.execute(sql).fetchone() or (0, 0)
+        return lost, last, arrived
 
     def _check_position(self, reader: sqlite3.Connection, partition: int, start: int) -> None:
         lost, last, _ = self._end(reader, partition)
         if start < lost:
             raise SourceError(
-                f"{self._folder}: partition {partition} no longer holds {lost - start:,} records after position {start}",
+                f"{self._folder}: partition {partition} no longer holds {lost - start:,} records "
+                f"after position {start}",
                 hint=f"they were trimmed; go on after position {lost} if they may be missed",
             )
         if start > max(last, lost):

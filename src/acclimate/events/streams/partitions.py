@@ -12,9 +12,10 @@ from acclimate.models.hashing import hashed
 
 
 def partition_of(ids: Any, partitions: int) -> IntArray:
-    """The partition of each id, ``(n,)``, from 0 to ``partitions - 1``; whole numbers or texts, an Arrow column or a list.
+    """The partition of each id, ``(n,)``, from 0 to ``partitions - 1``.
 
-    Numbers are spread by splitmix64, texts by the first eight bytes, lowest first, of their BLAKE2b.
+    The ids are whole numbers or texts, as an Arrow column or a list. Numbers are spread by splitmix64, texts by
+    the first eight bytes, lowest first, of their BLAKE2b.
     """
     column = ids if isinstance(ids, (pa.Array, pa.ChunkedArray)) else pa.array(ids)
     codes, distinct = codes_of(column)
