@@ -31,7 +31,7 @@ ALL_SEEING = {
 }  # the package itself imports on first use
 PURE = {"models", "features", "kernels"}
 OUTSIDE = {  # files, processes, networks and clocks
-    "asyncio", "duckdb", "glob", "http", "httpx", "io", "lmdb", "os", "pathlib", "redis", "requests", "shutil",
+    "asyncio", "confluent_kafka", "duckdb", "glob", "http", "httpx", "io", "lmdb", "os", "pathlib", "redis", "requests", "shutil",
     "socket", "sqlite3", "subprocess", "tempfile", "time", "urllib",
     "pyarrow.csv", "pyarrow.dataset", "pyarrow.fs", "pyarrow.parquet", "safetensors",
 }  # fmt: skip
@@ -57,6 +57,7 @@ AT_HOME = {
     "sklearn": ("interop",),
     "fastavro": ("interop",),
     "optuna": ("evaluate.tune",),
+    "confluent_kafka": ("events.streams.kafka",),
 }
 
 

@@ -11,7 +11,7 @@ from acclimate.config import Feature, LabelKind, TimeColumn
 from acclimate.errors import AcclimateError, ColumnError, ConfigError, RowError, SourceError
 from acclimate.events.files import FILE, ROW, Database, Rows, literal, quoted, reason
 
-_UNITS = {
+UNITS = {
     "s": (1_000_000, 1, "seconds"),
     "ms": (1_000, 1, "milliseconds"),
     "us": (1, 1, "microseconds"),
@@ -20,15 +20,15 @@ _UNITS = {
 """Microseconds are number · first // second."""
 
 _DAY = 86_400_000_000
-_FIRST, _LAST = 7_305 * _DAY, 47_847 * _DAY  # 1990-01-01 and 2101-01-01, microseconds UTC
-_ISO_8601 = (
+FIRST, LAST = 7_305 * _DAY, 47_847 * _DAY  # 1990-01-01 and 2101-01-01, microseconds UTC
+ISO_8601 = (
     r"\d{4}-\d\d-\d\d([T ]([01]\d|2[0-3]):[0-5]\d(:[0-5]\d(\.\d{1,9})?)?"
     r"(Z| UTC|[+-](0\d|1[0-5])(:?[0-5]\d)?)?)?"
 )
 """A date, or a date and a time, which may say its zone: what DuckDB would make of anything else is its guess."""
 _WITH_ZONE = r":.*(Z|UTC|[+-]\d\d(:?\d\d)?)$"
 # Of white space alone, as str.isspace has it, and characters of no width.
-_BLANK = r"[\s\x00-\x20\x{1c}-\x{1f}\x{85}\x{200b}-\x{200d}\x{2060}\x{feff}\pZ]*"
+BLANK = r"[\s\x00-\x20\x{1c}-\x{1f}\x{85}\x{200b}-\x{200d}\x{2060}\x{feff}\pZ]*"
 _SHOWN = 3
 _OTHER_LABEL = "correct these rows or take them out; if they are numbers or counts, say so in label_kinds"
 
@@ -191,9 +191,7 @@ def ids(rows: Rows, name: str, role: str) -> Column:
     column, kind = quoted(name), rows.type_of(name, role)
     if is_text(kind):
         text = f"CAST({column} AS VARCHAR)"
-        return Column(
-            text, (_id_check(name, f"{column} IS NULL OR regexp_full_match({text}, {literal(_BLANK)})"),)
-        )
+        return Column(text, (_id_check(name, f"{column} IS NULL OR regexp_full_match({text}, {literal(BLANK)})"),))
     if pa.types.is_floating(kind):
         number = _known(_number(column, kind))
         broken = Check(name, f"{number} <> trunc({number}) OR abs({number}) > {2**53}", "is no whole number")
@@ -318,9 +316,7 @@ def _text_clock(time: TimeColumn) -> Clock:
     local = _local_micros(f"TRY_CAST({column} AS TIMESTAMP)", time.zone)
     zoned = f"epoch_us(TRY_CAST({column} AS TIMESTAMPTZ))"
     micros = f"CASE WHEN regexp_matches({column}, {literal(_WITH_ZONE)}) THEN {zoned} ELSE {local} END"
-    unread = (
-        f"NOT regexp_full_match({column}, {literal(_ISO_8601)}) OR ({column} IS NOT NULL AND {micros} IS NULL)"
-    )
+    unread = f"NOT regexp_full_match({column}, {literal(ISO_8601)}) OR ({column} IS NOT NULL AND {micros} IS NULL)"
     form = Check(time.column, unread, "is no time", lambda _: "write 2022-04-25T18:00:00+08:00")
     return Clock(column, micros, _presence(time.column, micros), (form,))
 
@@ -333,7 +329,7 @@ def _number_clock(rows: Rows, time: TimeColumn, kind: Any) -> Clock:
             f"{rows.name}: column '{time.column}' holds numbers, and the schema names no unit",
             hint=f"say what unit they are in{_unit_hint(str(highest))}",
         )
-    up, down, _ = _UNITS[time.unit]
+    up, down, _ = UNITS[time.unit]
 
     def raw(us: int) -> str:
         return str(-(-us * down // up))
@@ -356,7 +352,7 @@ def _presence(name: str, value: str, raw: Callable[[int], str] = str) -> tuple[C
         Check(name, f"{value} IS NULL", "is empty", lambda _: "every event needs a time"),
         Check(
             name,
-            f"{value} NOT BETWEEN {raw(_FIRST)} AND {raw(_LAST - 1)}",
+            f"{value} NOT BETWEEN {raw(FIRST)} AND {raw(LAST - 1)}",
             "is outside the years 1990 to 2100",
             lambda value: f"the unit looks wrong{_unit_hint(value)}",
         ),
@@ -369,8 +365,8 @@ def _unit_hint(value: str) -> str:
         number = float(value)
     except ValueError:
         return ""
-    likely = (u for u, (up, down, _) in _UNITS.items() if _FIRST <= number * up / down < _LAST)
-    return next((f": the values look like {_UNITS[unit][2]}, unit: {unit}" for unit in likely), "")
+    likely = (u for u, (up, down, _) in UNITS.items() if FIRST <= number * up / down < LAST)
+    return next((f": the values look like {UNITS[unit][2]}, unit: {unit}" for unit in likely), "")
 
 
 def _double(rows: Rows, name: str, role: str) -> str:
