@@ -3,7 +3,18 @@
 ``Events`` go in, a ``Learner`` or an ``Encoder`` learns from them, a ``Report`` says how well.
 """
 
-from acclimate.artifacts.contracts import Encoder, Entities, Kept, Learned, Learner, Replayable, modes_of
+from acclimate.artifacts.contracts import (
+    Encoder,
+    Entities,
+    Kept,
+    Learned,
+    Learner,
+    Replayable,
+    SharedPart,
+    keeps_shared,
+    modes_of,
+    update_options,
+)
 from acclimate.artifacts.events import Events, Fingerprint, Instant, Source, SourceAround, Summary, TableSource
 from acclimate.artifacts.report import (
     SURPRISED,
@@ -52,6 +63,7 @@ __all__ = [
     "Records",
     "Replayable",
     "Report",
+    "SharedPart",
     "Source",
     "SourceAround",
     "Space",
@@ -67,5 +79,7 @@ __all__ = [
     "WindowDrift",
     "WindowResult",
     "Writes",
+    "keeps_shared",
     "modes_of",
+    "update_options",
 ]

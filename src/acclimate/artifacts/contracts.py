@@ -4,10 +4,14 @@ import inspect
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, Self, TypeAlias, runtime_checkable
 
 from acclimate.arrays import EntityStates, FloatArray, IdArray, IntArray, Posterior, SparseStates, Support
 from acclimate.artifacts.events import Events
+from acclimate.errors import ConfigError
+
+SharedPart: TypeAlias = Literal["learn", "keep"]
+"""What an update does with all that entities share: learn it too, or keep it, so that entities alone learn."""
 
 
 class Replayable(Protocol):
@@ -108,6 +112,35 @@ def modes_of(learner: Any) -> tuple[str, ...]:
     if hasattr(learner, "modes"):
         return learner.modes
     return ("point", "integrated", "thompson") if "mode" in inspect.signature(learner.predict).parameters else ()
+
+
+def keeps_shared(learner: Any) -> bool:
+    """Whether updates of a learner can leave all that its entities share as it is.
+
+    Its ``update`` takes ``shared``, or it says so by an attribute ``keeps_shared``: where no update changes what
+    is shared, or where it is made of others that have a say.
+    """
+    return learner.keeps_shared if hasattr(learner, "keeps_shared") else _takes_shared(learner)
+
+
+def update_options(learner: Any, shared: SharedPart) -> dict[str, Any]:
+    """What ``update`` of a learner is called with beside the events, for ``shared`` to be as asked.
+
+    Raises:
+        ConfigError: it is to be kept, and this learner cannot.
+    """
+    if shared == "learn":
+        return {}
+    if not keeps_shared(learner):
+        raise ConfigError(
+            f"an update of a {type(learner).__name__} changes what its entities share, and it is to be kept",
+            hint="update it with shared='learn', or use a GLMix, a MetaRanker or encoders",
+        )
+    return {"shared": shared} if _takes_shared(learner) else {}
+
+
+def _takes_shared(learner: Any) -> bool:
+    return "shared" in inspect.signature(learner.update).parameters
 
 
 class Learner(Kept, Replayable, Protocol):

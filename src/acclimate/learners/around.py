@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from acclimate.arrays import Posterior
-from acclimate.artifacts import Drift, modes_of
+from acclimate.artifacts import Drift, keeps_shared, modes_of
 from acclimate.errors import ConfigError
 from acclimate.learners.base import Fitted, Packed, S
 from acclimate.storage import Stored
@@ -23,6 +23,11 @@ class Around(Fitted[S]):
     def modes(self) -> tuple[str, ...]:
         """The modes that predictions have: those of the first one."""
         return modes_of(self._learners[0])
+
+    @property
+    def keeps_shared(self) -> bool:
+        """Whether updates can leave all that entities share as it is: where all of them can."""
+        return all(map(keeps_shared, self._learners))
 
     def weights(self) -> list[tuple[str, float, float]]:
         """Name, mean and standard deviation of the shared coefficients, of a learner that can tell them."""

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 import numpy as np
 
 from acclimate.arrays import FloatArray, IntArray, Posterior
-from acclimate.artifacts import Events, modes_of
+from acclimate.artifacts import Events, SharedPart, modes_of, update_options
 from acclimate.config import CalibratedParameters
 from acclimate.errors import ConfigError
 from acclimate.learners import make
@@ -28,12 +28,16 @@ from acclimate.times import duration_us
 
 @dataclass(frozen=True)
 class CalibratedState:
-    """The label, the content of the schema, the last event learned, and the line: a posterior of ``(2,)``."""
+    """The label, the content of the schema, the last event learned, and the line: a posterior of ``(2,)``.
+
+    ``line_cut``: the last event that the line was learned up to, earlier where what is shared was kept since.
+    """
 
     label: str
     contract: dict[str, Any]
     cut: int
     line: Posterior
+    line_cut: int
 
 
 @dataclass(frozen=True)
@@ -94,24 +98,30 @@ class Calibrated(Around[CalibratedState]):
         """
         self.learner.fit(events, **options)
         contract, label = events.schema.content(), events.schema.label(self.parameters.label)
-        return self._now(CalibratedState(label, contract, self.learner.cut, self._base))
+        return self._now(CalibratedState(label, contract, self.learner.cut, self._base, self.learner.cut))
 
-    def update(self, events: Events, **options: Any) -> Self:
+    def update(self, events: Events, *, shared: SharedPart = "learn", **options: Any) -> Self:
         """Learn the line from what the learner says of new events, and then let it learn them too.
 
-        ``options`` are for the learner.
+        Args:
+            events: the new rows.
+            shared: ``keep`` leaves the line, and all that entities of the learner share, as it is.
+            options: for the learner.
 
         Raises:
             NotFittedError: there was no fit.
             MismatchError: the events have another schema.
+            ConfigError: what is shared is to be kept, and the learner cannot.
         """
-        before = self._fitted(events.schema)
-        rows = _read(events, before.label, self._said(events))
+        before, options = self._fitted(events.schema), {**update_options(self.learner, shared), **options}
+        rows = None if shared == "keep" else _read(events, before.label, self._said(events))
         self.learner.update(events, **options)
         if refusal_of(self.learner):
             return self._now(before)
-        cut = max(before.cut, self.learner.cut)
-        return self._now(replace(before, cut=cut, line=self._line(rows, before, cut)))
+        after = replace(before, cut=max(before.cut, self.learner.cut))
+        if rows is not None:
+            after = replace(after, line=self._line(rows, before, after.cut), line_cut=after.cut)
+        return self._now(after)
 
     def predict(self, events: Events, *, mode: Mode | None = None, **options: Any) -> FloatArray:
         """Probabilities of the label, ``(n,)``, in the order of ``events.table()``; nothing is changed.
@@ -197,18 +207,19 @@ class Calibrated(Around[CalibratedState]):
         if self.parameters.half_life is not None:
             half_life = float(duration_us(self.parameters.half_life))
             weight = weight * decay((cut - rows.time).astype(np.float64), half_life)
-            kept = float(decay(np.array(cut - before.cut, np.float64), half_life))
+            kept = float(decay(np.array(cut - before.line_cut, np.float64), half_life))
         return learned(before.line, rows.p, rows.y, weight=weight, kept=kept, base=self._base)
 
     def _packed(self, state: CalibratedState) -> Packed:
         packed = super()._packed(state)
         arrays = {"line.mean": state.line.mean, "line.precision": state.line.precision}
-        return replace(packed, arrays={**packed.arrays, **arrays})
+        manifest = {**packed.manifest, "line_cut": state.line_cut}
+        return replace(packed, manifest=manifest, arrays={**packed.arrays, **arrays})
 
     def _unpack(self, stored: Stored, known: dict[str, Any]) -> None:
         self._unpack_learners(stored)
         line = Posterior(stored.arrays["line.mean"], stored.arrays["line.precision"])
-        self.state = CalibratedState(**known, line=line)
+        self.state = CalibratedState(**known, line=line, line_cut=stored.manifest.get("line_cut", known["cut"]))
 
 
 def _read(events: Events, label: str, p: FloatArray) -> _Rows:

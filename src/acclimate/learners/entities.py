@@ -22,6 +22,16 @@ from acclimate.models.triangles import matrices, strips, triangles
 
 Float: TypeAlias = Literal["float64", "float32"]
 
+_MANY = 64
+"""States from which compiled loops are worth loading: whoever scores a few does without."""
+
+
+def loops():
+    """The compiled loops over states, loaded when they are first needed."""
+    from acclimate.kernels import states
+
+    return states
+
 
 class IdIndex:
     """A number for each id, from 0 in the order in which they came; what it costs to ask follows what is asked."""
@@ -104,20 +114,34 @@ class _Shelf:
         return self.values[rows, : self.width]
 
     def posterior(self, rows: IntArray) -> Posterior:
+        d, count = self.width, len(rows)
+        posterior = Posterior(np.empty((count, d)), np.empty((count, d, d) if self.full else (count, d)))
+        self.read(rows, np.arange(count), posterior)
+        return posterior
+
+    def read(self, rows: IntArray, places: IntArray, posterior: Posterior) -> None:
+        """Write the states of some rows at places of a posterior of the same width and form."""
         d = self.width
-        mean, precision = np.empty((len(rows), d)), np.empty((len(rows), d, d) if self.full else (len(rows), d))
+        if self.full and len(rows) >= _MANY:
+            loops().unpack(self.values, rows, places, posterior.mean, posterior.precision)
+            return
         for strip in strips(len(rows)):
-            values = self.values[rows[strip]]
-            mean[strip] = values[:, :d]
-            precision[strip] = matrices(values[:, d:], d) if self.full else values[:, d:]
-        return Posterior(mean, precision)
+            values, place = self.values[rows[strip]], places[strip]
+            posterior.mean[place] = values[:, :d]
+            posterior.precision[place] = matrices(values[:, d:], d) if self.full else values[:, d:]
 
     def write(self, rows: IntArray, states: EntityStates) -> None:
-        d = self.width
-        for strip in strips(len(rows)):
-            precision = states.posterior.precision[strip]
-            self.values[rows[strip], :d] = states.posterior.mean[strip]
-            self.values[rows[strip], d:] = triangles(precision) if self.full else precision
+        d, posterior = self.width, states.posterior
+        if self.full and len(rows) >= _MANY:
+            mean, precision = (
+                np.require(one, np.float64, ["C", "W"]) for one in (posterior.mean, posterior.precision)
+            )
+            loops().pack(mean, precision, rows, self.values)
+        else:
+            for strip in strips(len(rows)):
+                precision = posterior.precision[strip]
+                self.values[rows[strip], :d] = posterior.mean[strip]
+                self.values[rows[strip], d:] = triangles(precision) if self.full else precision
         if self.support is not None and states.support is not None:
             self.support[rows] = states.support
 
@@ -170,12 +194,16 @@ class _Effect:
         numbers = self.index.numbers(ids)
         mean, precision = (np.empty((len(ids), *one.shape)) for one in (population.mean, population.precision))
         mean[numbers < 0], precision[numbers < 0] = population.mean, population.precision
+        taken = Posterior(mean, precision)
         for asked, shelf in self._by_shelf(numbers):
+            if shelf.width == mean.shape[1] and shelf.full == population.is_full:
+                shelf.read(self.row[numbers[asked]], asked, taken)
+                continue
             for strip in strips(len(asked)):
                 some = asked[strip]
                 posterior = widened(shelf.posterior(self.row[numbers[some]]), population)
                 mean[some], precision[some] = posterior.mean, posterior.precision
-        return EntityStates(ids, Posterior(mean, precision), *self._times(numbers))
+        return EntityStates(ids, taken, *self._times(numbers))
 
     def take_sparse(self, ids: IdArray) -> SparseStates:
         numbers = self.index.numbers(ids)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from acclimate.arrays import FloatArray, IdArray, IntArray, Posterior, Support
+from acclimate.arrays import BoolArray, FloatArray, Full, IdArray, IntArray, Posterior, Support
 from acclimate.errors import ModelError, RowError
 from acclimate.features import shown
 from acclimate.models.limits import LARGEST, LARGEST_COEFFICIENT, LARGEST_FEATURE, SMALLEST_FEATURE
@@ -119,7 +119,7 @@ def check_posterior(
     """
     rounded = posterior if kept == "float64" else Posterior(*map(_rounded, (posterior.mean, posterior.precision)))
     reached = np.abs(rounded.mean) <= LARGEST_COEFFICIENT
-    sound = np.asarray(reached.all(axis=-1) & rounded.P.positive())
+    sound = np.asarray(reached.all(axis=-1) & _positive(rounded))
     if sound.all():
         return
     finite = reached & np.isfinite(rounded.precision.sum(axis=-1) if rounded.is_full else rounded.precision)
@@ -138,6 +138,19 @@ def check_posterior(
         f"the {kind} of {place} would not be {what}{digits}: nothing was changed",
         hint=f"{way_out}look for extreme weights, offsets or ridges; bring features to means and spreads around 1",
     )
+
+
+def _positive(posterior: Posterior) -> BoolArray:
+    """Whether precisions are positive definite in the digits that they have, ``(...)``."""
+    if not posterior.is_full or posterior.precision.ndim == 2:
+        return posterior.P.positive()
+    from acclimate.kernels.states import positive
+
+    positives = positive(np.require(posterior.precision, requirements=["C", "W"]))
+    failed = np.flatnonzero(~positives)
+    if len(failed):
+        positives[failed] = Full(posterior.precision[failed]).positive()
+    return positives
 
 
 def _rounded(values: FloatArray) -> FloatArray:

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from acclimate.arrays import EntityStates, FloatArray, IdArray, Posterior, SparseStates, unwarned
-from acclimate.artifacts import Drift, Events
+from acclimate.artifacts import Drift, Events, SharedPart
 from acclimate.config import GLMixParameters
 from acclimate.errors import ConfigError, MismatchError, nearest
 from acclimate.features import combined, id_type, ids_as
@@ -87,7 +87,7 @@ class GLMix(Fitted[Shared]):
         locks = locked_effects(self.parameters, events.schema, locked)
         batches = read(self.parameters, events, before, locked=locks)
         shared, entities, info = self._begun(next(batches), events, before, locks, warm_start=warm_start)
-        shared, info = self._rest(batches, shared, entities, info, locks)
+        shared, info = self._rest(batches, (shared, entities, info), locks)
         info = replace(info, drift=())  # there was nothing before that rows could surprise
         self.state, self.entities, self.info = shared, entities, info
         return self
@@ -115,37 +115,49 @@ class GLMix(Fitted[Shared]):
         return shared, entities, info
 
     @unwarned
-    def update(self, events: Events, *, locked: Collection[str] = ()) -> Self:
+    def update(self, events: Events, *, locked: Collection[str] = (), shared: SharedPart = "learn") -> Self:
         """Learn from new events; the past enters through the posteriors alone.
 
         Args:
             events: the new rows; without any whose label is known nothing changes.
             locked: effects that stay as they are and count as offsets.
+            shared: ``keep`` leaves all that entities share as it is (the fixed effect, populations, ridges and
+                noise), so that random effects alone learn: an update of a few microseconds an event, for
+                micro-batches. How rows surprise the model is then measured on a sample of large batches.
 
         Raises:
             NotFittedError: there was no fit.
             MismatchError: the events have another schema.
+            ConfigError: there is no such effect, or none is left to learn.
         """
         before = self._fitted(events.schema)
-        locks = locked_effects(self.parameters, events.schema, locked)
+        keep = shared == "keep"
+        locks = locked_effects(self.parameters, events.schema, [*locked, FIXED] if keep else locked)
         batches = read(self.parameters, events, before, locked=locks)
-        learned = self._more(batches, before, None, locks)
+        learned = self._more(batches, before, None, locks, keep=keep)
         if learned is None:
             self.info = mixed.NOTHING_LEARNED
             return self
-        shared, entities, info = learned
-        shared, info = self._rest(batches, shared, entities, info, locks)
+        state, entities, info = learned
+        state, info = self._rest(batches, (state, entities, info), locks, keep=keep)
         if isinstance(entities, Pending):
             entities.settle()
-        self.state, self.info = shared, info
+        self.state, self.info = state, info
         return self
 
     def _more(
-        self, batches: Iterator[Batch], before: Shared, entities: Store | None, locks: Collection[str]
+        self,
+        batches: Iterator[Batch],
+        before: Shared,
+        entities: Store | None,
+        locks: Collection[str],
+        *,
+        keep: bool = False,
     ) -> tuple[Shared, Store, Info] | None:
         """What is learned of the next batch beside all that was learned before; nothing where none has rows.
 
         ``entities``: those that learn; without, this learner's, which change with the last of several batches.
+        ``keep``: whether all that they share stays as it is.
         """
         batch = next(batches, None)
         if batch is None or not len(batch):
@@ -157,21 +169,31 @@ class GLMix(Fitted[Shared]):
         del batch, taken
         surprise = drift_of(self.parameters, shared, task)
         task = adapted(self.parameters, shared, task)
-        refreshes = self.parameters.learn_population
+        refreshes = self.parameters.learn_population and not keep
         shared, changed, info = mixed.learn(
-            self.parameters, shared, task, population="refresh" if refreshes else "keep"
+            self.parameters,
+            shared,
+            task,
+            population="refresh" if refreshes else "keep",
+            noise="keep" if keep else "learn",
         )
         entities.commit(self._checked(shared, changed))
         return shared, entities, replace(info, drift=surprise)
 
     def _rest(
-        self, batches: Iterator[Batch], shared: Shared, entities: Store, info: Info, locks: Collection[str]
+        self,
+        batches: Iterator[Batch],
+        learned: tuple[Shared, Store, Info],
+        locks: Collection[str],
+        *,
+        keep: bool = False,
     ) -> tuple[Shared, Info]:
         """The same after the other batches of rows that do not fit into the memory together."""
-        declared, shared = shared, without_forgetting(shared)
-        while (learned := self._more(batches, shared, entities, locks)) is not None:
-            shared, _, more = learned
-            info = info.joined(more)
+        declared, entities, info = learned
+        shared = without_forgetting(declared)
+        while (more := self._more(batches, shared, entities, locks, keep=keep)) is not None:
+            shared, _, this = more
+            info = info.joined(this)
         return as_declared(shared, declared), info
 
     @unwarned

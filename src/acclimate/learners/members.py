@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 
 from acclimate.arrays import FloatArray, IntArray
-from acclimate.artifacts import Events
+from acclimate.artifacts import Events, SharedPart, update_options
 from acclimate.config import Feature, Schema, loss_of
 from acclimate.errors import ConfigError, NotFittedError
 from acclimate.learners.joined import JoinedSource, as_column, times_of
@@ -42,18 +42,23 @@ class Members:
         """Let all learn from these events alone."""
         return self._taught("fit", events)
 
-    def update(self, events: Events) -> Self:
-        """Let all learn from new events."""
-        return self._taught("update", events)
+    def update(self, events: Events, shared: SharedPart = "learn") -> Self:
+        """Let all learn from new events, and what is shared with them or not.
 
-    def updated(self, events: Events) -> "Members":
-        """Members that have learned new events, these being as they were.
+        Raises:
+            ConfigError: what is shared is to be kept, and one of them cannot.
+        """
+        options = {name: update_options(learner, shared) for name, learner in self.learners.items()}
+        return self._taught("update", events, options)
+
+    def updated(self, events: Events, shared: SharedPart = "learn") -> "Members":
+        """Members that have learned new events, these being as they were; otherwise as :meth:`update`.
 
         One that can be ``prepared``, so that it needs no copy, is the same in both and learns with :meth:`commit`.
         """
         ready = {name: one for name, one in self.learners.items() if hasattr(one, "prepared")}
         others = {name: one for name, one in self.learners.items() if name not in ready}
-        learned = Members(copy.deepcopy(others), self.features, self.offset).update(events)
+        learned = Members(copy.deepcopy(others), self.features, self.offset).update(events, shared)
         learned._waiting = [one.prepared(events) for one in ready.values()]
         learned.learners = {name: ready.get(name) or learned.learners[name] for name in self.learners}
         return learned
@@ -112,9 +117,9 @@ class Members:
         """Whether a member has vectors."""
         return has_vectors(self.learners[name])
 
-    def _taught(self, verb: str, events: Events) -> Self:
+    def _taught(self, verb: str, events: Events, options: Mapping[str, Mapping[str, Any]] | None = None) -> Self:
         for name, learner in self.learners.items():
-            getattr(learner, verb)(events)
+            getattr(learner, verb)(events, **(options or {}).get(name, {}))
             if left := learner.shortfall():
                 self.unconverged[name] = left
         return self

@@ -52,6 +52,8 @@ class MetaRanker(Fitted[MetaState]):
     """
 
     kind: ClassVar[str] = "meta-ranker"
+    keeps_shared: ClassVar[bool] = True
+    """No update changes what is shared: see :func:`acclimate.artifacts.keeps_shared`."""
     facts: ClassVar[tuple[str, ...]] = ("label", "contract", "cut", "space")
 
     @declared_by(MetaRankerParameters)

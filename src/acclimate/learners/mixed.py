@@ -105,6 +105,7 @@ def learn(
     start: Mapping[str, FloatArray | SparseStates] | None = None,
     population: Literal["keep", "learn", "refresh"] = "keep",
     begin: Mapping[str, Posterior] | None = None,
+    noise: Literal["keep", "learn"] = "learn",
 ) -> tuple[Shared, Changed, Info]:
     """The joint posterior of all effects after a batch; what came before enters through posteriors alone.
 
@@ -117,12 +118,13 @@ def learn(
         population: ``learn`` those of the random effects first, from these rows; or ``refresh`` what is known of
             them by what is new.
         begin: populations, by effect, to begin learning them at; what is usual without.
+        noise: whether that of numbers or counts is learned, where it is not given.
 
     Returns:
         What is shared now, the states that have changed (computed piece by piece, as they are asked for), and how
         it went.
     """
-    search = _Search(parameters, shared)
+    search = _Search(parameters, shared, noise=noise)
     parts, free = task.parts, list(task.designs)
     means = None if start is None else [parts[k].means_at(start[parts[k].effect.name]) for k in free]
     curvature = None
@@ -187,8 +189,10 @@ class _Found:
 class _Search:
     """Solves, and counts what it takes."""
 
-    def __init__(self, parameters: GLMixParameters, shared: Shared) -> None:
-        self.parameters = parameters
+    def __init__(
+        self, parameters: GLMixParameters, shared: Shared, *, noise: Literal["keep", "learn"] = "learn"
+    ) -> None:
+        self.parameters, self.asked_noise = parameters, noise == "learn" and parameters.noise is None
         self.loss: Loss = parameters.loss
         self.noise, self.unit, self.ridges = shared.noise, shared.unit, shared.ridges
         self.nested = shared.nested
@@ -323,7 +327,7 @@ class _Search:
 
     def learns_noise(self, task: Task) -> bool:
         """Whether rows say something of the noise."""
-        asked = self.loss != "logistic" and self.parameters.noise is None
+        asked = self.loss != "logistic" and self.asked_noise
         return asked and bool(task.designs) and bool((task.weight * task.settled).any())
 
     def learns_ridges(self, task: Task) -> bool:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 from acclimate.arrays import FloatArray
-from acclimate.artifacts import Events
+from acclimate.artifacts import Events, SharedPart, update_options
 from acclimate.config import LABEL_KINDS, StackParameters, lacking_offset, loss_of, predicts
 from acclimate.errors import ConfigError, DataError, nearest
 from acclimate.learners import make
@@ -98,21 +98,27 @@ class Stack(Around[StackState]):
             top.fit(below.fit(events.before(begin)).rolled(events.after(begin), self.parameters.every))
         return self._now(top, below, events)
 
-    def update(self, events: Events) -> Self:
+    def update(self, events: Events, *, shared: SharedPart = "learn") -> Self:
         """Learn from new events; what the members know now is what all of these rows get.
 
         All learn, or none: where one refuses the events, or undoes its update, all are as they were.
 
+        Args:
+            events: the new rows.
+            shared: ``keep`` leaves all that entities share as it is, in the learner on top and in all members.
+
         Raises:
             NotFittedError: there was no fit.
             MismatchError: the events have another schema.
+            ConfigError: what is shared is to be kept, and one of the learners cannot.
         """
         self._fitted(events.schema)
+        options = update_options(self.top, shared)
         noted = self._below.noted(events)
-        below = self._below.updated(events)
+        below = self._below.updated(events, shared)
         refused = "; ".join(f"member '{name}': {why}" for name, why in below.refusals.items())
         if not refused:
-            self.top.update(noted)
+            self.top.update(noted, **options)
             refused = refusal_of(self.top)
         if refused:
             self.info = StackInfo(0, {}, refused)

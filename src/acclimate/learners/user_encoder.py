@@ -46,6 +46,8 @@ class UserEncoder(Fitted[EncoderState]):
     """
 
     kind: ClassVar[str] = "user-encoder"
+    keeps_shared: ClassVar[bool] = True
+    """No update changes what is shared: see :func:`acclimate.artifacts.keeps_shared`."""
     facts: ClassVar[tuple[str, ...]] = ("contract", "cut", "space")
 
     @declared_by(UserEncoderParameters)

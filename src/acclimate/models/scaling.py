@@ -3,7 +3,7 @@
 The prior is mapped in, the posterior back out, so the statistics of a run may differ from those of the last.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +13,6 @@ from scipy import sparse
 
 from acclimate.arrays import Diagonal, FloatArray, Full, IntArray, Posterior, Precision, unwarned
 from acclimate.models.limits import SMALLEST_FEATURE
-
-_PIECE = 1 << 18
-"""Numbers of matrices that are worked on at a time: 2 MB, which stay in the cache."""
 
 _SQUARES_FROM = 1e-200
 """Sums of squares below this, or above its inverse, are taken again in a unit of the column's own size."""
@@ -126,13 +123,7 @@ class Scaling:
             return precision
         if isinstance(precision, Diagonal):
             return Diagonal(precision.array / self.scale**2)
-        s, c = self.scale, self.centre / self.scale
-
-        def inside(P: FloatArray) -> FloatArray:
-            PT = P / s - P[..., :1] * c
-            return PT / s[:, None] - c[:, None] * PT[..., :1, :]
-
-        return Full(_piece_by_piece(inside, precision.array))
+        return Full(_transformed(precision.array, 1.0 / self.scale, self.centre / self.scale))
 
     def precision_out(self, precision: Precision) -> Precision:
         """Raw precisions ``T^-T H T^-1``."""
@@ -140,28 +131,20 @@ class Scaling:
             return precision
         if isinstance(precision, Diagonal):
             return Diagonal(precision.array * self.scale**2)
-        s, c = self.scale, self.centre
-
-        def outside(H: FloatArray) -> FloatArray:
-            HT = H * s + H[..., :1] * c
-            return HT * s[:, None] + c[:, None] * HT[..., :1, :]
-
-        return Full(_piece_by_piece(outside, precision.array))
+        return Full(_transformed(precision.array, self.scale, -self.centre))
 
     def slope_out(self, slope: FloatArray) -> FloatArray:
         """``T^-T g``: raw linear terms ``(..., d)``."""
         return slope if self.trivial else slope * self.scale + slope[..., :1] * self.centre
 
 
-def _piece_by_piece(change: Callable[[FloatArray], FloatArray], matrices: FloatArray) -> FloatArray:
-    """What becomes of matrices ``(..., d, d)``, of many some at a time: what stands in between is as large."""
-    step = max(1, _PIECE // matrices.shape[-1] ** 2)
-    if matrices.ndim == 2 or len(matrices) <= step:
-        return change(matrices)
-    changed = np.empty(matrices.shape)
-    for first in range(0, len(matrices), step):
-        changed[first : first + step] = change(matrices[first : first + step])
-    return changed
+def _transformed(matrices: FloatArray, a: FloatArray, b: FloatArray) -> FloatArray:
+    """``T'PT`` of matrices ``(..., d, d)``, with ``T = diag(a) - e0 b'``."""
+    from acclimate.kernels.states import transformed
+
+    # Arrays that cannot be written to are of another type to a compiler, which would start anew.
+    each, a, b = (np.require(one, np.float64, ["C", "W"]) for one in (matrices, a, b))
+    return transformed(each.reshape(-1, *matrices.shape[-2:]), a, b).reshape(matrices.shape)
 
 
 def _around_one(weight: FloatArray) -> FloatArray:

@@ -22,14 +22,16 @@ Exact for a squared loss, and else to first order in the covariance of two rows'
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy import sparse
 
 from acclimate.arrays import BoolArray, FloatArray, Posterior
-from acclimate.models.blocks import Design
+from acclimate.models.blocks import Design, inverted, loops
 from acclimate.models.likelihood import Loss, expected_derivatives, loss_values
-from acclimate.models.scoring import LINKS, Term, predictive
+from acclimate.models.scoring import LINKS, Scored, Term, predictive
+from acclimate.models.skewness import factors
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,28 @@ class Belief:
     posterior: Posterior
     population: Posterior | None = None
 
+    @property
+    def compiled(self) -> bool:
+        """Whether it is of many entities with matrices, which compiled loops go over."""
+        return self.posterior.is_full and self.design.width > 1 and not self.design.lone
+
+    def scored(self) -> Scored:
+        """As :meth:`term`, by compiled loops where they can."""
+        return _Believed(self) if self.compiled else self.term()
+
+    @cached_property
+    def covariance(self) -> FloatArray:
+        """``S_e`` of each entity, ``(e, d, d)``."""
+        return inverted(self.posterior.precision.copy())
+
+    def explained(self, u: FloatArray) -> float:
+        """The sum of ``u_e'S_e u_e`` over all entities, of vectors ``(e, d)``."""
+        if not self.compiled:
+            return float(np.vecdot(u, self.posterior.P.solve(u)).sum())
+        moved = np.empty_like(u)
+        loops().times(self.covariance, np.arange(len(u)), u, moved)
+        return float(np.vecdot(u, moved).sum())
+
     def term(self) -> Term:
         """The effect's part of a score; rows without one of its entities have cells of 0."""
         absent, rows = self.design.entity < 0, self.design.standardised
@@ -50,6 +74,45 @@ class Belief:
             rows = sparse.csr_array(sparse.diags_array((~absent).astype(np.float64)) @ rows)
         entity, ids = np.maximum(self.design.entity, 0), np.arange(self.design.count)
         return Term(rows, entity, ids, self.posterior.mean, self.posterior.precision, self.population)
+
+
+@dataclass(frozen=True)
+class _Believed:
+    """What :class:`acclimate.models.scoring.Term` says of rows, of many entities with matrices."""
+
+    belief: Belief
+
+    def margin(self) -> FloatArray:
+        """At the means, ``(n,)``."""
+        return self.belief.design.margin(self.belief.posterior.mean)
+
+    def variance(self) -> FloatArray:
+        """Of the margin, ``(n,)``."""
+        design, values = self.belief.design, np.zeros(len(self.belief.design.entity))
+        design.write_forms(self.belief.covariance, np.arange(design.count), values)
+        return values
+
+    def beyond_mode(self, margin: FloatArray, own: FloatArray) -> FloatArray:
+        """How far the mean margin of all effects lies beyond its mode by this one, of the variance ``own``."""
+        from acclimate.kernels.states import skewed
+
+        design, posterior, population = self.belief.design, self.belief.posterior, self.belief.population
+        moved = np.zeros_like(margin)
+        if population is None:
+            return moved
+        base = population.P.full().array
+        arrays = (posterior.precision, self.belief.covariance, base.reshape(-1, *base.shape[-2:]), posterior.mean)
+        ahead, variance, parts = skewed(*map(loops().writable, arrays))
+        entity = np.maximum(design.entity, 0)
+        weights = factors(margin - self.margin() + ahead[entity], variance[entity])
+        for weight, part in zip(weights, parts, strict=True):
+            moved += weight * design.margin(part)
+        most = np.sqrt(np.maximum(own, 0.0))
+        return np.clip(moved, -most, most)
+
+    def drawn(self, seed: Sequence[int]) -> FloatArray:
+        """At one draw of every coefficient, ``(n,)``."""
+        return self.belief.term().drawn(seed)
 
 
 @dataclass(frozen=True)
@@ -139,7 +202,7 @@ class _Known:
         loss: Loss,
         noise: float,
     ) -> "_Known":
-        terms = [belief.term() for belief in beliefs]
+        terms = [belief.scored() for belief in beliefs]
         parts = [belief.design.margin(belief.posterior.mean) for belief in beliefs]
         mean, z, v = predictive(terms, offset, LINKS[loss])
         if loss == "logistic":
@@ -161,8 +224,7 @@ class _Known:
         given = np.divide(a**2, s, out=np.zeros_like(a), where=s > 0.0)
         variance = float(given @ self.own)
         for belief in self.beliefs:
-            u = belief.design.pullback(a * self.slope)
-            variance += float(np.vecdot(u, belief.posterior.P.solve(u)).sum())
+            variance += belief.explained(belief.design.pullback(a * self.slope))
         total = float((observed * rows).sum())
         excess = float(a @ self.residual)
         return Surprise(count, total / count, (total - excess) / count, variance**0.5 / count)
