@@ -11,8 +11,12 @@ _EXTRAS = {
     "sklearn": "sklearn",
     "fastavro": "avro",
     "optuna": "tune",
+    "lmdb": "lmdb",
     "redis": "redis",
     "confluent_kafka": "kafka",
+    "fsspec": "remote",
+    "prometheus_client": "stream",
+    "structlog": "stream",
 }
 """By the name of a dependency, the extra that brings it."""
 

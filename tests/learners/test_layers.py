@@ -18,7 +18,7 @@ from acclimate.arrays import EntityStates, IdArray, Posterior
 from acclimate.errors import FormatError
 from acclimate.learners.layers import LayeredEntities
 from acclimate.models.gaussian import widened
-from acclimate.storage import read_artifact, read_segments, write_artifact
+from acclimate.storage import InSegments, read_artifact, read_segments, write_artifact
 
 WIDEST = 5
 
@@ -41,10 +41,10 @@ def states(ids: IdArray, width: int, *, full: bool, seed: int) -> EntityStates:
 
 def save(entities: LayeredEntities, path: Path, population: Posterior) -> int:
     """Write one effect as a learner does, and how many bytes of rows that took."""
-    effect, before = entities.stored("user", population), set(path.glob("rows/*"))
+    effect, before = entities.stored("user", ("user",), population), set(path.glob("rows/*"))
     segments = {"user": effect.layers()}
     seal = write_artifact(path, kind="k", manifest={}, arrays={}, tables={}, segments=segments, overwrite=True)
-    effect.rest_on((read_segments(path, seal) or {})["user"])
+    effect.written((read_segments(path, seal) or {})["user"])
     return sum(file.stat().st_size for file in set(path.glob("rows/*")) - before)
 
 
@@ -94,7 +94,7 @@ class AgainstADictionary(RuleBasedStateMachine):
     def save_and_load(self, place: str) -> None:
         save(self.entities, self.place / place, self.population)
         self.entities = LayeredEntities()
-        self.entities.rest_on("user", read_artifact(self.place / place, kind="k").segments["user"])
+        self.entities.rest_on("user", InSegments(read_artifact(self.place / place, kind="k").segments["user"]))
 
     @rule()
     def go_on_with_a_copy(self) -> None:
@@ -142,7 +142,7 @@ class SparseInLayers(SparseAgainstADictionary):
     def save_and_load(self) -> None:
         save(self.entities, self.place / "a", base(WIDEST, full=False))
         self.entities = LayeredEntities(self.dtype)
-        self.entities.rest_on("user", read_artifact(self.place / "a", kind="k").segments["user"])
+        self.entities.rest_on("user", InSegments(read_artifact(self.place / "a", kind="k").segments["user"]))
 
     def check_bytes(self, size: int) -> None:
         assert self.entities.nbytes >= size  # what is hidden stays until layers are written together
@@ -170,12 +170,12 @@ def test_a_save_writes_what_has_changed_and_layers_stay_few(tmp_path):
 def test_what_is_learned_during_a_save_is_not_lost(tmp_path):
     entities, population = LayeredEntities(), base(3, full=True)
     entities.commit({"user": [states(np.arange(5), 3, full=True, seed=0)]})
-    effect = entities.stored("user", population)
+    effect = entities.stored("user", ("user",), population)
     segments = {"user": effect.layers()}
     later = states(np.arange(3), 3, full=True, seed=1)
     entities.commit({"user": [later]})
     seal = write_artifact(tmp_path / "m", kind="k", manifest={}, arrays={}, tables={}, segments=segments)
-    effect.rest_on((read_segments(tmp_path / "m", seal) or {})["user"])
+    effect.written((read_segments(tmp_path / "m", seal) or {})["user"])
     taken = entities.take("user", np.arange(5), population)
     assert_array_equal(taken.posterior.mean[:3], later.posterior.mean)
     save(entities, tmp_path / "m", population)
@@ -200,6 +200,6 @@ def test_a_state_that_was_changed_on_disk_is_refused_when_it_is_asked_for(tmp_pa
     data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 1
     file.write_bytes(data)
-    entities.rest_on("user", read_artifact(tmp_path / "model", kind="k").segments["user"])
+    entities.rest_on("user", InSegments(read_artifact(tmp_path / "model", kind="k").segments["user"]))
     with pytest.raises(FormatError, match=rf"{file.name} is damaged"):
         entities.take("user", np.arange(1_000), base(3, full=True))

@@ -24,10 +24,19 @@ def load(path: str | Path) -> Learner:
     """
     kind = read_kind(path)
     try:
-        record = record_of(kind)
+        found = class_of_kind(kind)
     except ConfigError as error:
         raise FormatError(f"{path}: {error.message}", hint="load it with the version that wrote it") from error
-    return class_of(record).load(path)
+    return found.load(path)
+
+
+def class_of_kind(kind: str) -> Any:
+    """The class of the learners of a kind.
+
+    Raises:
+        ConfigError: there is no such kind.
+    """
+    return class_of(record_of(kind))
 
 
 def write_vectors(encoder: Encoder, path: str | Path, *, overwrite: bool = False) -> int:

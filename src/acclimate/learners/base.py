@@ -2,7 +2,7 @@
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Concatenate, Generic, ParamSpec, Protocol, Self, TypeVar
@@ -10,11 +10,14 @@ from typing import Any, ClassVar, Concatenate, Generic, ParamSpec, Protocol, Sel
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from acclimate.arrays import IdArray
 from acclimate.artifacts import Learned
 from acclimate.config import Schema
 from acclimate.errors import MismatchError, NotConvergedError, NotFittedError
 from acclimate.learners.gate import check_arrays
 from acclimate.storage import (
+    Below,
+    Columns,
     Segment,
     Stored,
     Unwritten,
@@ -43,14 +46,35 @@ S = TypeVar("S", bound=Known)
 
 
 class Layered(Protocol):
-    """Rows that lie in segments on disk, but for those that have changed since."""
+    """Rows by id that lie in segments on disk, or in a store, but for those that have changed since."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of the events that have the ids."""
+        ...
 
     def layers(self) -> Sequence[Segment | Unwritten]:
         """The segments that hold all rows: those that are there, and those to be written."""
         ...
 
-    def rest_on(self, segments: Sequence[Segment]) -> None:
+    def written(self, segments: Sequence[Segment]) -> None:
         """Go on with these, which hold all rows that there were when they were asked for."""
+        ...
+
+    def changed(self) -> Iterator[tuple[IdArray, Columns]]:
+        """Ids and columns of what has changed, rows of one layout at a time."""
+        ...
+
+    def unchanged(self) -> Iterator[tuple[IdArray, Columns]]:
+        """The same of all other rows, read piece by piece."""
+        ...
+
+    def rest_on(self, below: Below) -> None:
+        """Go on with these, which hold all rows; what has changed in memory is let go."""
+        ...
+
+    def settle(self) -> None:
+        """Let go of what has changed: it was written to where the others are."""
         ...
 
 
@@ -165,19 +189,14 @@ class Fitted(ABC, Generic[S]):
                 self._write(path, overwrite=overwrite)
 
     def _write(self, path: str | Path, *, overwrite: bool) -> None:
-        packed = self._contents()
+        packed = self._whole()
         check_arrays(type(self).__name__, packed.arrays)
         place = Path(path).resolve()
-        manifest = {
-            "parameters": asdict(self.parameters),
-            "history": [asdict(learned) for learned in self.history],
-            **packed.manifest,
-        }
         segments = {name: rows.layers() for name, rows in packed.rows.items()}
         seal = write_artifact(
             path,
             kind=self.kind,
-            manifest=manifest,
+            manifest=packed.manifest,
             arrays=packed.arrays,
             tables=packed.tables,
             segments=segments,
@@ -187,7 +206,7 @@ class Fitted(ABC, Generic[S]):
         self._saved = (place, seal)
         known = [one for layers in segments.values() for one in layers if isinstance(one, Segment)]
         for name, written in (read_segments(path, seal, known) or {}).items():
-            packed.rows[name].rest_on(written)
+            packed.rows[name].written(written)
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -199,10 +218,24 @@ class Fitted(ABC, Generic[S]):
         """
         stored = read_artifact(path, kind=cls.kind)
         with unpacking(path):
-            learner = cls(**stored.manifest["parameters"])
-            learner.history = tuple(Learned(**learned) for learned in stored.manifest["history"])
-            learner._restore(stored)
+            learner = cls._made(stored)
         learner._saved = (Path(path).resolve(), stored.manifest["seal"])
+        return learner
+
+    def _whole(self) -> Packed:
+        """All that is known, with what it takes to make the learner anew."""
+        packed = self._contents()
+        history = [asdict(learned) for learned in self.history]
+        return replace(
+            packed, manifest={"parameters": asdict(self.parameters), "history": history, **packed.manifest}
+        )
+
+    @classmethod
+    def _made(cls, stored: Stored) -> Self:
+        """The learner that :meth:`_whole` told of."""
+        learner = cls(**stored.manifest["parameters"])
+        learner.history = tuple(Learned(**learned) for learned in stored.manifest["history"])
+        learner._restore(stored)
         return learner
 
     def _contents(self) -> Packed:

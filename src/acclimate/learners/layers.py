@@ -1,4 +1,4 @@
-"""The states of entities in layers: in memory those that have changed, below them segments on disk.
+"""The states of entities in layers: in memory those that have changed, below them segments on disk, or a store.
 
 A state is read where it is newest. A save writes what has changed as one more segment, so that an update reads and
 writes what it touches, whatever is stored. Layers that are no larger than all above them are written together with
@@ -12,9 +12,9 @@ from functools import partial
 import numpy as np
 
 from acclimate.arrays import EntityStates, FloatArray, IdArray, IntArray, Posterior, SparseStates, Support
-from acclimate.learners.entities import Float, MemoryEntities, named_values, posterior_in
+from acclimate.learners.entities import Float, IdIndex, MemoryEntities, named_values, posterior_in
 from acclimate.models.gaussian import widened
-from acclimate.storage import Rows, Segment, Unwritten, keys_of, texts_of, visible, write_segment
+from acclimate.storage import Below, Columns, InSegments, Rows, Segment, Unwritten, visible, write_segment
 
 _ABOUT = ("touched", "rows", "support")
 """Columns of a row beside the values of its state."""
@@ -34,7 +34,7 @@ class LayeredEntities:
         self.dtype: Float = dtype
         self.position: str | None = None
         self._changes = MemoryEntities(dtype)
-        self._segments: dict[str, list[Segment]] = {}
+        self._below: dict[str, Below] = {}
         self.commits = 0
 
     def take(self, effect: str, ids: IdArray, population: Posterior) -> EntityStates:
@@ -45,10 +45,10 @@ class LayeredEntities:
         """
         states = self._changes.take(effect, ids, population)
         mean, precision = states.posterior.mean, states.posterior.precision
-        for asked, rows in self._below(effect, ids):
+        for asked, rows in self._unchanged(effect, ids):
             posterior = widened(_posterior(rows), population)
             mean[asked], precision[asked] = posterior.mean, posterior.precision
-            states.touched[asked], states.rows[asked] = rows.columns["touched"], rows.columns["rows"]
+            states.touched[asked], states.rows[asked] = rows["touched"], rows["rows"]
         return states
 
     def take_sparse(self, effect: str, ids: IdArray) -> SparseStates:
@@ -58,10 +58,10 @@ class LayeredEntities:
             FormatError: a state on disk is not what was written.
         """
         states = self._changes.take_sparse(effect, ids)
-        for asked, rows in self._below(effect, ids):
-            states.touched[asked], states.rows[asked] = rows.columns["touched"], rows.columns["rows"]
+        for asked, rows in self._unchanged(effect, ids):
+            states.touched[asked], states.rows[asked] = rows["touched"], rows["rows"]
             times = states.touched[asked], states.rows[asked]
-            piece = EntityStates(ids[asked], _posterior(rows), *times, rows.columns.get("support"))
+            piece = EntityStates(ids[asked], _posterior(rows), *times, rows.get("support"))
             states.pieces.append((asked, piece))
         return states
 
@@ -72,9 +72,9 @@ class LayeredEntities:
             FormatError: a state on disk is not what was written.
         """
         yield from self._changes.sparse_means(effect, ids)
-        for asked, rows in self._below(effect, ids):
-            if "support" in rows.columns:
-                yield asked, rows.columns["support"], _posterior(rows).mean
+        for asked, rows in self._unchanged(effect, ids):
+            if "support" in rows:
+                yield asked, rows["support"], _posterior(rows).mean
 
     def means(self, effect: str, ids: IdArray, population: Posterior) -> FloatArray:
         """See :meth:`acclimate.artifacts.Entities.means`.
@@ -83,7 +83,7 @@ class LayeredEntities:
             FormatError: a state on disk is not what was written.
         """
         mean = self._changes.means(effect, ids, population)
-        for asked, rows in self._below(effect, ids):
+        for asked, rows in self._unchanged(effect, ids):
             known = _posterior(rows).mean
             mean[asked, : known.shape[1]] = known
         return mean
@@ -104,76 +104,80 @@ class LayeredEntities:
 
     def ids(self, effect: str) -> IdArray:
         """All ids of an effect that are known: those on disk, then those in memory as they came."""
-        changed, segments = self._changes.ids(effect), self._segments.get(effect, [])
-        if not segments:
+        changed, below = self._changes.ids(effect), self._below.get(effect)
+        if below is None:
             return changed
-        layers = [*segments, Rows.of(changed, {})] if len(changed) else segments
-        shown = visible(layers)
-        below = [segment.ids[rows] for segment, rows in zip(segments, shown, strict=False)]
-        return np.concatenate([*below, changed] if len(changed) else below)
+        ids = below.ids()
+        if not len(changed):
+            return ids
+        return np.concatenate([ids[~self._changes.knows(effect, ids)], changed]) if len(ids) else changed
 
     def only(self, effects: Iterable[str]) -> "LayeredEntities":
         """These effects alone, not copied."""
         kept, names = LayeredEntities(self.dtype), list(effects)
         kept._changes = self._changes.only(names)
-        kept._segments = {name: self._segments[name] for name in names if name in self._segments}
+        kept._below = {name: self._below[name] for name in names if name in self._below}
         return kept
 
     @property
     def nbytes(self) -> int:
         """Bytes of all layers."""
-        segments = (segment for segments in self._segments.values() for segment in segments)
-        return self._changes.nbytes + sum(len(segment) * segment.row_bytes for segment in segments)
+        return self._changes.nbytes + sum(below.nbytes for below in self._below.values())
 
-    def stored(self, effect: str, base: Posterior) -> "StoredEffect":
-        """One effect, to go to disk; ``base`` is what its states rest on."""
-        return StoredEffect(self, effect, base, self.commits)
+    def stored(self, effect: str, columns: tuple[str, ...], base: Posterior) -> "StoredEffect":
+        """One effect, to go out of this process; ``base`` is what its states rest on, ``columns`` have its ids."""
+        return StoredEffect(self, effect, columns, base, self.commits)
 
-    def rest_on(self, effect: str, segments: Sequence[Segment]) -> None:
+    def rest_on(self, effect: str, below: Below) -> None:
         """Go on with these, which hold all states of an effect."""
-        self._segments[effect] = list(segments)
+        self._below[effect] = below
         self._changes.forget(effect)
 
-    def layers(self, effect: str) -> tuple[list[Segment], list[Rows]]:
-        """The segments of an effect, and in memory what has changed since."""
-        return self._segments.get(effect, []), [Rows.of(*part) for part in self._changes.tables(effect)]
+    def below(self, effect: str) -> Below:
+        """What the changed states of an effect lie on."""
+        return self._below.get(effect, InSegments())
 
-    def _below(self, effect: str, ids: IdArray) -> Iterator[tuple[IntArray, Rows]]:
-        """Which of these entities have their newest states on disk, and these, some at a time."""
-        # Before the segments: a save puts these in place first, and lets go of what has changed after that.
+    def changed(self, effect: str) -> Iterator[tuple[IdArray, Columns]]:
+        """Ids and columns of the states of an effect that have changed, those of one layout at a time."""
+        return self._changes.tables(effect)
+
+    def changed_ids(self, effect: str) -> IdArray:
+        """Ids of the states of an effect that have changed."""
+        return self._changes.ids(effect)
+
+    def forget(self, effect: str) -> None:
+        """Let go of what has changed of an effect."""
+        self._changes.forget(effect)
+
+    def _unchanged(self, effect: str, ids: IdArray) -> Iterator[tuple[IntArray, Columns]]:
+        """Which of these entities have their newest states below, and these, some at a time."""
+        # Before they are read: a save puts segments in place first, and lets go of what has changed after that.
         asked = np.flatnonzero(~self._changes.knows(effect, ids))
-        segments = self._segments.get(effect)
-        if not segments:
-            return
-        asked = asked[np.argsort(keys_of(ids[asked]))]
-        key, text = keys_of(ids[asked]), texts_of(ids[asked])
-        for segment in reversed(segments):
-            row = segment.find(key, text)
-            there = np.flatnonzero(row >= 0)
-            for first in range(0, len(there), segment.some):
-                some = there[first : first + segment.some]
-                yield asked[some], segment.at(row[some])
-            left = np.flatnonzero(row < 0)
-            if not len(left):
-                return
-            asked, key, text = asked[left], key[left], None if text is None else text.take(left)
+        if (below := self._below.get(effect)) is not None and len(asked):
+            for places, rows in below.read(ids[asked]):
+                yield asked[places], rows
 
 
 @dataclass(frozen=True)
 class StoredEffect:
-    """The states of one effect as they go to disk; those of fewer coefficients are filled up from ``base``.
+    """The states of one effect as they go out; those of fewer coefficients are filled up from ``base``.
 
-    ``commits``: how many there had been by then.
+    ``columns``: of the events, that have the ids; ``commits``: how many there had been by then.
     """
 
     entities: LayeredEntities
     name: str
+    columns: tuple[str, ...]
     base: Posterior
     commits: int
 
     def layers(self) -> list[Segment | Unwritten]:
         """The segments that hold all states: those that stay, and one of what has changed and of small ones."""
-        segments, changed = self.entities.layers(self.name)
+        below = self.entities.below(self.name)
+        segments = list(below.segments) if isinstance(below, InSegments) else []
+        changed = [Rows.of(*part) for part in self.entities.changed(self.name)]
+        if not isinstance(below, InSegments):
+            changed = [*(Rows.of(*piece) for piece in below.pieces()), *changed]
         if not changed:
             return list(segments)
         layers = [*segments, *changed]
@@ -190,10 +194,30 @@ class StoredEffect:
         # Of rows that are written none is hidden, so that they may come last, whatever stays.
         return [*(segments[k] for k in sorted(kept)), *new]
 
-    def rest_on(self, segments: Sequence[Segment]) -> None:
-        """Go on with these, unless more was learned meanwhile, which they do not have."""
-        if self.entities.commits == self.commits:
-            self.entities.rest_on(self.name, segments)
+    def written(self, segments: Sequence[Segment]) -> None:
+        """Go on with these, unless more was learned meanwhile, which they do not have; or a store has them all."""
+        in_segments = isinstance(self.entities.below(self.name), InSegments)
+        if in_segments and self.entities.commits == self.commits:
+            self.entities.rest_on(self.name, InSegments(segments))
+
+    def changed(self) -> Iterator[tuple[IdArray, Columns]]:
+        """See :meth:`acclimate.learners.base.Layered.changed`."""
+        return self.entities.changed(self.name)
+
+    def unchanged(self) -> Iterator[tuple[IdArray, Columns]]:
+        """See :meth:`acclimate.learners.base.Layered.unchanged`."""
+        hidden = IdIndex(self.entities.changed_ids(self.name))
+        for ids, columns in self.entities.below(self.name).pieces():
+            shown = np.flatnonzero(hidden.numbers(ids) < 0)
+            yield ids[shown], {name: column[shown] for name, column in columns.items()}
+
+    def rest_on(self, below: Below) -> None:
+        """See :meth:`acclimate.learners.base.Layered.rest_on`."""
+        self.entities.rest_on(self.name, below)
+
+    def settle(self) -> None:
+        """See :meth:`acclimate.learners.base.Layered.settle`."""
+        self.entities.forget(self.name)
 
     def _like(self, layers: Sequence[Rows]) -> Callable[[Rows], Rows]:
         """Makes states of all layers of one width and form."""
@@ -203,7 +227,7 @@ class StoredEffect:
 
     def _wide(self, rows: Rows) -> Rows:
         columns = {name: column for name, column in rows.columns.items() if name in _ABOUT}
-        name, values = named_values(widened(_posterior(rows), self.base), self.entities.dtype)
+        name, values = named_values(widened(_posterior(rows.columns), self.base), self.entities.dtype)
         return replace(rows, columns={**columns, name: values})
 
 
@@ -223,7 +247,7 @@ def _first_together(sizes: Sequence[int], new: int, small: int) -> int:
     return first
 
 
-def _posterior(rows: Rows) -> Posterior:
+def _posterior(rows: Columns) -> Posterior:
     """What the states of some rows are."""
-    ((name, values),) = ((name, column) for name, column in rows.columns.items() if name not in _ABOUT)
+    ((name, values),) = ((name, column) for name, column in rows.items() if name not in _ABOUT)
     return posterior_in(name, values)

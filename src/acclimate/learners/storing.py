@@ -16,7 +16,7 @@ from acclimate.learners.layers import LayeredEntities
 from acclimate.learners.shared import Shared
 from acclimate.models.noise import Noise
 from acclimate.models.population import Past
-from acclimate.storage import Stored
+from acclimate.storage import InSegments, Stored
 
 
 def packed(state: Shared, entities: LayeredEntities) -> Packed:
@@ -49,7 +49,10 @@ def packed(state: Shared, entities: LayeredEntities) -> Packed:
     }
     manifest |= {"noise": asdict(state.noise), "unit": state.unit, "ridges": dict(state.ridges)}
     manifest["nested"] = state.nested
-    states = {f"states-{i}": entities.stored(effect.name, effect.base) for i, effect in enumerate(state.random, 1)}
+    states = {
+        f"states-{i}": entities.stored(effect.name, effect.columns, effect.base)
+        for i, effect in enumerate(state.random, 1)
+    }
     return Packed(manifest, arrays, tables, states)
 
 
@@ -70,7 +73,7 @@ def unpacked(
         for i, ((name, effect), record) in enumerate(zip(declared, records, strict=True))
     ]
     for i, effect in enumerate(effects[1:], start=1):
-        entities.rest_on(effect.name, stored.segments[f"states-{i}"])
+        entities.rest_on(effect.name, InSegments(stored.segments[f"states-{i}"]))
     settled, nested = stored.manifest["settled"], stored.manifest["nested"]
     entities.position = stored.manifest["position"]
     arrays = _under(stored, "fixed.")

@@ -8,6 +8,7 @@ name when they are whole. Never pickle.
 from acclimate.storage.artifact import (
     Stored,
     Unwritten,
+    arrays_in,
     only_writer,
     read_artifact,
     read_kind,
@@ -15,16 +16,21 @@ from acclimate.storage.artifact import (
     unpacking,
     write_artifact,
 )
+from acclimate.storage.below import Below, Columns, InSegments
 from acclimate.storage.manifest import FORMAT, verify_file
 from acclimate.storage.places import check_free, replacing_folder
 from acclimate.storage.segments import Rows, Segment, keys_of, texts_of, visible, write_segment
 
 __all__ = [
     "FORMAT",
+    "Below",
+    "Columns",
+    "InSegments",
     "Rows",
     "Segment",
     "Stored",
     "Unwritten",
+    "arrays_in",
     "check_free",
     "keys_of",
     "only_writer",

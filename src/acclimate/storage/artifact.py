@@ -351,7 +351,7 @@ def _read(path: Path, manifest: Manifest) -> Stored:
         full_name, part = files[name]
         return proved_bytes(path, full_name, part)
 
-    arrays = _arrays_in(proved(ARRAYS))
+    arrays = arrays_in(proved(ARRAYS))
     tables = {
         name: pq.read_table(pa.BufferReader(proved(f"{name}.parquet").data)) for name in manifest.content["tables"]
     }
@@ -370,7 +370,7 @@ def _segments_in(path: Path, manifest: Manifest, known: Sequence[Segment] = ()) 
     return {name: [opened(told) for told in segments] for name, segments in manifest.content["segments"].items()}
 
 
-def _arrays_in(data: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+def arrays_in(data: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
     """The arrays of a safetensors file as views of its bytes: the very ones that were proved, and no second copy.
 
     The format: the length of a header (8 bytes), the header (JSON: type, shape and place of each), the values.

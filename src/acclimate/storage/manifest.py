@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from acclimate.errors import FormatError, MismatchError
 from acclimate.storage.locks import sync
 
-Artifact: TypeAlias = Literal["model", "report", "project", "vectors", "photon", "tuning"]
+Artifact: TypeAlias = Literal["model", "report", "project", "vectors", "photon", "tuning", "backup"]
 """What a folder is: it is replaced by one that is the same alone."""
 
 FORMAT = 4

@@ -1,0 +1,135 @@
+"""A learner as bytes and rows, for whoever keeps it elsewhere than in a folder: its shared part is one blob.
+
+::
+
+    length of the manifest (8 bytes), manifest (JSON), length of the arrays (8), arrays (safetensors),
+    then each table in the order that the manifest names them: length (8), an Arrow stream
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from acclimate.arrays import IdArray
+from acclimate.learners import class_of_kind
+from acclimate.learners.base import Packed
+from acclimate.learners.gate import check_arrays
+from acclimate.storage import Below, Columns, Stored, arrays_in, unpacking
+
+FORMAT = 1
+
+
+class Carried:
+    """A fitted ``learner`` whose rows by id, such as the states of entities, are kept by name elsewhere."""
+
+    def __init__(self, learner: Any) -> None:
+        self.learner = learner
+
+    @staticmethod
+    def made(shared: bytes) -> "Carried":
+        """A learner of its shared part, with no rows yet: see :meth:`rest_on`.
+
+        Raises:
+            FormatError: it is not what :meth:`shared` gave, or of another version.
+        """
+        with unpacking("the shared part of a learner"):
+            stored = _stored(memoryview(shared))
+            return Carried(class_of_kind(stored.manifest["kind"])._made(stored))
+
+    @property
+    def cut(self) -> int:
+        """The last event learned, microseconds UTC."""
+        return self.learner.cut
+
+    def shared(self) -> bytes:
+        """All but the rows; the same bytes where nothing has changed.
+
+        Raises:
+            ModelError: something in it is not finite.
+        """
+        packed = self.learner._whole()
+        check_arrays(type(self.learner).__name__, packed.arrays)
+        return _written(self.learner.kind, packed)
+
+    def columns(self) -> dict[str, tuple[str, ...]]:
+        """By the name of rows the columns of the events that have their ids."""
+        return {name: rows.columns for name, rows in self._packed().rows.items()}
+
+    def changed(self) -> Iterator[tuple[str, IdArray, Columns]]:
+        """The rows that have changed since the learner was settled: name, ids and columns of one layout."""
+        for name, rows in self._packed().rows.items():
+            for ids, columns in rows.changed():
+                yield name, ids, columns
+
+    def everything(self) -> Iterator[tuple[str, IdArray, Columns]]:
+        """All rows, read piece by piece."""
+        for name, rows in self._packed().rows.items():
+            for ids, columns in rows.unchanged():
+                yield name, ids, columns
+        yield from self.changed()
+
+    def rest_on(self, below: Callable[[str], Below]) -> None:
+        """Read rows from there by name, and let go of what has changed in memory."""
+        for name, rows in self._packed().rows.items():
+            rows.rest_on(below(name))
+
+    def settle(self) -> None:
+        """Let go of what has changed: it is where rows are read from."""
+        for rows in self._packed().rows.values():
+            rows.settle()
+
+    def _packed(self) -> Packed:
+        return self.learner._contents()
+
+
+def _written(kind: str, packed: Packed) -> bytes:
+    from safetensors.numpy import save
+
+    told = {"format": FORMAT, "kind": kind, "tables": list(packed.tables), "rows": list(packed.rows)}
+    manifest = json.dumps({**told, **packed.manifest}, allow_nan=False).encode()
+    parts = [manifest, save({name: np.ascontiguousarray(array) for name, array in packed.arrays.items()})]
+    parts += [_stream(table) for table in packed.tables.values()]
+    return b"".join(len(part).to_bytes(8, "little") + part for part in parts)
+
+
+def _stream(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return sink.getvalue().to_pybytes()
+
+
+def _stored(shared: memoryview) -> Stored:
+    """The parts, as :func:`acclimate.storage.read_artifact` would give them.
+
+    Raises:
+        ValueError: they are of another version, or not whole.
+    """
+    manifest, arrays, *tables = _parts(shared)
+    told: Mapping[str, Any] = json.loads(bytes(manifest))
+    if told.get("format") != FORMAT:
+        raise ValueError(
+            f"it has format {told.get('format')}, and this version of acclimate reads format {FORMAT}"
+        )
+    return Stored(
+        {key: value for key, value in told.items() if key not in ("format", "tables", "rows")},
+        arrays_in(np.frombuffer(arrays, np.uint8)),
+        {
+            name: pa.ipc.open_stream(pa.py_buffer(part)).read_all()
+            for name, part in zip(told["tables"], tables, strict=True)
+        },
+        {name: [] for name in told["rows"]},
+    )
+
+
+def _parts(shared: memoryview) -> Iterator[memoryview]:
+    place = 0
+    while place < len(shared):
+        first = place + 8
+        place = first + int.from_bytes(shared[place:first], "little")
+        if place > len(shared):
+            raise ValueError("it is cut off")
+        yield shared[first:place]

@@ -1,0 +1,330 @@
+"""A learner in a unit of a store: its shared part as one value, its rows by id as one value each.
+
+::
+
+    ranker/2/0              a unit: space 2 of 'ranker', partition 0
+        shared              'learner': all that is not rows; 'rows': by name, the columns of events that have ids
+        layouts             the columns of values, by number
+        rows/<name>         a value for each id
+
+All of it, the position and whatever else a worker keeps change in one transaction.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Protocol, TypeVar
+
+import numpy as np
+
+from acclimate.arrays import BoolArray, IdArray, IntArray
+from acclimate.artifacts import Commit, Lease, Space, Store, Writes
+from acclimate.errors import FencedError, FormatError
+from acclimate.publish.stores.codec import (
+    Layout,
+    Payload,
+    Place,
+    decoded,
+    decoded_ids,
+    encoded,
+    encoded_ids,
+)
+from acclimate.storage import Below, Columns
+
+SHARED, LAYOUTS, ROWS = "shared", "layouts", "rows/"
+_LEARNER, _COLUMNS = b"learner", b"rows"
+
+_AT_ONCE = 1 << 24
+"""Bytes of rows that a fill writes in one transaction, about."""
+
+_SCANNED = 1 << 14
+"""Rows that are brought together from a scan."""
+
+Keep = Callable[[str, tuple[str, ...], IdArray], BoolArray]
+"""Which rows are of a partition ``(n,)``, by their name, the columns of events that have the ids, and the ids."""
+
+
+class Carried(Protocol):
+    """A learner as a store carries it: a shared part in bytes, and rows by name and id."""
+
+    @property
+    def cut(self) -> int:
+        """The last event learned, microseconds UTC."""
+        ...
+
+    def shared(self) -> bytes:
+        """All but the rows; the same bytes where nothing has changed."""
+        ...
+
+    def columns(self) -> Mapping[str, tuple[str, ...]]:
+        """By the name of rows the columns of the events that have their ids."""
+        ...
+
+    def changed(self) -> Iterator[tuple[str, IdArray, Columns]]:
+        """The rows that have changed since the learner was settled: name, ids and columns of one layout."""
+        ...
+
+    def everything(self) -> Iterator[tuple[str, IdArray, Columns]]:
+        """All rows."""
+        ...
+
+    def rest_on(self, below: Callable[[str], Below]) -> None:
+        """Read rows from there by name, and let go of what has changed in memory."""
+        ...
+
+    def settle(self) -> None:
+        """Let go of what has changed: it is where rows are read from."""
+        ...
+
+
+C = TypeVar("C", bound=Carried)
+
+
+class Unit:
+    """What a store holds of one space and partition.
+
+    Args:
+        store: where.
+        space: whose values these are; others are refused.
+        partition: from 0.
+        payload: what floats of rows are kept in; as the learner keeps them without. Less than that, and what is
+            learned differs from what would be in memory.
+    """
+
+    def __init__(self, store: Store, space: Space, partition: int, *, payload: Payload | None = None) -> None:
+        self.store, self.space = store, space
+        self.payload: Payload | None = payload
+        self.name = f"{space}/{partition}"
+        self._layouts: dict[int, Layout] = {}
+        self._shared: bytes | None = None
+
+    @property
+    def position(self) -> str | None:
+        """How far into its stream the unit goes."""
+        return self.store.position(self.name)
+
+    def resumed(self, make: Callable[[bytes], C]) -> C | None:
+        """The learner as it was last committed, which reads its rows from here; nothing where none was filled in.
+
+        Args:
+            make: a learner of its shared part.
+
+        Raises:
+            FormatError: the shared part is not what was written.
+        """
+        (shared,) = self.store.read(self.name, SHARED, [_LEARNER])
+        if shared is None:
+            return None
+        carried = make(shared)
+        carried.rest_on(self.rows)
+        self._shared = shared
+        return carried
+
+    def fill(
+        self,
+        lease: Lease,
+        carried: Carried,
+        *,
+        position: str | None = None,
+        keep: Keep | None = None,
+        more: Writes | None = None,
+    ) -> None:
+        """Write all of a learner into a unit, in several transactions of which the last one makes it complete.
+
+        Where it is cut off, a new one begins anew. The learner reads its rows from here then.
+
+        Args:
+            lease: the right to do so.
+            carried: the learner.
+            position: where the stream is to go on.
+            keep: which rows belong to this partition; all without.
+            more: further values by table, written with the last transaction.
+
+        Raises:
+            FencedError: another has the right to write, or the unit is filled already.
+            OutputError: the store is full or cannot be reached.
+        """
+        if self.store.read(self.name, SHARED, [_LEARNER]) != [None]:
+            raise FencedError(f"'{self.name}' is filled already", hint="go on from there, or drop it before")
+        for table in self.store.size(self.name):
+            self._clear(lease, table)
+        for name, ids, columns in carried.everything():
+            kept = (
+                np.arange(len(ids)) if keep is None else np.flatnonzero(keep(name, carried.columns()[name], ids))
+            )
+            layout = Layout.of(columns, self.payload)
+            some = max(1, _AT_ONCE // layout.row.itemsize)
+            for first in range(0, len(kept), some):
+                rows = kept[first : first + some]
+                piece = ids[rows], {key: column[rows] for key, column in columns.items()}
+                self._commit(lease, self._writes([(name, *piece)], carried.cut), None, None)
+        self._finish(lease, carried, {}, more or {}, position=position)
+
+    def commit(
+        self,
+        lease: Lease,
+        carried: Carried,
+        *,
+        position: str | None,
+        after: str | None,
+        more: Writes | None = None,
+        lives: Mapping[str, float] | None = None,
+    ) -> None:
+        """Write what a learner has changed, and how far into the stream it goes by that, in one transaction.
+
+        Where it fails nothing was written, and the same call may be repeated.
+
+        Args:
+            lease: the right to do so.
+            carried: the learner, which lets go of what was written.
+            position: of the stream.
+            after: the position before.
+            more: further values by table, which are written with it.
+            lives: seconds after which values of these tables go by themselves.
+
+        Raises:
+            FencedError: another has the right to write, or the unit is no longer at that position.
+            OutputError: the store is full or cannot be reached.
+        """
+        writes = self._writes(carried.changed(), carried.cut)
+        self._finish(lease, carried, writes, more or {}, position=position, after=after, lives=lives)
+
+    def rows(self, name: str) -> "UnitRows":
+        """The rows of one name."""
+        return UnitRows(self, name)
+
+    def place(self, name: str) -> Place:
+        """Where the rows of one name are."""
+        return Place(self.name, self.space, ROWS + name)
+
+    def layouts(self, *, anew: bool = False) -> Mapping[int, Layout]:
+        """The columns of values by number, as this process knows them, or as the store does now."""
+        if anew or not self._layouts:
+            self._layouts = {
+                int.from_bytes(key, "little"): Layout.read(text)
+                for key, text in self.store.scan(self.name, LAYOUTS)
+            }
+        return self._layouts
+
+    def _finish(
+        self,
+        lease: Lease,
+        carried: Carried,
+        writes: dict[str, list[tuple[bytes, bytes | None]]],
+        more: Writes,
+        *,
+        position: str | None,
+        after: str | None = None,
+        lives: Mapping[str, float] | None = None,
+    ) -> None:
+        shared = carried.shared()
+        if shared != self._shared:
+            columns = json.dumps(carried.columns(), sort_keys=True).encode()
+            writes[SHARED] = [(_LEARNER, shared), (_COLUMNS, columns)]
+        self._commit(lease, {**writes, **more}, position, after, lives or {})
+        if self._shared is None:
+            carried.rest_on(self.rows)
+        else:
+            carried.settle()
+        self._shared = shared
+
+    def _commit(
+        self,
+        lease: Lease,
+        writes: Writes,
+        position: str | None,
+        after: str | None,
+        lives: Mapping[str, float] | None = None,
+    ) -> None:
+        try:
+            self.store.commit(lease, Commit(writes, position, after, lives or {}))
+        except BaseException:
+            self._layouts = {}  # one of them may not be there
+            raise
+
+    def _writes(
+        self, rows: Iterable[tuple[str, IdArray, Columns]], time: int
+    ) -> dict[str, list[tuple[bytes, bytes | None]]]:
+        """What is to be written of rows, by table, with the layouts that were not known yet."""
+        known = {layout: number for number, layout in self.layouts().items()}
+        writes: dict[str, list[tuple[bytes, bytes | None]]] = {}
+        for name, ids, columns in rows:
+            if not len(ids):
+                continue
+            layout, keys = Layout.of(columns, self.payload), encoded_ids(ids)
+            if layout not in known:
+                known[layout] = len(known)
+                writes.setdefault(LAYOUTS, []).append((known[layout].to_bytes(2, "little"), layout.written()))
+            values = encoded(self.place(name), keys, columns, layout=layout, number=known[layout], time=time)
+            writes.setdefault(ROWS + name, []).extend(zip(keys, values, strict=True))
+        self._layouts = {number: layout for layout, number in known.items()}
+        return writes
+
+    def _clear(self, lease: Lease, table: str) -> None:
+        """Remove what an earlier fill that was cut off has left in a table."""
+        gone: list[tuple[bytes, bytes | None]] = []
+        for key, _ in self.store.scan(self.name, table):
+            gone.append((key, None))
+            if len(gone) == _SCANNED:
+                self._commit(lease, {table: gone}, None, None)
+                gone = []
+        self._commit(lease, {table: gone}, None, None)
+
+
+class UnitRows:
+    """The seam :class:`acclimate.storage.Below`: the rows of one name in a unit."""
+
+    def __init__(self, unit: Unit, name: str) -> None:
+        self.unit, self.name = unit, name
+
+    def __deepcopy__(self, _: dict[int, object]) -> "UnitRows":
+        return self  # rows are where they are, whoever reads them
+
+    def read(self, ids: IdArray) -> Iterator[tuple[IntArray, Columns]]:
+        """See :meth:`acclimate.storage.Below.read`.
+
+        Raises:
+            SpaceError: a value is of another space.
+            FormatError: a value is not what was written.
+        """
+        keys = encoded_ids(ids)
+        values = self.unit.store.read(self.unit.name, ROWS + self.name, keys)
+        there = [i for i, value in enumerate(values) if value is not None]
+        places = np.array(there, np.int64)
+        for some, columns in self._decoded([keys[i] for i in there], [v for v in values if v is not None]):
+            yield places[some], columns
+
+    def ids(self) -> IdArray:
+        """See :meth:`acclimate.storage.Below.ids`."""
+        return decoded_ids([key for key, _ in self.unit.store.scan(self.unit.name, ROWS + self.name)])
+
+    def pieces(self) -> Iterator[tuple[IdArray, Columns]]:
+        """See :meth:`acclimate.storage.Below.pieces`."""
+        keys, values = list[bytes](), list[bytes]()
+        for key, value in self.unit.store.scan(self.unit.name, ROWS + self.name):
+            keys.append(key)
+            values.append(value)
+            if len(keys) == _SCANNED:
+                yield from self._pieces(keys, values)
+                keys, values = [], []
+        yield from self._pieces(keys, values)
+
+    @property
+    def nbytes(self) -> int:
+        """See :attr:`acclimate.storage.Below.nbytes`: as many as there are, of the widest layout."""
+        count = self.unit.store.size(self.unit.name).get(ROWS + self.name, 0)
+        widest = max((layout.row.itemsize for layout in self.unit.layouts().values()), default=0)
+        return count * widest
+
+    def _pieces(self, keys: Sequence[bytes], values: Sequence[bytes]) -> Iterator[tuple[IdArray, Columns]]:
+        for places, columns in self._decoded(keys, values):
+            yield decoded_ids([keys[i] for i in places.tolist()]), columns
+
+    def _decoded(self, keys: Sequence[bytes], values: Sequence[bytes]) -> Iterator[tuple[IntArray, Columns]]:
+        place, layouts = self.unit.place(self.name), self.unit.layouts()
+        try:
+            yield from decoded(place, keys, values, layouts)
+        except FormatError:
+            known = dict(layouts)
+            if known == (there := self.unit.layouts(anew=True)):
+                raise
+            yield from decoded(place, keys, values, there)  # another process has written a new layout meanwhile
