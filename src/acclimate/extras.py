@@ -5,7 +5,14 @@ from types import ModuleType
 
 from acclimate.errors import MissingExtraError
 
-_EXTRAS = {"torch": "torch", "usearch": "ann", "sklearn": "sklearn", "fastavro": "avro", "optuna": "tune"}
+_EXTRAS = {
+    "torch": "torch",
+    "usearch": "ann",
+    "sklearn": "sklearn",
+    "fastavro": "avro",
+    "optuna": "tune",
+    "fsspec": "remote",
+}
 """By the name of a dependency, the extra that brings it."""
 
 
