@@ -200,8 +200,7 @@ class Calibrated(Around[CalibratedState]):
             kept = float(decay(np.array(cut - before.cut, np.float64), half_life))
         return learned(before.line, rows.p, rows.y, weight=weight, kept=kept, base=self._base)
 
-    def _packed(self, state: CalibratedState) -> Packed:
-        packed = super()._packed(state)
+    def _with_own(self, state: CalibratedState, packed: Packed) -> Packed:
         arrays = {"line.mean": state.line.mean, "line.precision": state.line.precision}
         return replace(packed, arrays={**packed.arrays, **arrays})
 

@@ -11,7 +11,16 @@ from functools import partial
 
 import numpy as np
 
-from acclimate.arrays import EntityStates, FloatArray, IdArray, IntArray, Posterior, SparseStates, Support
+from acclimate.arrays import (
+    BoolArray,
+    EntityStates,
+    FloatArray,
+    IdArray,
+    IntArray,
+    Posterior,
+    SparseStates,
+    Support,
+)
 from acclimate.learners.entities import Float, MemoryEntities, named_values, posterior_in
 from acclimate.models.gaussian import widened
 from acclimate.storage import Rows, Segment, Unwritten, keys_of, texts_of, visible, write_segment
@@ -101,6 +110,15 @@ class LayeredEntities:
         """
         self._changes.fill(effect, pieces, room=room)
         self.commits += 1
+
+    def knows(self, effect: str, ids: IdArray) -> BoolArray:
+        """Which of these entities have a state, ``(n,)``; none is read."""
+        found = self._changes.knows(effect, ids)
+        asked = np.flatnonzero(~found)
+        key, text = keys_of(ids[asked]), texts_of(ids[asked])
+        for segment in self._segments.get(effect, []):
+            found[asked] |= segment.find(key, text) >= 0
+        return found
 
     def ids(self, effect: str) -> IdArray:
         """All ids of an effect that are known: those on disk, then those in memory as they came."""
