@@ -173,7 +173,18 @@ def server(folder: Path, kind: str) -> Generator[Place]:
     if program is None:
         raise RuntimeError("there is no redis-server: apt-get install redis-server")
     port = 20_000 + int(hashlib.sha256(str(folder).encode()).hexdigest(), 16) % 20_000
-    options = ["--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--appendonly", "yes", "--save", ""]
+    options = [
+        "--port",
+        str(port),
+        "--bind",
+        "127.0.0.1",
+        "--dir",
+        str(folder),
+        "--appendonly",
+        "yes",
+        "--save",
+        "",
+    ]
     start = [program, *options]
     place = Place(f"redis://127.0.0.1:{port}/0", start, subprocess.Popen(start, stdout=subprocess.DEVNULL))
     try:

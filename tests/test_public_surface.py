@@ -45,6 +45,7 @@ NAMES = [
 HEAVY = {
     "duckdb",
     "fastapi",
+    "fsspec",
     "lmdb",
     "numba",
     "pandas",

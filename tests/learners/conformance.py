@@ -290,6 +290,45 @@ def saved_loaded_and_continued_equals_uninterrupted(make, folder):
 
 
 @check
+def a_space_is_known_by_what_was_learned_for_all(make, folder):
+    """Two fits on the same rows are of one identity, wherever they are from; other rows or settings are not."""
+    learner = learned(make, FIRST)
+    learner.save(folder / "m")
+    identity = learners.identity_of(learner)
+    assert learners.identity_of(learners.load(folder / "m")) == identity
+    assert learners.identity_of(learned(make, FIRST)) == identity
+    assert all(len(part) == 64 for part in identity)
+    other = learned(make, SECOND)
+    weights, contract = learners.identity_of(other)
+    assert weights != identity[0]
+    assert contract == identity[1]
+    assert set(learners.distances(learner, learner).values()) <= {0.0, None}
+    assert (
+        any(apart != 0.0 for apart in learners.distances(learner, other).values()) or not learner.shared().arrays
+    )
+
+
+@check
+def it_says_which_entities_it_knows(make, folder):
+    """Of all that are asked about exactly those whose rows it has learned, in memory as on disk."""
+    learner = learned(make, FIRST)
+    learner.save(folder / "m")
+    asked = both(ASKED, {**rows_of(ASKED, [0]), "user_id": [777], "video_id": [888]})
+    found = learner.known(events(asked))
+    met = {name: set(known(FIRST)[name]) for name in ("user_id", "video_id")}
+    for name, (ids, flags) in found.items():
+        column = SCHEMA.entities.get(name, name)
+        assert len(set(ids.tolist())) == len(ids)
+        if column in met and ids.dtype == np.int64:
+            assert set(ids.tolist()) == set(asked[column])
+            assert set(ids[flags].tolist()) == met[column] & set(asked[column])
+    again = learners.load(folder / "m").known(events(asked))
+    assert {name: flags.tolist() for name, (_, flags) in again.items()} == {
+        name: flags.tolist() for name, (_, flags) in found.items()
+    }
+
+
+@check
 def loading_gives_what_was_saved(make, folder):
     learner = learned(make, FIRST, SECOND)
     learner.save(folder / "model")

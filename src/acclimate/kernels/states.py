@@ -24,7 +24,9 @@ _TINY = 1e-9
 """As in :mod:`acclimate.models.skewness`."""
 
 
-def unpack(values: NDArray[Any], rows: IntArray, places: IntArray, mean: FloatArray, precision: FloatArray) -> None:
+def unpack(
+    values: NDArray[Any], rows: IntArray, places: IntArray, mean: FloatArray, precision: FloatArray
+) -> None:
     """States ``values[rows]`` (n, d + d (d + 1) / 2) as means and matrices, at some places of ``(m, d)``."""
 
     def piece(first: int, last: int) -> None:

@@ -46,4 +46,18 @@ def write_vectors(encoder: Encoder, path: str | Path, *, overwrite: bool = False
     return write(encoder, path, overwrite=overwrite)
 
 
-__all__ = ["load", "make", "write_vectors"]
+def identity_of(learner: Any) -> tuple[str, str]:
+    """See :func:`acclimate.learners.identity.identity_of`."""
+    from acclimate.learners.identity import identity_of as tell
+
+    return tell(learner)
+
+
+def distances(one: Any, other: Any) -> dict[str, float | None]:
+    """See :func:`acclimate.learners.identity.distances`."""
+    from acclimate.learners.identity import distances as tell
+
+    return tell(one, other)
+
+
+__all__ = ["distances", "identity_of", "load", "make", "write_vectors"]

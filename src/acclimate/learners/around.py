@@ -4,8 +4,8 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from acclimate.arrays import Posterior
-from acclimate.artifacts import Drift, keeps_shared, modes_of
+from acclimate.arrays import BoolArray, IdArray, Posterior
+from acclimate.artifacts import Drift, Events, keeps_shared, modes_of
 from acclimate.errors import ConfigError
 from acclimate.learners.base import Fitted, Packed, S
 from acclimate.storage import Stored
@@ -58,20 +58,37 @@ class Around(Fitted[S]):
         self._fitted()
         return sum(learner.nbytes for learner in self._learners)
 
-    def _packed(self, state: S) -> Packed:  # noqa: ARG002
-        parts = [learner._contents() for learner in self._learners]
-        return Packed(  # numbered: names of learners may be none of files
-            {"learners": [part.manifest for part in parts]},
-            {f"{i}.{name}": array for i, part in enumerate(parts) for name, array in part.arrays.items()},
-            {f"{i}.{name}": table for i, part in enumerate(parts) for name, table in part.tables.items()},
-            {f"{i}.{name}": rows for i, part in enumerate(parts) for name, rows in part.rows.items()},
-        )
+    def known(self, events: Events) -> dict[str, tuple[IdArray, BoolArray]]:
+        """What the first says that knows such entities; see :meth:`acclimate.learners.base.Fitted.known`."""
+        found = [learner.known(events) for learner in self._learners]
+        return {name: told for one in reversed(found) for name, told in one.items()}
+
+    def _packed(self, state: S) -> Packed:
+        return self._with_own(state, _side_by_side([learner._contents() for learner in self._learners]))
+
+    def shared(self) -> Packed:
+        """What is shared in all of them, and beside them; see :meth:`acclimate.learners.base.Fitted.shared`."""
+        state = self._fitted()
+        return self._with_own(state, _side_by_side([learner.shared() for learner in self._learners]))
+
+    def _with_own(self, state: S, packed: Packed) -> Packed:  # noqa: ARG002
+        """The same with what is of none of the others."""
+        return packed
 
     def _unpack_learners(self, stored: Stored) -> None:
         """Let all take their states back."""
         for i, (learner, manifest) in enumerate(zip(self._learners, stored.manifest["learners"], strict=True)):
             parts = (_under(f"{i}.", parts) for parts in (stored.arrays, stored.tables, stored.segments))
             learner._restore(Stored(manifest, *parts))
+
+
+def _side_by_side(parts: Sequence[Packed]) -> Packed:
+    return Packed(  # numbered: names of learners may be none of files
+        {"learners": [part.manifest for part in parts]},
+        {f"{i}.{name}": array for i, part in enumerate(parts) for name, array in part.arrays.items()},
+        {f"{i}.{name}": table for i, part in enumerate(parts) for name, table in part.tables.items()},
+        {f"{i}.{name}": rows for i, part in enumerate(parts) for name, rows in part.rows.items()},
+    )
 
 
 def _under(prefix: str, parts: Mapping[str, Any]) -> dict[str, Any]:

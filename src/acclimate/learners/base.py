@@ -10,8 +10,8 @@ from typing import Any, ClassVar, Concatenate, Generic, ParamSpec, Protocol, Sel
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from acclimate.arrays import IdArray
-from acclimate.artifacts import Learned
+from acclimate.arrays import BoolArray, IdArray
+from acclimate.artifacts import Events, Learned
 from acclimate.config import Schema
 from acclimate.errors import MismatchError, NotConvergedError, NotFittedError
 from acclimate.learners.gate import check_arrays
@@ -244,6 +244,20 @@ class Fitted(ABC, Generic[S]):
         packed = self._packed(state)
         known = {fact: getattr(state, fact) for fact in self.facts}
         return replace(packed, manifest={**known, **packed.manifest})
+
+    def shared(self) -> Packed:
+        """What all entities share, by which a space is known: as it goes to disk, without the rows of entities.
+
+        As it is for a learner that keeps these as rows, or has none.
+        """
+        return replace(self._packed(self._fitted()), rows={})
+
+    def known(self, events: Events) -> dict[str, tuple[IdArray, BoolArray]]:  # noqa: ARG002
+        """By kind of entity the distinct ids ``(t,)`` in these events, and which of them were learned before.
+
+        As it is for what keeps nothing of entities.
+        """
+        return {}
 
     def _restore(self, stored: Stored) -> None:
         """Take back what :meth:`_contents` gave."""

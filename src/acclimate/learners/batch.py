@@ -26,6 +26,7 @@ from acclimate.features import (
     design,
     encode,
     flat,
+    has_id,
     id_type,
     ids_as,
     key_column,
@@ -366,6 +367,21 @@ def _tables(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa
 
 def _known(table: pa.Table, label: str | None) -> pa.Table:
     return table if label is None else table.filter(pc.is_valid(table[label]))
+
+
+def ids_in(events: Events, columns: Sequence[str], kind: str | None, of: str) -> IdArray:
+    """The distinct ids ``(t,)`` of an entity, or of a combination of them, in events; missing ones are left out.
+
+    Raises:
+        MismatchError: they cannot be of the type that they are kept as.
+    """
+    found, dtype = dict[Any, None](), None
+    for table in read_tables(events, list(dict.fromkeys(columns)), None):
+        _, distinct = codes_of(key_column(table, columns))
+        ids = ids_as(distinct, kind or id_type(distinct.type), of, missing=True)
+        found |= dict.fromkeys(ids[has_id(ids)].tolist())
+        dtype = ids.dtype
+    return np.array(list(found), dtype)
 
 
 def columns_of(table: pa.Table, schema: Schema, label: str | None) -> list[NDArray[Any]]:

@@ -210,8 +210,7 @@ class Calibrated(Around[CalibratedState]):
             kept = float(decay(np.array(cut - before.line_cut, np.float64), half_life))
         return learned(before.line, rows.p, rows.y, weight=weight, kept=kept, base=self._base)
 
-    def _packed(self, state: CalibratedState) -> Packed:
-        packed = super()._packed(state)
+    def _with_own(self, state: CalibratedState, packed: Packed) -> Packed:
         arrays = {"line.mean": state.line.mean, "line.precision": state.line.precision}
         manifest = {**packed.manifest, "line_cut": state.line_cut}
         return replace(packed, manifest=manifest, arrays={**packed.arrays, **arrays})

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Self, TypeAlias
 import numpy as np
 import pyarrow as pa
 
-from acclimate.arrays import EntityStates, FloatArray, IdArray, Posterior, SparseStates, unwarned
+from acclimate.arrays import BoolArray, EntityStates, FloatArray, IdArray, Posterior, SparseStates, unwarned
 from acclimate.artifacts import Drift, Events, SharedPart
 from acclimate.config import GLMixParameters
 from acclimate.errors import ConfigError, MismatchError, nearest
@@ -20,7 +20,7 @@ from acclimate.features import combined, id_type, ids_as
 from acclimate.learners import mixed
 from acclimate.learners.adaptive import adapted
 from acclimate.learners.base import Fitted, Packed, declared_by
-from acclimate.learners.batch import Batch, Seen
+from acclimate.learners.batch import Batch, Seen, ids_in
 from acclimate.learners.coefficients import coefficients, held_states, shown_states
 from acclimate.learners.drift import drift_of, is_surprise, told
 from acclimate.learners.effects import FIXED, Effect, at_support, named
@@ -487,6 +487,14 @@ class GLMix(Fitted[Shared]):
             is_sparse = isinstance(states, SparseStates)
             means[name] = states if is_sparse else widened(states.posterior, seen.effect.population).mean
         return means
+
+    def known(self, events: Events) -> dict[str, tuple[IdArray, BoolArray]]:
+        """See :meth:`acclimate.learners.base.Fitted.known`."""
+        found = dict[str, tuple[IdArray, BoolArray]]()
+        for effect in self._fitted().random:
+            ids = ids_in(events, effect.columns, effect.ids, f"'{effect.name}'")
+            found[effect.name] = ids, self.entities.knows(effect.name, ids)
+        return found
 
     def _packed(self, state: Shared) -> Packed:
         return packed(state, self.entities)

@@ -11,7 +11,16 @@ from functools import partial
 
 import numpy as np
 
-from acclimate.arrays import EntityStates, FloatArray, IdArray, IntArray, Posterior, SparseStates, Support
+from acclimate.arrays import (
+    BoolArray,
+    EntityStates,
+    FloatArray,
+    IdArray,
+    IntArray,
+    Posterior,
+    SparseStates,
+    Support,
+)
 from acclimate.learners.entities import Float, IdIndex, MemoryEntities, named_values, posterior_in
 from acclimate.models.gaussian import widened
 from acclimate.storage import Below, Columns, InSegments, Rows, Segment, Unwritten, visible, write_segment
@@ -101,6 +110,13 @@ class LayeredEntities:
         """
         self._changes.fill(effect, pieces, room=room)
         self.commits += 1
+
+    def knows(self, effect: str, ids: IdArray) -> BoolArray:
+        """Which of these entities have a state, ``(n,)``."""
+        found = self._changes.knows(effect, ids)
+        for asked, _ in self._unchanged(effect, ids):
+            found[asked] = True
+        return found
 
     def ids(self, effect: str) -> IdArray:
         """All ids of an effect that are known: those on disk, then those in memory as they came."""

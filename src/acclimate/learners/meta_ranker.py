@@ -11,12 +11,13 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from acclimate.arrays import FloatArray, IdArray
+from acclimate.arrays import BoolArray, FloatArray, IdArray
 from acclimate.artifacts import Events
 from acclimate.config import MetaRankerParameters
 from acclimate.errors import ConfigError, nearest
 from acclimate.features import combined
 from acclimate.learners.base import Fitted, Packed, declared_by
+from acclimate.learners.batch import ids_in
 from acclimate.learners.encoder.rows import Numbered
 from acclimate.learners.meta.learning import Embedded, check_parity, embedded_along, fitted, refresher_of
 from acclimate.learners.meta.rows import MetaReader
@@ -222,6 +223,20 @@ class MetaRanker(Fitted[MetaState]):
                 if len(unknown):  # rare in a service, where no more than a look-up is left
                     vectors[-1][unknown] = refresher.plain(piece.rows.at(unknown), block)
             yield Embedded(piece.rows, vectors)
+
+    def known(self, events: Events) -> dict[str, tuple[IdArray, BoolArray]]:
+        """See :meth:`acclimate.learners.base.Fitted.known`."""
+        state, found = self._fitted(), dict[str, tuple[IdArray, BoolArray]]()
+        for ids_known, (name, block) in zip(state.ids, self.parameters.blocks.items(), strict=True):
+            columns = [events.schema.entity_column(one) for one in block.entity]
+            ids = ids_in(events, columns, ids_known.kind, f"'{name}'")
+            found[name] = ids, ids_known.index.numbers(ids) >= 0
+        return found
+
+    def shared(self) -> Packed:
+        """The weights, and the space that they define; see :meth:`acclimate.learners.base.Fitted.shared`."""
+        state = self._fitted()
+        return Packed({"space": state.space}, dict(state.weights))
 
     def _packed(self, state: MetaState) -> Packed:
         check_parity(self.parameters, state)

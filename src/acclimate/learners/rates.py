@@ -8,11 +8,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from acclimate.arrays import ArrowArray, FloatArray, IdArray
+from acclimate.arrays import ArrowArray, BoolArray, FloatArray, IdArray
 from acclimate.artifacts import Events
 from acclimate.config import LABEL_KINDS, GlobalRateParameters, RateParameters, Schema
 from acclimate.features import codes_of, has_id, id_type, ids_as, ids_as_arrow
 from acclimate.learners.base import Fitted, Packed, declared_by
+from acclimate.learners.batch import ids_in
 from acclimate.learners.entities import IdIndex, with_room
 from acclimate.learners.gate import check_size
 from acclimate.storage import Stored
@@ -170,6 +171,19 @@ class _Counting(Fitted[RateState]):
         """Bytes of the counts; of each entity its id, rows and positives."""
         self._fitted()
         return 16 + 24 * len(self.counts.index)
+
+    def known(self, events: Events) -> dict[str, tuple[IdArray, BoolArray]]:
+        """See :meth:`acclimate.learners.base.Fitted.known`."""
+        state, column = self._fitted(), self._column(events)
+        if column is None:
+            return {}
+        ids = ids_in(events, [column], state.ids, f"column '{column}'")
+        return {column: (ids, self.counts.index.numbers(ids) >= 0)}
+
+    def shared(self) -> Packed:
+        """The rate of all; see :meth:`acclimate.learners.base.Fitted.shared`."""
+        state = self._fitted()
+        return Packed({"rows": state.rows, "positives": state.positives})
 
     def _packed(self, state: RateState) -> Packed:
         shared = {"rows": state.rows, "positives": state.positives, "ids": state.ids}

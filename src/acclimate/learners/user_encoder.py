@@ -14,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from acclimate import progress
-from acclimate.arrays import FloatArray, IdArray
+from acclimate.arrays import BoolArray, FloatArray, IdArray
 from acclimate.artifacts import Events
 from acclimate.config import Schema, UserEncoderParameters
 from acclimate.errors import ConfigError, MismatchError, nearest
 from acclimate.learners.base import Fitted, Packed, declared_by
+from acclimate.learners.batch import ids_in
 from acclimate.learners.encoder.histories import Histories
 from acclimate.learners.encoder.inputs import Plan
 from acclimate.learners.encoder.learning import EncoderInfo, fitted, reader_of
@@ -375,6 +376,18 @@ class UserEncoder(Fitted[EncoderState]):
             name = next(iter(unknown))
             raise ConfigError(f"no behaviour '{name}'", hint=nearest(name, behaviours))
         return sum(1 << b for b, (name, label) in enumerate(behaviours.items()) if label is None or name in shown)
+
+    def known(self, events: Events) -> dict[str, tuple[IdArray, BoolArray]]:
+        """See :meth:`acclimate.learners.base.Fitted.known`."""
+        state = self._fitted()
+        column = events.schema.entity_column(self.entity)
+        ids = ids_in(events, [column], state.users.kind, f"'{self.entity}'")
+        return {self.entity: (ids, state.users.index.numbers(ids) >= 0)}
+
+    def shared(self) -> Packed:
+        """The weights, and the space that they define; see :meth:`acclimate.learners.base.Fitted.shared`."""
+        state = self._fitted()
+        return Packed({"space": state.space}, dict(state.weights.arrays()))
 
     def _packed(self, state: EncoderState) -> Packed:
         return packed(state)
