@@ -5,7 +5,7 @@ folder, and ``key=value`` overrides go on top.
 """
 
 from acclimate.project.load import load_project, parse_project
-from acclimate.project.sections import ArmSection, EventsSection, Project, ReplaySection
+from acclimate.project.sections import ArmSection, EventsSection, Project, ReplaySection, StreamSection
 from acclimate.project.variants import ProjectFile, set_options
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "Project",
     "ProjectFile",
     "ReplaySection",
+    "StreamSection",
     "load_project",
     "parse_project",
     "set_options",

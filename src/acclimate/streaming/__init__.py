@@ -42,7 +42,15 @@ def stream(
         if metrics_port is not None:
             stack.enter_context(served(metrics, metrics_port))
         name = worker or f"{socket.gethostname()}-{os.getpid()}"
-        running = make_worker(project, section, source, store, Spaces(published.spaces), name, metrics)
+        running = make_worker(
+            name,
+            project,
+            section,
+            stream=source,
+            store=store,
+            spaces=Spaces(published.spaces),
+            metrics=metrics,
+        )
         stack.enter_context(_ending(running.stop))
         running.run(until_drained=until_drained)
 

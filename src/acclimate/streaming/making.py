@@ -12,7 +12,7 @@ from acclimate.arrays import BoolArray, IdArray
 from acclimate.artifacts import Records, Space, Store, Stream, update_options
 from acclimate.config import Schema
 from acclimate.errors import ConfigError, OutputError, SpaceError, nearest
-from acclimate.events.streams import DeadLetters, Validator, partition_of
+from acclimate.events.streams import DeadLetter, DeadLetters, Validator, partition_of, without_password
 from acclimate.learners.carried import Carried
 from acclimate.pipeline import open_events
 from acclimate.project import Project, StreamSection
@@ -28,21 +28,22 @@ from acclimate.times import duration_us
 
 
 def make_worker(
+    name: str,
     project: Project,
     section: StreamSection,
+    *,
     stream: Stream,
     store: Store,
     spaces: Spaces,
-    name: str,
     metrics: Metrics,
 ) -> Worker:
-    """The worker ``name`` of a project.
+    """The worker of that name of a project.
 
     Raises:
         ConfigError: a learner that is named is not there, or ``by`` is no entity.
         SpaceError: no space is live or pinned.
     """
-    schema, lease = project.events.schema, duration_us(section.lease) / 1e6
+    schema, lease, source = project.events.schema, duration_us(section.lease) / 1e6, without_password(section.source)
     names = _named(project, section)
     refreshed = [space for one in names for space in spaces.refreshed(one)]
     if not refreshed:
@@ -77,10 +78,10 @@ def make_worker(
         decode=_decoder(project, section),
         spaces=lambda: [space for one in names for space in spaces.refreshed(one)],
         opened=opened,
-        refuses=_Refused(DeadLetters(section.refused), section.source),
+        refuses=_Refused(DeadLetters(section.refused), source),
         rules=Rules(section.batch, duration_us(section.wait) / 1e6, duration_us(section.lateness), lease / 3),
         metrics=metrics,
-        log=logger(worker=name, stream=section.source),
+        log=logger(worker=name, stream=source),
     )
 
 
@@ -93,8 +94,10 @@ class _Refused:
     def put(self, partition: int, decoded: Decoded, refused: Sequence[tuple[int, str]]) -> None:
         """See :meth:`acclimate.streaming.worker.Refuses.put`."""
         records = decoded.records
-        for number, why in refused:
-            self.letters.put(self.stream, partition, records.positions[number], why, records.values[number])
+        self.letters.add(
+            DeadLetter(self.stream, partition, records.positions[number], why, records.values[number])
+            for number, why in refused
+        )
 
 
 def _named(project: Project, section: StreamSection) -> list[str]:
@@ -136,7 +139,7 @@ def _options(carried: Carried, section: StreamSection, by: str | None) -> dict[s
         return options
     if "locked" not in inspect.signature(learner.update).parameters:
         raise ConfigError(
-            f"in several partitions by '{by}' a {type(learner).__name__} would learn of {', '.join(others)} in each",
+            f"by '{by}' in several partitions a {type(learner).__name__} learns of {', '.join(others)} in each",
             hint="stream it from one partition, or use a GLMix, which learns of the one entity alone",
         )
     return {**options, "locked": others}

@@ -16,7 +16,7 @@ import numpy as np
 
 from acclimate.artifacts import Events, Records, Space, Stream, TableSource
 from acclimate.config import Schema
-from acclimate.errors import AcclimateError, DataError, FencedError, ModelError, OutputError
+from acclimate.errors import AcclimateError, DataError, FencedError, ModelError, OutputError, SourceError
 from acclimate.streaming.intake import Chosen, Decoded, chosen
 from acclimate.streaming.metrics import Metrics
 from acclimate.streaming.ownership import Ownership
@@ -227,7 +227,7 @@ class Worker:
         while True:
             try:
                 result = action()
-            except OutputError as error:
+            except (OutputError, SourceError) as error:
                 stalled.set(1)
                 self.metrics.failures.labels(where).inc()
                 self.log.warning("tried again", where=where, seconds=pause, reason=str(error))

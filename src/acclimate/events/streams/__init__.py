@@ -4,7 +4,7 @@ from acclimate.events.streams.dead_letters import DeadLetter, DeadLetters
 from acclimate.events.streams.log import Log
 from acclimate.events.streams.parse import Refused
 from acclimate.events.streams.partitions import partition_of
-from acclimate.events.streams.urls import open_stream
+from acclimate.events.streams.urls import open_stream, without_password
 from acclimate.events.streams.validate import Validated, Validator
 from acclimate.events.streams.wire import append_events, encode
 
@@ -19,4 +19,5 @@ __all__ = [
     "encode",
     "open_stream",
     "partition_of",
+    "without_password",
 ]
