@@ -12,8 +12,8 @@ import pytest
 
 
 @contextmanager
-def redis_server(folder: Path, *options: str) -> Generator[int]:
-    """A server of its own; yields its port."""
+def redis_server(folder: Path, *options: str, port: int = 0) -> Generator[int]:
+    """A server of its own, on that port or a free one, which it yields."""
     redis = pytest.importorskip("redis")
     program = shutil.which("redis-server")
     if program is None:
@@ -22,7 +22,7 @@ def redis_server(folder: Path, *options: str) -> Generator[int]:
         pytest.skip("redis-server is not installed: apt-get install redis-server")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        port = port or free.getsockname()[1]
     settings = ["--port", str(port), "--dir", str(folder), "--save", "", "--bind", "127.0.0.1"]
     process = subprocess.Popen(
         [program, *settings, *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

@@ -96,8 +96,8 @@ class DeadLetters:
     def replay(self, stream: Stream, *, reason: str | None = None, most: int = 10_000) -> int:
         """Append those that wait to a stream again, in their partitions, all or those of one reason.
 
-        They are marked as such after each ``most`` of a partition: whoever is killed between an append and its mark
-        sends those once more, which ids of events tell.
+        They are marked as such after each ``most`` of a partition: if this is killed between an append and its
+        mark, the next one sends those once more, which ids of events tell.
 
         Returns how many were sent.
 

@@ -62,7 +62,7 @@ class RedisStreams:
         try:
             # No second try of its own: an append that came through would be there twice.
             self._client: Any = redis.Redis.from_url(url, socket_timeout=_TIMEOUT, retry=Retry(NoBackoff(), 0))
-        except (ValueError, TypeError) as error:
+        except ValueError as error:
             raise ConfigError(f"the URL of redis is not understood: {error}") from error
         options = self._client.get_connection_kwargs()
         self._name, self._group = f"stream '{name}' at {options.get('host')}:{options.get('port')}", group
@@ -71,6 +71,9 @@ class RedisStreams:
         self._trim, self._count = self._client.register_script(_TRIM), self._client.register_script(_COUNT)
         try:
             self.partitions = self._laid_out(partitions)
+        except TypeError as error:  # options are told to the first connection
+            self.close()
+            raise ConfigError(f"the URL of redis is not understood: {error}") from error
         except BaseException:
             self.close()
             raise

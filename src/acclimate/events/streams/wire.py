@@ -1,7 +1,6 @@
 """Events as records: one JSON object each, under the names of the columns."""
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,21 +18,18 @@ from acclimate.features.codes import flat
 def encode(table: Any, schema: Schema) -> list[bytes]:
     """The rows of a frame as records, ``(n,)``: what is missing is left out, and so is NaN.
 
-    Timestamps of the time column are numbers where the schema has a unit, and ISO 8601 text where it has none; other
-    timestamps are text. Numbers, which may be times already, and texts stay as they are.
+    Timestamps of the time column are numbers where the schema has a unit, and ISO 8601 text where it has none;
+    other timestamps are text. Numbers, which may be times already, and texts stay as they are.
 
     Raises:
         RowError: a number is infinite, for which JSON has no word.
     """
-    frame = pa.table(table)
-    columns = [_cells(name, flat(column), schema) for name, column in zip(frame.column_names, frame, strict=True)]
+    frame: Any = pa.table(table)
     names = frame.column_names
-    rows = zip(*columns, strict=True)
+    columns = [_cells(name, flat(frame[name]), schema) for name in names]
     write = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-    return [
-        write({name: cell for name, cell in zip(names, row, strict=True) if cell is not None}).encode()
-        for row in rows
-    ]
+    rows = (zip(names, row, strict=True) for row in zip(*columns, strict=True))
+    return [write({name: cell for name, cell in row if cell is not None}).encode() for row in rows]
 
 
 def append_events(stream: Stream, events: Any, schema: Schema, by: str | None = None) -> int:
@@ -43,7 +39,7 @@ def append_events(stream: Stream, events: Any, schema: Schema, by: str | None = 
         stream: to append to.
         events: in the order in which they happened.
         schema: what their columns mean.
-        by: the entity whose events have to stay together, by its role or its column; the schema's first by default.
+        by: the entity whose events have to stay together, by role or column; by default the schema's first.
 
     Raises:
         ColumnError: the column of that entity is not there.
@@ -92,8 +88,7 @@ def _numbers(column: Any, unit: str, schema: Schema) -> list[Any]:
     zoned = local if local.type.tz else pc.assume_timezone(local, schema.time.zone)
     up, down, _ = checks.UNITS[unit]
     micros = zoned.cast(pa.int64()).to_pylist()
-    convert: Callable[[int], Any] = lambda us: us * down // up if us * down % up == 0 else us * down / up  # noqa: E731
-    return [None if us is None else convert(us) for us in micros]
+    return [None if us is None else us * down // up if us * down % up == 0 else us * down / up for us in micros]
 
 
 def _text(time: Any) -> str | None:
