@@ -1,8 +1,8 @@
 """What is done to the states of many entities one by one, each within the cache.
 
-States are taken from where they are kept and put back: there they are a mean and the lower triangle of a precision,
-row by row, here a mean ``(d,)`` and a matrix ``(d, d)``. Precisions change their coordinates, ``T'PT`` with
-``T = diag(a) - e0 b'`` of :class:`acclimate.models.scaling.Scaling`, and are looked at.
+States are taken from where they are kept and put back: there they are a mean and the lower triangle of a
+precision, row by row, here a mean ``(d,)`` and a matrix ``(d, d)``. Precisions change their coordinates, ``T'PT``
+with ``T = diag(a) - e0 b'`` of :class:`acclimate.models.scaling.Scaling`, and are looked at.
 """
 
 from typing import Any
@@ -24,7 +24,9 @@ _TINY = 1e-9
 """As in :mod:`acclimate.models.skewness`."""
 
 
-def unpack(values: NDArray[Any], rows: IntArray, places: IntArray, mean: FloatArray, precision: FloatArray) -> None:
+def unpack(
+    values: NDArray[Any], rows: IntArray, places: IntArray, mean: FloatArray, precision: FloatArray
+) -> None:
     """States ``values[rows]`` (n, d + d (d + 1) / 2) as means and matrices, at some places of ``(m, d)``."""
 
     def piece(first: int, last: int) -> None:

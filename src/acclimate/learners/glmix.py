@@ -167,7 +167,7 @@ class GLMix(Fitted[Shared]):
         taken = {seen.effect.name: self._take(seen, entities) for seen in batch.seen[1:]}
         task = prepared(batch, taken, shared, locked=locks)
         del batch, taken
-        surprise = drift_of(self.parameters, shared, task)
+        surprise = drift_of(self.parameters, shared, task, sampled=keep)
         task = adapted(self.parameters, shared, task)
         refreshes = self.parameters.learn_population and not keep
         shared, changed, info = mixed.learn(
