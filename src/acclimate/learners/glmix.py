@@ -7,6 +7,7 @@ Zhang et al., GLMix (KDD 2016) for the model; Ouyang et al., arXiv 2108.13299 fo
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Any, ClassVar, Self, TypeAlias
 
 import numpy as np
@@ -190,7 +191,10 @@ class GLMix(Fitted[Shared]):
     ) -> tuple[Shared, Info]:
         """The same after the other batches of rows that do not fit into the memory together."""
         declared, entities, info = learned
-        shared = without_forgetting(declared)
+        if (batch := next(batches, None)) is None:
+            return declared, info
+        batches, shared = chain([batch], batches), without_forgetting(declared)
+        del batch
         while (more := self._more(batches, shared, entities, locks, keep=keep)) is not None:
             shared, _, this = more
             info = info.joined(this)
