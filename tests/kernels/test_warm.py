@@ -3,14 +3,15 @@
 import subprocess
 import sys
 
-KINDS = [2, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 1, 1, 1, 1, 1, 1, 1]
+KINDS = [2, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 1, 1, 1, 1, 1, 1, 1, 2, 2, 1, 1, 1]
 """Of each loop, how often it is compiled."""
 
 WORK = """
 import numpy as np
 import acclimate as ac
+import pyarrow as pa
 from scipy import sparse
-from acclimate.kernels import adaptation, entities, gram, newton, rows, windows
+from acclimate.kernels import adaptation, entities, gram, newton, rows, states, windows
 from acclimate.kernels.warm import warm_up
 from acclimate.models.blocks import Block, Design
 from acclimate.models.joint import solve_joint
@@ -25,6 +26,7 @@ passes = [
     rows.add_moments, rows.add_spreads, rows.fill_standardised,
 ]
 loops += passes
+loops += [states.unpack_each, states.pack_each, states.transform_each, states.root_each, states.skew_each]
 warm = [len(loop.signatures) for loop in loops]
 rng = np.random.default_rng(0)
 X, y = rng.normal(size=(90, 3)), (rng.random(90) < 0.5).astype(float)
@@ -38,6 +40,13 @@ for shape in ((30, 3, 3), (1, 3, 3), (1, 3)):
     solution = solve_joint([Block(design, prior, "full")], y, np.zeros(90), np.ones(90))
     solution.problem.blocks[0].variances(solution.curvature)
     design.write_forms(np.ones((30, 3, 3)), np.arange(30), y.copy())
+x = {"time": 10**15 + np.arange(400), "user": np.arange(400) % 150, "x": rng.normal(9, 1, 400), "y": np.arange(400) % 2}
+for kept in ("float64", "float32"):
+    for population in (True, False):
+        effects = dict(fixed=ac.FixedEffect(["x"]), random=[ac.RandomEffect("user", ["x"])], states=kept)
+        model, schema = ac.GLMix(**effects, learn_population=population), ac.Schema("time", ["user"], "y")
+        events = ac.read_events(pa.table({**x, "time": pa.array(x["time"], pa.timestamp("us", "UTC"))}), schema)
+        model.fit(events).update(events).update(events, shared="keep").predict(events, mode="integrated")
 for P in (np.eye(3), np.ones(3)):
     for rows_of in (X, np.where(X > 0, X, 0.0), np.column_stack([np.ones(90), X[:, 1:]])):
         ac.update_posterior(ac.Posterior(np.zeros(3), P), rows_of, y)

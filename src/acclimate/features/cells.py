@@ -30,12 +30,23 @@ _HINTS = {
 
 @dataclass(frozen=True)
 class Cells:
-    """``row``, ``level`` and ``value`` are ``(cells,)``; ``names`` are those of the levels, each a column."""
+    """``row``, ``level`` and ``value`` are ``(cells,)``; ``names`` are those of the levels, each a column.
+
+    ``is_column``: whether every row has one cell, in the order of rows, of the first level.
+    """
 
     row: IntArray
     level: IntArray
     value: FloatArray
     names: list[str]
+    is_column: bool = False
+
+    @property
+    def levels(self) -> IntArray:
+        """Those that have a cell, in their order."""
+        if self.is_column:
+            return np.zeros(min(len(self.row), 1), np.int64)
+        return np.flatnonzero(np.bincount(self.level))
 
 
 def encode_feature(
@@ -169,8 +180,9 @@ def _numeric(name: str, values: FloatArray, feature: Feature, fill: dict[str, fl
     if name not in fill and len(known):
         # An exact sum: the order of rows must not show. A part of each, lest it overflow on the way.
         fill[name] = math.fsum(np.ldexp(known, -64)) / len(known) * 2.0**64
-    gaps = np.flatnonzero(missing)
-    rows = np.arange(len(values))
+    gaps, rows = np.flatnonzero(missing), np.arange(len(values))
+    if not len(gaps):
+        return Cells(rows, np.zeros(len(values), np.int64), values, columns_of_numbers(name, None), is_column=True)
     return Cells(
         np.concatenate([rows, gaps]),
         np.concatenate([np.zeros(len(values), np.int64), np.ones(len(gaps), np.int64)]),

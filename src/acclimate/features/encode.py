@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 from scipy import sparse
 
-from acclimate.arrays import FloatArray
+from acclimate.arrays import FloatArray, IntArray
 from acclimate.config import Schema
 from acclimate.features.cells import Cells, encode_feature
 from acclimate.features.index import INTERCEPT, FeatureIndex, Settled
@@ -38,10 +38,13 @@ def design(
     parts = [encoded[name] for name in features]
     if grow:
         index = index.grown(names_of(parts))
+    numbered = [index.numbers(part.names) for part in parts]
+    if (X := _one_cell_each(parts, numbered, rows, len(index))) is not None:
+        return X, index
     row, column = [np.arange(rows)], [index.numbers([INTERCEPT]).repeat(rows)]
     value: list[FloatArray] = [np.ones(rows)]
-    for part in parts:
-        numbers = index.numbers(part.names)[part.level]
+    for part, numbers in zip(parts, numbered, strict=True):
+        numbers = numbers[part.level]
         known = numbers >= 0
         row.append(part.row[known])
         column.append(numbers[known])
@@ -51,6 +54,29 @@ def design(
     return sparse.csr_array(cells), index
 
 
+def _one_cell_each(
+    parts: Sequence[Cells], numbered: Sequence[IntArray], rows: int, width: int
+) -> "sparse.csr_array[Any] | None":
+    """The same where each feature has one cell in every row, of a column of its own that lies behind the last.
+
+    As numbers have that are all known, whose cells need not be sorted. ``None`` elsewhere.
+    """
+    last = 0
+    for part, numbers in zip(parts, numbered, strict=True):
+        if not part.is_column or numbers[0] <= last:
+            return None
+        last = int(numbers[0])
+    value, size = np.ones((rows, len(parts) + 1)), len(parts) + 1
+    for place, part in enumerate(parts, 1):
+        value[:, place] = part.value
+    columns = np.tile(np.array([0, *(numbers[0] for numbers in numbered)], np.int32), rows)
+    X: Any = sparse.csr_array(
+        (value.ravel(), columns, np.arange(0, rows * size + 1, size, dtype=np.int32)), (rows, width)
+    )
+    X.has_canonical_format = True
+    return X
+
+
 def names_of(parts: Iterable[Cells]) -> list[str]:
     """The names of the columns that have a cell."""
-    return [part.names[level] for part in parts for level in np.unique(part.level)]
+    return [part.names[level] for part in parts for level in part.levels]

@@ -1,8 +1,8 @@
 """What is done to the states of many entities one by one, each within the cache.
 
-States are taken from where they are kept and put back: there they are a mean and the lower triangle of a precision,
-row by row, here a mean ``(d,)`` and a matrix ``(d, d)``. Precisions change their coordinates, ``T'PT`` with
-``T = diag(a) - e0 b'`` of :class:`acclimate.models.scaling.Scaling`, and are looked at.
+States are taken from where they are kept and put back: there they are a mean and the lower triangle of a
+precision, row by row, here a mean ``(d,)`` and a matrix ``(d, d)``. Precisions change their coordinates, ``T'PT``
+with ``T = diag(a) - e0 b'`` of :class:`acclimate.models.scaling.Scaling`, and are looked at.
 """
 
 from typing import Any

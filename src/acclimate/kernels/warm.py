@@ -15,6 +15,7 @@ def warm_up() -> None:
     _solve("diagonal")
     _add_pairs()
     _solve_jointly()
+    _go_over_states()
     _pass_over_rows()
     _average_windows()
     _sum_errors()
@@ -53,6 +54,18 @@ def _solve_jointly() -> None:
         entities.variances(rows, prior, one, 1, one.copy())
         inner, places, _ = entities.inner_inverses(rows, zero, prior[0], one)
         entities.solve_inner(rows, zero, prior[0], one, (inner, places), vector, vector.copy())
+
+
+def _go_over_states() -> None:
+    from acclimate.kernels import states
+
+    zero, vector, matrix = np.zeros(1, np.int64), np.ones((1, 1)), np.ones((1, 1, 1))
+    for values in (np.ones((1, 2)), np.ones((1, 2), np.float32)):
+        states.unpack(values, zero, zero, vector, matrix)
+        states.pack(vector, matrix, zero, values)
+    states.transformed(matrix, np.ones(1), np.zeros(1))
+    states.positive(matrix)
+    states.skewed(matrix, matrix, matrix, vector)
 
 
 def _pass_over_rows() -> None:

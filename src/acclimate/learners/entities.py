@@ -1,6 +1,7 @@
 """The states of entities in memory: an index of ids that persists, and room that grows by doubling."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import repeat
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -51,13 +52,14 @@ class IdIndex:
 
     def numbers(self, ids: IdArray) -> IntArray:
         """The number of each id, -1 for unknown ones."""
-        number = self._numbers.get
-        return np.array([number(id, -1) for id in ids.tolist()], np.int64)
+        return np.fromiter(map(self._numbers.get, ids.tolist(), repeat(-1)), np.int64, len(ids))
 
     def admit(self, ids: IdArray) -> IntArray:
         """The number of each id; unknown ones get the next ones."""
-        known, number = self._numbers, self._numbers.setdefault
-        return np.array([number(id, len(known)) for id in ids.tolist()], np.int64)
+        numbers, known = self.numbers(ids), self._numbers
+        new = np.flatnonzero(numbers < 0)
+        numbers[new] = [known.setdefault(id, len(known)) for id in ids[new].tolist()]
+        return numbers
 
     def admit_one(self, id: Any) -> int:
         """The number of one id, the next one if it is unknown."""
@@ -67,6 +69,10 @@ class IdIndex:
         """All ids in the order of their numbers."""
         text = any(isinstance(id, str) for id in self._numbers)
         return np.array(list(self._numbers), np.dtypes.StringDType() if text else np.int64)
+
+
+def _count_distinct(ids: IdArray) -> int:
+    return len(np.unique(ids)) if ids.dtype.kind == "i" else len(set(ids.tolist()))
 
 
 def with_room(array: NDArray[Any], rows: int) -> NDArray[Any]:
@@ -233,7 +239,7 @@ class _Effect:
     def commit(self, states: EntityStates, dtype: Float) -> None:
         if not len(states):
             return
-        if twice := len(states) - len(set(states.ids.tolist())):
+        if twice := len(states) - _count_distinct(states.ids):
             raise ValueError(f"{twice} ids are committed twice at once")
         numbers = self.index.admit(states.ids)
         count, known = len(self.index), len(self.shelf)

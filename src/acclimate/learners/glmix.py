@@ -7,6 +7,7 @@ Zhang et al., GLMix (KDD 2016) for the model; Ouyang et al., arXiv 2108.13299 fo
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Any, ClassVar, Self, TypeAlias
 
 import numpy as np
@@ -167,7 +168,7 @@ class GLMix(Fitted[Shared]):
         taken = {seen.effect.name: self._take(seen, entities) for seen in batch.seen[1:]}
         task = prepared(batch, taken, shared, locked=locks)
         del batch, taken
-        surprise = drift_of(self.parameters, shared, task)
+        surprise = drift_of(self.parameters, shared, task, sampled=keep)
         task = adapted(self.parameters, shared, task)
         refreshes = self.parameters.learn_population and not keep
         shared, changed, info = mixed.learn(
@@ -190,7 +191,10 @@ class GLMix(Fitted[Shared]):
     ) -> tuple[Shared, Info]:
         """The same after the other batches of rows that do not fit into the memory together."""
         declared, entities, info = learned
-        shared = without_forgetting(declared)
+        if (batch := next(batches, None)) is None:
+            return declared, info
+        batches, shared = chain([batch], batches), without_forgetting(declared)
+        del batch
         while (more := self._more(batches, shared, entities, locks, keep=keep)) is not None:
             shared, _, this = more
             info = info.joined(this)

@@ -94,6 +94,15 @@ class Design:
         """Some of the rows, in the same coordinates."""
         return replace(self, X=self.X[rows], entity=self.entity[rows])
 
+    def narrowed(self, rows: IntArray) -> tuple["Design", IntArray]:
+        """Some of the rows, with their entities alone, and which of all these are: one at least."""
+        entity = self.entity[rows]
+        met = np.unique(entity[entity >= 0])
+        met = met if len(met) else np.zeros(1, np.int64)
+        number = np.full(self.count + 1, -1)
+        number[met] = np.arange(len(met))
+        return replace(self, X=self.X[rows], entity=number[entity], count=len(met)), met
+
     @cached_property
     def _cells(self) -> "Cells":
         from acclimate.kernels.rows import Cells
