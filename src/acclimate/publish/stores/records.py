@@ -112,9 +112,8 @@ class Record:
         for name in names:
             mortal = name in commit.lives
             table = tables.get(name)
-            if table is None or not (table.count or table.is_mortal):
-                number = len(tables) if table is None else table.number
-                tables[name] = Table(number, 0, mortal)
+            if table is None:
+                tables[name] = Table(len(tables), 0, mortal)
             elif mortal and not table.is_mortal:
                 raise ConfigError(
                     f"values of '{name}' are to end after {commit.lives[name]:g} seconds, and those there stay",

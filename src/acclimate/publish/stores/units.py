@@ -31,7 +31,7 @@ from acclimate.publish.stores.codec import (
 from acclimate.storage import Below, Columns
 
 SHARED, LAYOUTS, ROWS = "shared", "layouts", "rows/"
-_LEARNER, _COLUMNS = b"learner", b"rows"
+_LEARNER, COLUMNS = b"learner", b"rows"
 
 _AT_ONCE = 1 << 24
 """Bytes of rows that a fill writes in one transaction, about."""
@@ -219,7 +219,7 @@ class Unit:
         shared = carried.shared()
         if shared != self._shared:
             columns = json.dumps(carried.columns(), sort_keys=True).encode()
-            writes[SHARED] = [(_LEARNER, shared), (_COLUMNS, columns)]
+            writes[SHARED] = [(_LEARNER, shared), (COLUMNS, columns)]
         self._commit(lease, {**writes, **more}, position, after, lives or {})
         if self._shared is None:
             carried.rest_on(self.rows)

@@ -1,0 +1,95 @@
+"""The right to be forgotten: all that stores hold of one entity goes."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from acclimate.artifacts import Commit, Store
+from acclimate.errors import OutputError
+from acclimate.features import SEPARATOR
+from acclimate.publish.stores.codec import decoded_ids, encoded_ids
+from acclimate.publish.stores.units import COLUMNS, ROWS, SHARED
+
+_SECONDS = 60.0
+"""For which the right to write is taken: it is given back before."""
+
+
+@dataclass(frozen=True)
+class Forgotten:
+    """How many ``values`` have gone, from which ``units``.
+
+    ``others`` are units of learners that have no rows by that column: what these know of an entity, if anything,
+    is in their shared part, which a new fit without its events replaces.
+    """
+
+    values: int
+    units: tuple[str, ...]
+    others: tuple[str, ...]
+
+
+def forget(store: Store, column: str, ids: Sequence[int | str]) -> Forgotten:
+    """Remove all rows of some entities, in all units of all spaces, combinations with others included.
+
+    The right to write is taken over for it, so that a worker who has them in memory is fenced, and goes on from
+    what is stored then.
+
+    Args:
+        store: where.
+        column: of the events, which has the ids.
+        ids: of the entities.
+
+    Raises:
+        OutputError: the store cannot be reached, or others take over all the time.
+    """
+    count, touched, others = 0, list[str](), list[str]()
+    for unit in store.units():
+        (told,) = store.read(unit, SHARED, [COLUMNS])
+        by_name: dict[str, list[str]] = {} if told is None else json.loads(told)
+        tables = {ROWS + name: columns for name, columns in by_name.items() if column in columns}
+        if not tables:
+            others += [unit] if told is not None else []
+            continue
+        if gone := _forgotten(store, unit, tables, column, ids):
+            count += gone
+            touched.append(unit)
+    return Forgotten(count, tuple(touched), tuple(others))
+
+
+def _forgotten(
+    store: Store, unit: str, tables: dict[str, list[str]], column: str, ids: Sequence[int | str]
+) -> int:
+    """How many values have gone from a unit."""
+    lease = store.acquire(unit, "forget", _SECONDS, take_over=True)
+    if lease is None:
+        raise OutputError(f"'{unit}' cannot be taken over", hint="try again")
+    keys = {table: _keys(store, unit, table, columns, column, ids) for table, columns in tables.items()}
+    position = store.position(unit)
+    writes = {table: [(key, None) for key in some] for table, some in keys.items()}
+    store.commit(lease, Commit(writes, position, position))
+    store.release(lease)
+    return sum(map(len, keys.values()))
+
+
+def _keys(
+    store: Store, unit: str, table: str, columns: Sequence[str], column: str, ids: Sequence[int | str]
+) -> list[bytes]:
+    """The keys of rows that are of one of these entities."""
+    texts = {str(id) for id in ids}
+    if len(columns) == 1:
+        keys = [*_of_integers(texts), *encoded_ids(np.array(sorted(texts), np.dtypes.StringDType()))]
+        return [k for k, value in zip(keys, store.read(unit, table, keys), strict=True) if value is not None]
+    place = columns.index(column)
+    return [key for key, _ in store.scan(unit, table) if _part(key, place) in texts]
+
+
+def _of_integers(texts: Iterable[str]) -> list[bytes]:
+    numbers = [int(text) for text in texts if text.lstrip("-").isdecimal()]
+    return encoded_ids(np.array([n for n in numbers if -(2**63) <= n < 2**63], np.int64))
+
+
+def _part(key: bytes, place: int) -> str:
+    """One of the ids that a combined one is made of."""
+    (id,) = decoded_ids([key]).tolist()
+    return str(id).split(SEPARATOR)[place]
