@@ -6,6 +6,7 @@
 from acclimate.artifacts.contracts import (
     Encoder,
     Entities,
+    Exported,
     Kept,
     Learned,
     Learner,
@@ -51,6 +52,7 @@ __all__ = [
     "Encoder",
     "Entities",
     "Events",
+    "Exported",
     "Finalist",
     "Fingerprint",
     "Held",

@@ -1,7 +1,7 @@
 """The contracts of the flow: what learns, what encodes, what holds the states of entities."""
 
 import inspect
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, Self, TypeAlias, runtime_checkable
@@ -183,6 +183,19 @@ class Encoder(Kept, Protocol):
     def reconciled(self, events: Events) -> FloatArray:
         """How far each entity's vector, ``(entities,)``, is from one made anew of all the events learned."""
         ...
+
+
+@dataclass(frozen=True)
+class Exported:
+    """Vectors by id that a learner makes for others, to be looked up where they are served.
+
+    ``columns``: of the events, which have the ids; ``ids`` gives all that are known, ``vectors`` those of some
+    ``(n, s)``.
+    """
+
+    columns: tuple[str, ...]
+    ids: Callable[[], IdArray]
+    vectors: Callable[[IdArray], FloatArray]
 
 
 class Entities(Protocol):

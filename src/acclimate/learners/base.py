@@ -11,7 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from acclimate.arrays import BoolArray, IdArray
-from acclimate.artifacts import Events, Learned
+from acclimate.artifacts import Events, Exported, Learned
 from acclimate.config import Schema
 from acclimate.errors import MismatchError, NotConvergedError, NotFittedError
 from acclimate.learners.gate import check_arrays
@@ -257,6 +257,10 @@ class Fitted(ABC, Generic[S]):
 
         As it is for what keeps nothing of entities.
         """
+        return {}
+
+    def exported(self) -> dict[str, Exported]:
+        """The vectors that others may look up, by kind of entity as in :meth:`known`; as it is here, none."""
         return {}
 
     def _restore(self, stored: Stored) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from acclimate.arrays import IdArray
+from acclimate.artifacts import Events
 from acclimate.learners import class_of_kind
 from acclimate.learners.base import Packed
 from acclimate.learners.gate import check_arrays
@@ -22,11 +23,33 @@ from acclimate.storage import Below, Columns, Stored, arrays_in, unpacking
 FORMAT = 1
 
 
+VECTORS = "vectors/"
+"""How the names of rows begin that are vectors for others, which the learner itself does not read."""
+
+_VECTORS_AT_ONCE = 1 << 14
+
+
 class Carried:
-    """A fitted ``learner`` whose rows by id, such as the states of entities, are kept by name elsewhere."""
+    """A fitted ``learner`` whose rows by id, such as the states of entities, are kept by name elsewhere.
+
+    Beside its own rows go the vectors that it makes for others, of those that it has learned of.
+    """
 
     def __init__(self, learner: Any) -> None:
         self.learner = learner
+        self._touched = dict[str, list[IdArray]]()
+
+    def learn(self, events: Events, **options: Any) -> str:
+        """Let the learner learn new events, in memory; returns why it has undone that, empty where it has not.
+
+        Raises as its ``update``.
+        """
+        self.learner.update(events, **options)
+        if exported := self.learner.exported():
+            for name, (ids, _) in self.learner.known(events).items():
+                if name in exported:
+                    self._touched.setdefault(name, []).append(ids)
+        return self.learner.refusal()
 
     @staticmethod
     def made(shared: bytes) -> "Carried":
@@ -56,13 +79,17 @@ class Carried:
 
     def columns(self) -> dict[str, tuple[str, ...]]:
         """By the name of rows the columns of the events that have their ids."""
-        return {name: rows.columns for name, rows in self._packed().rows.items()}
+        exported = {VECTORS + name: one.columns for name, one in self.learner.exported().items()}
+        return {name: rows.columns for name, rows in self._packed().rows.items()} | exported
 
     def changed(self) -> Iterator[tuple[str, IdArray, Columns]]:
         """The rows that have changed since the learner was settled: name, ids and columns of one layout."""
         for name, rows in self._packed().rows.items():
             for ids, columns in rows.changed():
                 yield name, ids, columns
+        for name, touched in self._touched.items():
+            ids = np.concatenate(touched)
+            yield from self._vectors(name, ids[np.sort(np.unique(ids, return_index=True)[1])])
 
     def everything(self) -> Iterator[tuple[str, IdArray, Columns]]:
         """All rows, read piece by piece."""
@@ -70,16 +97,27 @@ class Carried:
             for ids, columns in rows.unchanged():
                 yield name, ids, columns
         yield from self.changed()
+        for name, one in self.learner.exported().items():
+            yield from self._vectors(name, one.ids())
 
     def rest_on(self, below: Callable[[str], Below]) -> None:
         """Read rows from there by name, and let go of what has changed in memory."""
         for name, rows in self._packed().rows.items():
             rows.rest_on(below(name))
+        self._touched.clear()
 
     def settle(self) -> None:
         """Let go of what has changed: it is where rows are read from."""
         for rows in self._packed().rows.values():
             rows.settle()
+        self._touched.clear()
+
+    def _vectors(self, name: str, ids: IdArray) -> Iterator[tuple[str, IdArray, Columns]]:
+        """The vectors of one kind of entity, some at a time."""
+        vectors = self.learner.exported()[name].vectors
+        for first in range(0, len(ids), _VECTORS_AT_ONCE):
+            some = ids[first : first + _VECTORS_AT_ONCE]
+            yield VECTORS + name, some, {"vector": vectors(some).astype(np.float32)}
 
     def _packed(self) -> Packed:
         return self.learner._contents()

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from acclimate.arrays import BoolArray, FloatArray, IdArray
-from acclimate.artifacts import Events
+from acclimate.artifacts import Events, Exported
 from acclimate.config import MetaRankerParameters
 from acclimate.errors import ConfigError, nearest
 from acclimate.features import combined
@@ -232,6 +232,18 @@ class MetaRanker(Fitted[MetaState]):
             ids = ids_in(events, columns, ids_known.kind, f"'{name}'")
             found[name] = ids, ids_known.index.numbers(ids) >= 0
         return found
+
+    def exported(self) -> dict[str, Exported]:
+        """See :meth:`acclimate.learners.base.Fitted.exported`."""
+        state = self._fitted()
+        entities, blocks = state.contract["entities"], self.parameters.blocks.items()
+
+        def one(number: int, columns: tuple[str, ...]) -> Exported:
+            index, values = state.ids[number].index, state.embeddings[number]
+            return Exported(columns, index.ids, lambda ids: values.at(index.numbers(ids)))
+
+        columns = [tuple(entities.get(role, role) for role in block.entity) for _, block in blocks]
+        return {name: one(number, columns[number]) for number, (name, _) in enumerate(blocks)}
 
     def shared(self) -> Packed:
         """The weights, and the space that they define; see :meth:`acclimate.learners.base.Fitted.shared`."""

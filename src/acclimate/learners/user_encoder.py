@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from acclimate import progress
 from acclimate.arrays import BoolArray, FloatArray, IdArray
-from acclimate.artifacts import Events
+from acclimate.artifacts import Events, Exported
 from acclimate.config import Schema, UserEncoderParameters
 from acclimate.errors import ConfigError, MismatchError, nearest
 from acclimate.learners.base import Fitted, Packed, declared_by
@@ -383,6 +383,11 @@ class UserEncoder(Fitted[EncoderState]):
         column = events.schema.entity_column(self.entity)
         ids = ids_in(events, [column], state.users.kind, f"'{self.entity}'")
         return {self.entity: (ids, state.users.index.numbers(ids) >= 0)}
+
+    def exported(self) -> dict[str, Exported]:
+        """See :meth:`acclimate.learners.base.Fitted.exported`."""
+        column = self._fitted().contract["entities"].get(self.entity, self.entity)
+        return {self.entity: Exported((column,), lambda: self.ids, self.vectors_of)}
 
     def shared(self) -> Packed:
         """The weights, and the space that they define; see :meth:`acclimate.learners.base.Fitted.shared`."""

@@ -43,7 +43,8 @@ def make_worker(
         ConfigError: a learner that is named is not there, or ``by`` is no entity.
         SpaceError: no space is live or pinned.
     """
-    schema, lease, source = project.events.schema, duration_us(section.lease) / 1e6, without_password(section.source)
+    schema, source = project.events.schema, without_password(section.source)
+    lease = duration_us(section.lease) / 1e6
     names = _named(project, section)
     refreshed = [space for one in names for space in spaces.refreshed(one)]
     if not refreshed:
@@ -149,7 +150,8 @@ def _decoder(project: Project, section: StreamSection) -> Callable[[Records, str
     """Reads records as events of the project."""
     schema = project.events.schema
     columns = open_events(project).source.columns()
-    validate = Validator(schema, types=columns, event_id=section.event_id)
+    features = [name for name in columns.names if name.partition(".")[0] not in schema.tables]
+    validate = Validator(schema, features=features, types=columns, event_id=section.event_id)
 
     def decode(records: Records, after: str | None) -> Decoded:
         good = validate(records.values)

@@ -52,9 +52,7 @@ class Refreshed:
 
     def learn(self, events: Events) -> str:
         """Learn new events, in memory; returns why it was undone, empty where it was not."""
-        learner = self.carried.learner
-        learner.update(events, **self.options)
-        return learner.refusal()
+        return self.carried.learn(events, **self.options)
 
     def commit(self, picked: Chosen, decoded: Decoded) -> None:
         """Write what was learned, and how far into the stream it goes.

@@ -16,7 +16,7 @@ import numpy as np
 
 from acclimate.artifacts import Events, Records, Space, Stream, TableSource
 from acclimate.config import Schema
-from acclimate.errors import AcclimateError, DataError, FencedError, ModelError, OutputError, SourceError
+from acclimate.errors import AcclimateError, DataError, FencedError, ModelError, OutputError, RowError, SourceError
 from acclimate.streaming.intake import Chosen, Decoded, chosen
 from acclimate.streaming.metrics import Metrics
 from acclimate.streaming.ownership import Ownership
@@ -150,8 +150,8 @@ class Worker:
                 self._forget(partition)
             except (OutputError, DataError, ModelError) as error:
                 self._units.pop((partition, str(space)), None)  # what is in memory may be half learned
-                if isinstance(error, OutputError):
-                    raise
+                if not (isinstance(error, RowError) or type(error) is ModelError):
+                    raise  # it is not for the events
                 return self._isolated(partition, space, decoded, error)
             return True
 
