@@ -145,7 +145,7 @@ def run(world: World, store: str, begun: Connection) -> None:
     """One life of a worker."""
     project = world.project(store)
     begun.send("begun")
-    stream(project, until_drained=True)
+    stream(project, until_drained=True, worker="one")
 
 
 def told(url: str) -> tuple[int, str]:

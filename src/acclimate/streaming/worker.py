@@ -82,7 +82,7 @@ class Worker:
             while not self.stop.is_set():
                 began = time.monotonic()
                 read = self.step()
-                if until_drained and not read:
+                if until_drained and not read and self._insist("stream", self._is_drained):
                     return
                 if read < self.rules.batch:
                     self.stop.wait(max(0.0, began + self.rules.wait - time.monotonic()))
@@ -94,6 +94,14 @@ class Worker:
         if time.monotonic() >= self._settled + self.rules.look:
             self._insist("store", self._settle)
         return sum(self._advance(partition) for partition in list(self.ownership.held))
+
+    def _is_drained(self) -> bool:
+        """Whether nothing is left to read, in partitions of others too."""
+        return all(
+            self.stream.lag(partition, self.ownership.store.position(f"{space}/{partition}")) == 0
+            for partition in range(self.stream.partitions)
+            for space in self._current
+        )
 
     def _settle(self) -> None:
         """See which partitions are ours, and which spaces are to be refreshed."""
