@@ -108,7 +108,7 @@ def update(
     waits = f"waiting for another update of {model_path}"
     with _one_writer(model_path, lambda: tell(waits)):
         model = learners.load(model_path)
-        _check_settings(model.parameters, project.learner(learner), model_path)
+        check_settings(model.parameters, project.learner(learner), model_path)
         check_free(model_path, "model", overwrite=True)
         log = open_events(project)
         choose = ledger.late_events if late else ledger.new_events
@@ -199,7 +199,12 @@ def _tell_nobody(_: str) -> None:
     """For those who did not ask to be told."""
 
 
-def _check_settings(saved: Any, declared: Any, path: str | Path) -> None:
+def check_settings(saved: Any, declared: Any, path: str | Path) -> None:
+    """Ask that a saved model was made with the settings that the project's learner has.
+
+    Raises:
+        MismatchError: it was made with others, which it names.
+    """
     if saved.kind != declared.kind:
         different = [f"kind was {saved.kind} and is {declared.kind}"]
     else:

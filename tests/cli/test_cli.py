@@ -18,6 +18,9 @@ from acclimate.errors import AcclimateError
 COMMANDS = [
     *(["demo"], ["fit"], ["update"], ["vectors"], ["reconcile"], ["replay"], ["tune"], ["check"], ["data"]),
     *(["data", "kuairand"], ["data", "movielens"], ["data", "world"]),
+    *(["publish"], ["spaces"], ["spaces", "list"], ["spaces", "log"], ["spaces", "show"], ["spaces", "promote"]),
+    *(["spaces", "rollback"], ["spaces", "retire"], ["spaces", "prune"], ["spaces", "pin"], ["spaces", "unpin"]),
+    *(["spaces", "diff"], ["spaces", "verify"]),
 ]
 TREE = [error for _, error in inspect.getmembers(errors, inspect.isclass) if issubclass(error, AcclimateError)]
 

@@ -13,7 +13,8 @@ from sample_spaces import made, promote, publish, saved
 
 from acclimate.errors import ConfigError, FormatError, OutputError, SourceError, SpaceError
 from acclimate.publish import Spaces
-from acclimate.publish.shelves import RemoteShelf, shelf_at
+from acclimate.publish.remote import RemoteShelf
+from acclimate.publish.shelves import shelf_at
 
 
 @pytest.fixture(scope="module")

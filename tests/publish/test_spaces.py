@@ -72,7 +72,7 @@ def test_pins_keep_a_space_and_both_are_refreshed(spaces):
     spaces.pin("mail", old)
     promote(spaces, new)
     assert spaces.refreshed("ranker") == [old, new]
-    with pytest.raises(SpaceError, match=r"ranker/1 is pinned by feed \(since 0s\), mail \(since 0s\) and cannot"):
+    with pytest.raises(SpaceError, match=r"ranker/1 is pinned by feed \(for 0s\), mail \(for 0s\) and cannot"):
         spaces.retire(old)
     spaces.pin("feed", new)  # it moves
     assert spaces.pinned("feed", "ranker") == new

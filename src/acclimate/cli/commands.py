@@ -8,22 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from acclimate import __version__
+from acclimate.cli.arguments import DEFAULT_PROJECT, ProjectFile, Set, given, path_of
 from acclimate.cli.edge import Edge, Listing, process
+from acclimate.cli.spaces import AsJson, Reason, Who, spaces
 
 if TYPE_CHECKING:
     from acclimate.events.datasets import Dataset
     from acclimate.project import Project
-
-
-def _given(text: str) -> str:
-    if not text:
-        raise typer.BadParameter("it is empty.")
-    return text
-
-
-def _path(text: str | Path) -> Path:
-    """Before it is a path, for which nothing is the current folder."""
-    return Path(_given(str(text)))
 
 
 app = typer.Typer(
@@ -36,11 +27,8 @@ app = typer.Typer(
 )
 data = typer.Typer(cls=Listing, no_args_is_help=True, help="Make a project of a data set, ready to run.")
 app.add_typer(data, name="data")
+app.add_typer(spaces, name="spaces")
 
-ProjectFile = Annotated[Path, typer.Argument(parser=_path, metavar="PROJECT", help="The project file.")]
-Set = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key, as in replay.every=6h.")
-]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 LearnerName = Annotated[
     str | None, typer.Option("--learner", metavar="NAME", help="Which learner, where there are several.")
@@ -54,14 +42,15 @@ MemoryLimit = Annotated[
     typer.Option("--memory-limit", metavar="SIZE", help="Of sorting events and of the rows held, as in 4GB."),
 ]
 DataPath = Annotated[
-    str, typer.Argument(parser=_given, metavar="PATH", help="The official folder, or a URL of its archive.")
+    str, typer.Argument(parser=given, metavar="PATH", help="The official folder, or a URL of its archive.")
 ]
-ProjectFolder = Annotated[Path, typer.Option("--out", parser=_path, metavar="DIR", help="Folder for the project.")]
+ProjectFolder = Annotated[
+    Path, typer.Option("--out", parser=path_of, metavar="DIR", help="Folder for the project.")
+]
 Sha256 = Annotated[str | None, typer.Option("--sha256", metavar="HEX", help="What the archive's SHA-256 must be.")]
 Md5 = Annotated[str | None, typer.Option("--md5", metavar="HEX", help="What the archive's MD5 must be.")]
 Users = Annotated[int, typer.Option(min=10, metavar="N", help="Users of the world, two events a day each.")]
 Seed = Annotated[int, typer.Option(min=0, metavar="N", help="Another seed is another world.")]
-DEFAULT_PROJECT = Path("acclimate.yaml")
 
 
 def _show_version(asked: bool) -> None:
@@ -82,7 +71,9 @@ def common(
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(parser=_path, metavar="DIR", help="Folder for the report.")] = Path("demo"),
+    out: Annotated[Path, typer.Option(parser=path_of, metavar="DIR", help="Folder for the report.")] = Path(
+        "demo"
+    ),
     users: Users = 2_000,
     days: Annotated[
         int, typer.Option(min=12, metavar="N", help="Days of the world; the first ten are the first fit.")
@@ -106,14 +97,14 @@ def demo(
 
 @app.command()
 def fit(
-    out: Annotated[Path, typer.Option(parser=_path, metavar="DIR", help="Where to save the model.")],
+    out: Annotated[Path, typer.Option(parser=path_of, metavar="DIR", help="Where to save the model.")],
     project: ProjectFile = DEFAULT_PROJECT,
     learner: LearnerName = None,
     until: Until = None,
     checkpoint: Annotated[
         Path | None,
         typer.Option(
-            parser=_path,
+            parser=path_of,
             metavar="FILE",
             help="Keep the training of a network here while it lasts: after a kill the same command goes on.",
         ),
@@ -144,7 +135,8 @@ def fit(
 @app.command()
 def update(
     model: Annotated[
-        Path, typer.Option(parser=_path, metavar="DIR", help="The saved model; it is brought up to date in place.")
+        Path,
+        typer.Option(parser=path_of, metavar="DIR", help="The saved model; it is brought up to date in place."),
     ],
     project: ProjectFile = DEFAULT_PROJECT,
     learner: LearnerName = None,
@@ -184,8 +176,8 @@ def update(
 
 @app.command()
 def vectors(
-    model: Annotated[Path, typer.Option(parser=_path, metavar="DIR", help="The saved encoder.")],
-    out: Annotated[Path, typer.Option(parser=_path, metavar="DIR", help="Folder for vectors.parquet.")],
+    model: Annotated[Path, typer.Option(parser=path_of, metavar="DIR", help="The saved encoder.")],
+    out: Annotated[Path, typer.Option(parser=path_of, metavar="DIR", help="Folder for vectors.parquet.")],
     overwrite: Overwrite = False,
 ) -> None:
     """Write the vector of everyone that a saved encoder knows."""
@@ -199,7 +191,7 @@ def vectors(
 
 @app.command()
 def reconcile(
-    model: Annotated[Path, typer.Option(parser=_path, metavar="DIR", help="The saved encoder.")],
+    model: Annotated[Path, typer.Option(parser=path_of, metavar="DIR", help="The saved encoder.")],
     project: ProjectFile = DEFAULT_PROJECT,
     memory_limit: MemoryLimit = None,
     set_: Set = None,
@@ -219,7 +211,7 @@ def reconcile(
 @app.command()
 def replay(
     out: Annotated[
-        Path, typer.Option(parser=_path, metavar="DIR", help="Folder for metrics.json and report.html.")
+        Path, typer.Option(parser=path_of, metavar="DIR", help="Folder for metrics.json and report.html.")
     ],
     project: ProjectFile = DEFAULT_PROJECT,
     memory_limit: MemoryLimit = None,
@@ -245,7 +237,7 @@ def tune(
     out: Annotated[
         Path,
         typer.Option(
-            parser=_path, metavar="DIR", help="Folder for the trials, which the same command goes on from."
+            parser=path_of, metavar="DIR", help="Folder for the trials, which the same command goes on from."
         ),
     ],
     project: ProjectFile = DEFAULT_PROJECT,
@@ -290,6 +282,29 @@ def tune(
             on_progress=on_progress,
         )
     show_tuning(found, project, out)
+
+
+@app.command()
+def publish(
+    model: Annotated[Path, typer.Argument(parser=path_of, metavar="MODEL", help="The saved model.")],
+    project: ProjectFile = DEFAULT_PROJECT,
+    learner: LearnerName = None,
+    reason: Reason = "",
+    who: Who = None,
+    as_json: AsJson = False,
+    set_: Set = None,
+) -> None:
+    """Make a saved model the next space of its learner.
+
+    It is kept as a snapshot that never changes, ready to be promoted: see acclimate spaces.
+    """
+    from acclimate import publishing
+    from acclimate.cli.shown import show_published
+    from acclimate.cli.terminal import working
+
+    with working("publishing"):
+        space = publishing.publish(_project(project, set_, None), model, learner=learner, reason=reason, who=who)
+    show_published(space, as_json=as_json)
 
 
 @app.command()

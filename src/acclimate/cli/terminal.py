@@ -110,10 +110,10 @@ def download_progress() -> Generator[Callable[[int, int | None], None]]:
 
 def show_dataset(made: Dataset) -> None:
     """Where the project is, and what to do with it."""
-    _say(f"project: {made.project}")
+    say_line(f"project: {made.project}")
     if made.sha256:
-        _say(f"sha256 of its archive: {made.sha256}")
-    _say(f"next: acclimate replay {made.project} --out report")
+        say_line(f"sha256 of its archive: {made.sha256}")
+    say_line(f"next: acclimate replay {made.project} --out report")
 
 
 def show_report(report: Report, out: Path) -> None:
@@ -123,8 +123,8 @@ def show_report(report: Report, out: Path) -> None:
         _OUT.print(table)
     else:
         for line in _listed(table):
-            _say(line)
-    _say(f"report: {out / 'report.html'}   figures: {out / 'metrics.json'}")
+            say_line(line)
+    say_line(f"report: {out / 'report.html'}   figures: {out / 'metrics.json'}")
 
 
 def show_tuning(tuning: Tuning, project: Path, out: Path) -> None:
@@ -132,17 +132,17 @@ def show_tuning(tuning: Tuning, project: Path, out: Path) -> None:
     names = short_names([candidates.name for candidates in tuning.candidates])
     states = [trial.state for trial in tuning.trials[1:]]
     counts = {state: states.count(state) for state in ("complete", "stopped", "failed")}
-    _say(f"{len(states)} trials: {', '.join(f'{count} {state}' for state, count in counts.items() if count)}")
+    say_line(f"{len(states)} trials: {', '.join(f'{count} {state}' for state, count in counts.items() if count)}")
     label = tuning.judge.label
-    _say(f"declared: {label} {tuning.declared_loss:.5f}")
+    say_line(f"declared: {label} {tuning.declared_loss:.5f}")
     for finalist in tuning.finalists:
-        _say(f"{finalist.name}: {label} {finalist.loss:.5f}, {finalist.difference_text}")
-        _say(f"  {changes_text(finalist, names)}")
-    _say(tuning.verdict)
+        say_line(f"{finalist.name}: {label} {finalist.loss:.5f}, {finalist.difference_text}")
+        say_line(f"  {changes_text(finalist, names)}")
+    say_line(tuning.verdict)
     if tuning.chosen is not None:
-        _say(f"try it: acclimate replay {project} --out report {tuning.chosen.options}")
-        _say(f"project: {out / 'result' / 'acclimate.yaml'}")
-    _say(f"page: {out / 'result' / 'tuning.html'}   report: {out / 'replay' / 'report.html'}")
+        say_line(f"try it: acclimate replay {project} --out report {tuning.chosen.options}")
+        say_line(f"project: {out / 'result' / 'acclimate.yaml'}")
+    say_line(f"page: {out / 'result' / 'tuning.html'}   report: {out / 'replay' / 'report.html'}")
 
 
 def show_learner(learner: Learner, path: Path) -> None:
@@ -150,36 +150,36 @@ def show_learner(learner: Learner, path: Path) -> None:
     if processes()[0] > 0:
         return
     for line in learner.summary():
-        _say(line)
-    _say(f"model: {path} ({learner.nbytes / 1e6:.1f} MB of state)")
+        say_line(line)
+    say_line(f"model: {path} ({learner.nbytes / 1e6:.1f} MB of state)")
 
 
 def show_vectors(count: int, path: Path) -> None:
     """How many vectors were written, and where they are."""
-    _say(f"{count:,} vectors: {path / 'vectors.parquet'}")
+    say_line(f"{count:,} vectors: {path / 'vectors.parquet'}")
 
 
 def show_reconciled(reconciled: Reconciled) -> None:
     """What a reconciliation compared."""
     largest = f"the largest difference is {reconciled.largest:.2g}"
-    _say(f"{reconciled.entities:,} vectors equal those of the log; {largest}")
+    say_line(f"{reconciled.entities:,} vectors equal those of the log; {largest}")
 
 
 def show_check(project: Project, checked: Checked) -> None:
     """What a check found: the events, how many columns each part of a learner reads, and what looks wrong."""
     summary = checked.summary
-    _say(f"{project.name}: {summary.rows:,} events from {summary.first:%Y-%m-%d} to {summary.last:%Y-%m-%d}")
+    say_line(f"{project.name}: {summary.rows:,} events from {summary.first:%Y-%m-%d} to {summary.last:%Y-%m-%d}")
     for column, count in summary.entities.items():
-        _say(f"  {column}: {count:,} distinct")
+        say_line(f"  {column}: {count:,} distinct")
     for label, rate in summary.rates.items():
-        _say(f"  {label}: " + ("never known" if rate is None else f"{rate:.4f}"))
+        say_line(f"  {label}: " + ("never known" if rate is None else f"{rate:.4f}"))
     for part, size in checked.widths.items():
-        _say(f"  {part}: {size:,} columns")
+        say_line(f"  {part}: {size:,} columns")
     for leak in checked.leaks:
         note(f"{leak}")
 
 
-def _say(line: str) -> None:
+def say_line(line: str) -> None:
     """One line on standard output, however long and whatever its paths and names hold."""
     _OUT.print(one_line(line), soft_wrap=True)
 

@@ -6,6 +6,7 @@ code and one read from ``acclimate.yaml`` are equal.
 
 from acclimate.config.arms import BASELINES, BUILT_IN_ARMS, AskedMode, Regime, arms_beside
 from acclimate.config.encoder import MOST_BEHAVIOURS, ItemVectors, UserEncoderParameters, predicts
+from acclimate.config.gates import Gates
 from acclimate.config.heads import TaskHeadParameters
 from acclimate.config.learners import (
     FixedEffect,
@@ -72,6 +73,7 @@ __all__ = [
     "Feature",
     "FixedEffect",
     "GLMixParameters",
+    "Gates",
     "GlobalRateParameters",
     "ItemVectors",
     "Kind",

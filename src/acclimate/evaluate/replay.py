@@ -287,13 +287,13 @@ def _losses(runs: Sequence[Run], plan: _Plan, rows: pa.Table, window: int) -> Lo
     column = plan.events.schema.weight
     weight = rows[column].to_numpy() if column else np.ones(len(y))
     known = np.isfinite(y)
-    loss = _ROW_LOSSES[plan.kind]
+    loss = ROW_LOSSES[plan.kind]
     y, weight = y[known], weight[known]
     sums = {run.arm.name: float(weight @ loss(y, run.predictions[-1][known])) for run in runs}
     return Losses(window, sums, float(weight.sum()))
 
 
-_ROW_LOSSES: dict[LabelKind, Callable[[FloatArray, FloatArray], FloatArray]] = {
+ROW_LOSSES: dict[LabelKind, Callable[[FloatArray, FloatArray], FloatArray]] = {
     "binary": row_log_loss,
     "number": lambda y, p: (y - p) ** 2,
     "count": row_deviance,

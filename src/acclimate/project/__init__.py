@@ -5,7 +5,14 @@ folder, and ``key=value`` overrides go on top.
 """
 
 from acclimate.project.load import load_project, parse_project
-from acclimate.project.sections import ArmSection, EventsSection, Project, ReplaySection, StreamSection
+from acclimate.project.sections import (
+    ArmSection,
+    EventsSection,
+    Project,
+    PublishSection,
+    ReplaySection,
+    StreamSection,
+)
 from acclimate.project.variants import ProjectFile, set_options
 
 __all__ = [
@@ -13,6 +20,7 @@ __all__ = [
     "EventsSection",
     "Project",
     "ProjectFile",
+    "PublishSection",
     "ReplaySection",
     "StreamSection",
     "load_project",

@@ -123,6 +123,8 @@ def _assembled(content: Mapping[str, Any], folder: Path, origins: Origins) -> di
     events = content.get("events")
     if isinstance(content.get("learners"), dict):
         content["learners"] = _with_rankers(content["learners"], folder)
+    if isinstance(content.get("publish"), dict):
+        content["publish"] = _with_places(content["publish"], folder)
     if "folder" in content:
         raise wrong(("folder",), "unknown key", origins, "it is where the project file lies")
     if isinstance(events, dict):
@@ -140,6 +142,13 @@ def _assembled(content: Mapping[str, Any], folder: Path, origins: Origins) -> di
         if isinstance(stream.get("source"), str):
             content["stream"]["source"] = _address(folder, stream["source"])
     return {**content, "folder": folder}
+
+
+def _with_places(section: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Where spaces and values are, from the project's folder where that is a path."""
+    section = {**section, **({"spaces": _under(folder, section["spaces"])} if "spaces" in section else {})}
+    scheme, separator, path = str(section.get("store")).partition("://")
+    return {**section, "store": f"lmdb://{folder / path}"} if separator and scheme == "lmdb" else section
 
 
 def _located(table: Any, folder: Path) -> Any:

@@ -13,6 +13,7 @@ from acclimate.config import (
     MOST_STACKED,
     AskedMode,
     Duration,
+    Gates,
     LearnerParameters,
     Name,
     Names,
@@ -170,6 +171,18 @@ class StreamSection:
 
 
 @dataclass(frozen=True, config=_STRICT)
+class PublishSection:
+    """Where spaces go (a folder, or a URL such as ``s3://bucket/spaces``), and what they pass to become live.
+
+    ``store``: where the values of entities live that streams refresh and services read.
+    """
+
+    spaces: Annotated[str, Field(min_length=1)]
+    store: str | None = None
+    gates: Gates = Field(default_factory=Gates)
+
+
+@dataclass(frozen=True, config=_STRICT)
 class Project:
     """A whole project file; ``folder`` is where it lies.
 
@@ -184,6 +197,7 @@ class Project:
     replay: ReplaySection | None = None
     tune: Tuned | None = None
     stream: StreamSection | None = None
+    publish: PublishSection | None = None
     memory_limit: Size = "1GB"
 
     def predictor(self, name: str | None = None) -> tuple[str, LearnerParameters]:

@@ -443,5 +443,5 @@ def _ago(span: int) -> str:
     """A span of time, microseconds, as people say it."""
     for size, unit in ((86_400_000_000, "d"), (3_600_000_000, "h"), (60_000_000, "m")):
         if span >= size:
-            return f"since {span // size}{unit}"
-    return f"since {max(span, 0) // 1_000_000}s"
+            return f"for {span // size}{unit}"
+    return f"for {max(span, 0) // 1_000_000}s"

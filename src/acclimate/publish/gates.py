@@ -1,0 +1,153 @@
+"""Gates before a promotion: numbers in, a verdict out, with the entities that are to blame and by how much."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from acclimate.arrays import BoolArray, FloatArray, IntArray
+from acclimate.artifacts import Space
+from acclimate.errors import GateError
+
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What one gate says: its ``value`` beside the ``bound``, in words, and the ``worst`` entities by how much."""
+
+    gate: str
+    passed: bool
+    value: float
+    bound: float
+    said: str
+    worst: tuple[tuple[str, float], ...] = ()
+
+    def __str__(self) -> str:
+        worst = ", ".join(f"{who} ({much:.4g})" for who, much in self.worst)
+        return f"{self.gate}: {self.said}" + (f"; worst: {worst}" if worst and not self.passed else "")
+
+
+def coverage(entity: str, ids: Sequence[str], known: BoolArray, rows: IntArray, least: float) -> Verdict:
+    """Whether enough of the entities are known.
+
+    Args:
+        entity: what they are called.
+        ids: each once, ``t`` of them.
+        known: which are, ``(t,)``.
+        rows: how many events each has, ``(t,)``.
+        least: the share.
+    """
+    share = float(known.mean()) if len(ids) else 1.0
+    unknown = np.flatnonzero(~known)
+    order = unknown[np.argsort(-rows[unknown], kind="stable")][:_SHOWN].tolist()
+    worst = tuple((str(ids[i]), float(rows[i])) for i in order)
+    said = f"{len(ids) - len(unknown):,} of {len(ids):,} '{entity}' are known, {share:.4g} for {least:g} at least"
+    return Verdict("coverage", share >= least, share, least, said, worst)
+
+
+def finite(values: NDArray[Any], ids: Sequence[str], arrays: Mapping[str, NDArray[Any]]) -> Verdict:
+    """Whether all numbers are finite.
+
+    Args:
+        values: what is said of rows, ``(n,)`` or ``(n, s)``.
+        ids: whose row each is, ``n`` of them.
+        arrays: by name what is shared.
+    """
+    wrong: BoolArray = np.any(~np.isfinite(values).reshape(len(values), -1), axis=1)
+    parts = {name: int((~np.isfinite(array)).sum()) for name, array in arrays.items() if array.dtype.kind == "f"}
+    parts = {name: count for name, count in parts.items() if count}
+    count = int(wrong.sum()) + sum(parts.values())
+    worst = (*_worst(ids, wrong.astype(np.float64), np.sum), *((name, float(n)) for name, n in parts.items()))
+    said = f"{count:,} numbers are not finite" if count else f"all of {len(values):,} rows and of what is shared"
+    return Verdict("finite", not count, float(count), 0.0, said, worst[:_SHOWN])
+
+
+def drift(ids: Sequence[str], new: FloatArray, live: FloatArray, most: float) -> Verdict:
+    """Whether what is said of rows is near enough to what the live space says of them.
+
+    Args:
+        ids: whose row each is, ``n`` of them.
+        new: predictions ``(n,)`` or vectors ``(n, s)``.
+        live: those of the live space.
+        most: the root mean square of their distance.
+    """
+    squared = np.square(new - live).reshape(len(new), -1).sum(axis=1)
+    value = float(np.sqrt(squared.mean())) if len(squared) else 0.0
+    said = f"{value:.4g} from the live space as a root mean square over {len(new):,} rows, for {most:g} at most"
+    worst = tuple((who, much**0.5) for who, much in _worst(ids, squared, np.mean))
+    return Verdict("drift", value <= most, value, most, said, worst)
+
+
+def quality(
+    ids: Sequence[str],
+    new: FloatArray,
+    live: FloatArray,
+    *,
+    weight: FloatArray,
+    most: float,
+    interval: tuple[float, float] | None = None,
+) -> Verdict:
+    """Whether the loss is not worse than the live space's by more than a bound.
+
+    Args:
+        ids: whose row each is, ``n`` of them.
+        new: losses of rows, ``(n,)``.
+        live: those of the live space.
+        weight: of rows, ``(n,)``.
+        most: the difference of the means.
+        interval: 95 % of that difference, where it is known.
+    """
+    total = float(weight.sum())
+    value = float(weight @ (new - live)) / total if total else np.nan
+    sure = f" (95 %: {interval[0]:+.4g} to {interval[1]:+.4g})" if interval else ""
+    said = f"loss {value:+.4g} against the live space{sure} on {len(ids):,} rows, for {most:+g} at most"
+    if not total:
+        said = "no row of the last window is newer than what both have learned: fit with --until"
+    worst = _worst(ids, weight * (new - live), np.sum)
+    return Verdict("quality", bool(value <= most), value, most, said, worst)
+
+
+def parity(ids: Sequence[str], stored: NDArray[Any], again: NDArray[Any], most: float) -> Verdict:
+    """Whether values that were stored are those that are computed again.
+
+    Args:
+        ids: whose value each is, ``n`` of them.
+        stored: ``(n,)`` or ``(n, s)``.
+        again: the same, made anew.
+        most: the largest difference.
+    """
+    same = (stored == again) | (np.isnan(stored) & np.isnan(again))
+    apart = np.where(same, 0.0, np.abs(stored.astype(np.float64) - again)).reshape(len(stored), -1).max(axis=1)
+    apart = np.where(np.isnan(apart), np.inf, apart)
+    value, count = float(apart.max(initial=0.0)), int((apart > most).sum())
+    said = f"{count:,} of {len(ids):,} values differ by up to {value:.4g}, for {most:g} at most"
+    return Verdict("parity", not count, value, most, said, _worst(ids, apart, np.max))
+
+
+def incomparable(gate: str, why: str, bound: float) -> Verdict:
+    """A gate that could not be asked, and so is not passed."""
+    return Verdict(gate, False, np.nan, bound, why)
+
+
+def refused(space: Space, verdicts: Sequence[Verdict]) -> GateError:
+    """The error that names what was not passed, which entities are to blame, and by how much."""
+    failed = [verdict for verdict in verdicts if not verdict.passed]
+    return GateError(
+        f"{space} does not pass {len(failed)} of {len(verdicts)} gates: {'; '.join(map(str, failed))}",
+        hint="fit it anew, move the bound in publish.gates, or promote it with --force and a --reason",
+    )
+
+
+def _worst(ids: Sequence[str], values: FloatArray, together: Any) -> tuple[tuple[str, float], ...]:
+    """The entities with the largest values above 0, each by all of its rows together."""
+    if not len(ids):
+        return ()
+    who, row = np.unique(np.array(ids, np.dtypes.StringDType()), return_inverse=True)
+    order = np.argsort(row, kind="stable")
+    starts = np.searchsorted(row[order], np.arange(len(who)))
+    sums = np.array([together(part) for part in np.split(values[order], starts[1:])])
+    largest = [i for i in np.argsort(-sums, kind="stable")[:_SHOWN].tolist() if sums[i] > 0]
+    return tuple((str(who[i]), float(sums[i])) for i in largest)
