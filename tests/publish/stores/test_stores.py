@@ -6,7 +6,6 @@ import threading
 from math import inf
 
 import pytest
-from conftest import Clock
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -14,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from acclimate.artifacts import Commit, Lease, Store
 from acclimate.errors import ConfigError, FencedError, FormatError, OutputExistsError
 from acclimate.publish.stores import open_store
+from conftest import Clock
 
 UNIT, TABLE = "ranker/2/0", "rows/states-1"
 LONG = b"t" + b"long" * 1_000
@@ -63,7 +63,7 @@ def test_what_was_written_is_there_for_all(opening):
 
 
 def test_values_are_replaced_and_go(store):
-    written(store, {key: b"1" for key in KEYS})
+    written(store, dict.fromkeys(KEYS, b"1"))
     written(store, {KEYS[0]: None, LONG: None, LONG + b"er": b"2", b"never": None})
     assert all_of(store) == {key: b"1" for key in KEYS[1:] if key not in (LONG, LONG + b"er")} | {
         LONG + b"er": b"2"
@@ -173,7 +173,7 @@ def test_a_life_is_refused_where_values_stay(store):
 
 
 def test_a_unit_that_is_dropped_is_gone_and_its_writer_fenced(store):
-    lease = written(store, {key: b"1" for key in KEYS}, lives={TABLE: inf})
+    lease = written(store, dict.fromkeys(KEYS, b"1"), lives={TABLE: inf})
     store.commit(lease, Commit({"shared": [(b"a", b"1")]}, "1", None))
     other = store.acquire("ranker/3/0", "a", 10)
     store.commit(other, Commit({TABLE: [(b"a", b"1")]}, "1", None))
@@ -189,7 +189,7 @@ def test_a_unit_that_is_dropped_is_gone_and_its_writer_fenced(store):
 
 def test_a_backup_brings_all_back(opening, tmp_path, clock):
     store = opening()
-    lease = written(store, {key: b"1" for key in KEYS})
+    lease = written(store, dict.fromkeys(KEYS, b"1"))
     store.commit(lease, Commit({"ends": [(b"a", b"1")]}, "1", None, {"ends": 60.0}))
     store.backup(tmp_path / "backup")
     with pytest.raises(OutputExistsError):
@@ -199,7 +199,7 @@ def test_a_backup_brings_all_back(opening, tmp_path, clock):
     store.commit(later, Commit({TABLE: [(b"a", b"1")]}, "1", None))
     store.restore(tmp_path / "backup")
     for one in (store, opening()):
-        assert (all_of(one), one.position(UNIT)) == ({key: b"1" for key in KEYS}, "1")
+        assert (all_of(one), one.position(UNIT)) == (dict.fromkeys(KEYS, b"1"), "1")
         assert one.size(UNIT) == {TABLE: len(KEYS), "ends": 1}
     assert all_of(store, "ranker/3/0") == {b"a": b"1"}  # it was not in the backup, and stays
     with pytest.raises(FencedError):
@@ -211,11 +211,11 @@ def test_a_backup_brings_all_back(opening, tmp_path, clock):
 
 
 def test_a_backup_is_of_any_store(store, tmp_path):
-    written(store, {key: b"1" for key in KEYS})
+    written(store, dict.fromkeys(KEYS, b"1"))
     store.backup(tmp_path / "backup")
     other = open_store(f"lmdb://{tmp_path}/other")
     other.restore(tmp_path / "backup")
-    assert all_of(other) == {key: b"1" for key in KEYS}
+    assert all_of(other) == dict.fromkeys(KEYS, b"1")
     other.close()
 
 
