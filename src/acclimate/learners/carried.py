@@ -127,7 +127,7 @@ def _written(kind: str, packed: Packed) -> bytes:
     from safetensors.numpy import save
 
     told = {"format": FORMAT, "kind": kind, "tables": list(packed.tables), "rows": list(packed.rows)}
-    manifest = json.dumps({**told, **packed.manifest}, allow_nan=False).encode()
+    manifest = json.dumps({**told, "learner": packed.manifest}, allow_nan=False).encode()
     parts = [manifest, save({name: np.ascontiguousarray(array) for name, array in packed.arrays.items()})]
     parts += [_stream(table) for table in packed.tables.values()]
     return b"".join(len(part).to_bytes(8, "little") + part for part in parts)
@@ -153,7 +153,7 @@ def _stored(shared: memoryview) -> Stored:
             f"it has format {told.get('format')}, and this version of acclimate reads format {FORMAT}"
         )
     return Stored(
-        {key: value for key, value in told.items() if key not in ("format", "tables", "rows")},
+        {**told["learner"], "kind": told["kind"]},
         arrays_in(np.frombuffer(arrays, np.uint8)),
         {
             name: pa.ipc.open_stream(pa.py_buffer(part)).read_all()

@@ -8,7 +8,7 @@ import numpy as np
 
 from acclimate.artifacts import Commit, Store
 from acclimate.errors import OutputError
-from acclimate.features import SEPARATOR
+from acclimate.features.keys import BETWEEN
 from acclimate.publish.stores.codec import decoded_ids, encoded_ids
 from acclimate.publish.stores.units import COLUMNS, ROWS, SHARED
 
@@ -47,24 +47,26 @@ def forget(store: Store, column: str, ids: Sequence[int | str]) -> Forgotten:
     for unit in store.units():
         (told,) = store.read(unit, SHARED, [COLUMNS])
         by_name: dict[str, list[str]] = {} if told is None else json.loads(told)
-        tables = {ROWS + name: columns for name, columns in by_name.items() if column in columns}
+        tables = {
+            ROWS + name: (columns.index(column), len(columns))
+            for name, columns in by_name.items()
+            if column in columns
+        }
         if not tables:
             others += [unit] if told is not None else []
             continue
-        if gone := _forgotten(store, unit, tables, column, ids):
+        if gone := _forgotten(store, unit, tables, ids):
             count += gone
             touched.append(unit)
     return Forgotten(count, tuple(touched), tuple(others))
 
 
-def _forgotten(
-    store: Store, unit: str, tables: dict[str, list[str]], column: str, ids: Sequence[int | str]
-) -> int:
+def _forgotten(store: Store, unit: str, tables: dict[str, tuple[int, int]], ids: Sequence[int | str]) -> int:
     """How many values have gone from a unit."""
     lease = store.acquire(unit, "forget", _SECONDS, take_over=True)
     if lease is None:
         raise OutputError(f"'{unit}' cannot be taken over", hint="try again")
-    keys = {table: _keys(store, unit, table, columns, column, ids) for table, columns in tables.items()}
+    keys = {table: _keys(store, unit, table, place, ids) for table, place in tables.items()}
     position = store.position(unit)
     writes = {table: [(key, None) for key in some] for table, some in keys.items()}
     store.commit(lease, Commit(writes, position, position))
@@ -72,16 +74,14 @@ def _forgotten(
     return sum(map(len, keys.values()))
 
 
-def _keys(
-    store: Store, unit: str, table: str, columns: Sequence[str], column: str, ids: Sequence[int | str]
-) -> list[bytes]:
-    """The keys of rows that are of one of these entities."""
+def _keys(store: Store, unit: str, table: str, place: tuple[int, int], ids: Sequence[int | str]) -> list[bytes]:
+    """The keys of rows of one of these entities, whose place is one of so many in a combination."""
     texts = {str(id) for id in ids}
-    if len(columns) == 1:
+    number, parts = place
+    if parts == 1:
         keys = [*_of_integers(texts), *encoded_ids(np.array(sorted(texts), np.dtypes.StringDType()))]
         return [k for k, value in zip(keys, store.read(unit, table, keys), strict=True) if value is not None]
-    place = columns.index(column)
-    return [key for key, _ in store.scan(unit, table) if _part(key, place) in texts]
+    return [key for key, _ in store.scan(unit, table) if _part(key, number) in texts]
 
 
 def _of_integers(texts: Iterable[str]) -> list[bytes]:
@@ -92,4 +92,4 @@ def _of_integers(texts: Iterable[str]) -> list[bytes]:
 def _part(key: bytes, place: int) -> str:
     """One of the ids that a combined one is made of."""
     (id,) = decoded_ids([key]).tolist()
-    return str(id).split(SEPARATOR)[place]
+    return str(id).split(BETWEEN)[place]

@@ -16,6 +16,7 @@ import struct
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from math import inf
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
@@ -61,8 +62,8 @@ class ServerStore:
     """See :class:`acclimate.artifacts.Store`.
 
     Args:
-        url: ``redis://user:password@host:port/db``, ``rediss://`` with TLS; behind a ``?`` options of redis-py, such
-            as ``ssl_ca_certs`` and ``socket_timeout`` (seconds).
+        url: ``redis://user:password@host:port/db``, ``rediss://`` with TLS; behind a ``?`` options of redis-py,
+            such as ``ssl_ca_certs`` and ``socket_timeout`` (seconds).
         clock: seconds since 1970; without, the server's.
 
     Raises:
@@ -152,8 +153,10 @@ class ServerStore:
 
         def write(pipe: Pipe, record: Record, now: float) -> None:
             for name, items in writes.items():
-                until = now + commit.lives.get(name, inf)
-                self._write(pipe, lease.unit, record, name, items, until)
+                if record.tables[name].is_mortal:
+                    items = ending(items, now + commit.lives.get(name, inf))
+                    self._note_ends(pipe, lease.unit, record.tables[name].number, items)
+                self._write(pipe, lease.unit, name, items)
 
         self._change(lease.unit, changed, write, last=last)
 
@@ -252,17 +255,16 @@ class ServerStore:
         pipe.execute()
         return record
 
-    def _write(self, pipe: Pipe, unit: str, record: Record, name: str, items: Items, until: float) -> None:
-        table = record.tables[name]
-        number = _NUMBER.pack(table.number)
-        if table.is_mortal:
-            items = ending(items, until)
-            ends = {number + key: until for key, value in items if value is not None and until < inf}
-            stays = [number + key for key, _ in items if number + key not in ends]
-            if ends:
-                pipe.zadd(_due(unit), ends)
-            if stays:
-                pipe.zrem(_due(unit), *stays)
+    def _note_ends(self, pipe: Pipe, unit: str, number: int, items: Items) -> None:
+        members = [(_NUMBER.pack(number) + key, value) for key, value in items]
+        ends = {member: until_of(value) for member, value in members if value is not None}
+        ends = {member: until for member, until in ends.items() if until < inf}
+        if ends:
+            pipe.zadd(_due(unit), ends)
+        if stays := [member for member, _ in members if member not in ends]:
+            pipe.zrem(_due(unit), *stays)
+
+    def _write(self, pipe: Pipe, unit: str, name: str, items: Items) -> None:
         there = [part for key, value in items if value is not None for part in (key, value)]
         gone = [key for key, value in items if value is None]
         if there:
@@ -296,7 +298,7 @@ class ServerStore:
 
             record = Record.read(self._together(work)[-1])
             if list(record.tables) == names:
-                return Dump(unit, record, lambda: self._copied(unit, names, run))
+                return Dump(unit, record, partial(self._copied, unit, names, run))
 
     def _copied(self, unit: str, names: Sequence[str], run: str) -> Iterator[tuple[str, Pairs]]:
         for name in names:
