@@ -9,7 +9,7 @@ from threading import Event
 
 from acclimate.errors import ConfigError
 from acclimate.events.streams import open_stream
-from acclimate.project import Project, PublishSection, StreamSection
+from acclimate.project import Project, StreamSection
 from acclimate.publish.spaces import Spaces
 from acclimate.publish.stores import open_store
 from acclimate.streaming.making import make_worker
@@ -34,10 +34,10 @@ def stream(
         ConfigError: the project has no stream, or a learner cannot learn from one as is asked.
         SpaceError: none of its learners has a live or pinned space.
     """
-    section, published = _sections(project)
+    section, (spaces, store_url) = _section(project), _places(project)
     with ExitStack() as stack:
         source = stack.enter_context(closing(open_stream(section.source, partitions=section.partitions)))
-        store = stack.enter_context(closing(open_store(published.store)))
+        store = stack.enter_context(closing(open_store(store_url)))
         metrics = Metrics()
         if metrics_port is not None:
             stack.enter_context(served(metrics, metrics_port))
@@ -48,23 +48,29 @@ def stream(
             section,
             stream=source,
             store=store,
-            spaces=Spaces(published.spaces),
+            spaces=Spaces(spaces),
             metrics=metrics,
         )
         stack.enter_context(_ending(running.stop))
         running.run(until_drained=until_drained)
 
 
-def _sections(project: Project) -> tuple[StreamSection, PublishSection]:
+def _section(project: Project) -> StreamSection:
     if project.stream is None:
         raise ConfigError(
             "the project file has no section 'stream'", hint="say where events come from: stream.source"
         )
-    if project.publish is None or project.publish.store is None:
+    return project.stream
+
+
+def _places(project: Project) -> tuple[str, str]:
+    """Where spaces and states are."""
+    published = project.publish
+    if published is None or published.store is None:
         raise ConfigError(
             "the project file does not say where states are kept", hint="name publish.spaces and publish.store"
         )
-    return project.stream, project.publish
+    return published.spaces, published.store
 
 
 @contextmanager

@@ -150,10 +150,11 @@ def _decoder(project: Project, section: StreamSection) -> Callable[[Records, str
     """Reads records as events of the project."""
     schema = project.events.schema
     columns = open_events(project).source.columns()
+    of_tables = {name for name in columns.names if name.partition(".")[0] in schema.tables}
     parts = {schema.time.column, *schema.entities.values(), *schema.labels}
     parts |= {column for column in (schema.weight, schema.offset, schema.truth) if column}
     # What learners use beyond the features that are declared: any column of the log.
-    features = [name for name in columns.names if name not in parts and name.partition(".")[0] not in schema.tables]
+    features = [name for name in columns.names if name not in parts | of_tables]
     validate = Validator(schema, features=features, types=columns, event_id=section.event_id)
 
     def decode(records: Records, after: str | None) -> Decoded:

@@ -227,6 +227,23 @@ def test_two_records_in_one_and_none_in_another_are_not_taken_for_each_other():
     assert [r.index for r in Validator(SCHEMA)([*halves, one]).refused] == [0, 1, 2]
 
 
+def test_numbers_that_json_does_not_know():
+    texts = ["NaN", "Infinity", "-Infinity", "Inf", "-Inf", "1e999", "-1e999"]
+    records = [b'{"at": "2022-04-25T18:00Z", "id": %d, "x": %s}' % (n, t.encode()) for n, t in enumerate(texts)]
+    validate = Validator(OPEN, features=["x"], types=pa.schema([("x", pa.float64())]))
+    for result in (validate(records), validate([*records, b"{"])):
+        infinite = [r.index for r in result.refused if r.reason == "column 'x' is infinite"]
+        assert infinite == [1, 2, 3, 4, 5, 6]
+        assert result.index.tolist() == [0]
+    ignored = Validator(OPEN)
+    assert ignored(records).rows.num_rows == ignored([*records, b"{"]).rows.num_rows == 7
+
+
+def test_no_records_are_no_rows():
+    result = Validator(SCHEMA)([])
+    assert result.rows.num_rows == len(result.index) == len(result.refused) == 0
+
+
 def test_white_space_around_a_record_is_none_of_it():
     pretty = json.dumps(event(), indent=2).encode()
     result = Validator(SCHEMA)([b" " + lines(event())[0] + b"\r\n", pretty])

@@ -15,7 +15,9 @@ from acclimate.arrays import IntArray
 from acclimate.events.streams.values import Part, settled_type
 
 _BRANCHES, _FEW = 8, 16
-_INF = re.compile(rb"[:,\[]\s*-?Inf\b")  # Arrow takes it for a number; JSON, as Python knows it, does not
+_INF = re.compile(
+    r"(?<=[:,\[ \t-])Inf\b"
+)  # a number to Arrow's parser, as NaN and Infinity are, but not to Python's
 
 
 @dataclass(frozen=True)
@@ -61,12 +63,7 @@ def _columns(types: dict[str, pa.DataType]) -> pa.Schema:
 def _at_once(records: Sequence[bytes], columns: pa.Schema) -> pa.Table | None:
     """The records as a table; ``None`` where one of them needs a closer look."""
     text = b"\n".join(records)
-    # In valid JSON "}", white space and "{" only meet between two objects, and texts hold no newline. So if all
-    # newlines are between these, each record is one object or more, and by their number exactly one.
-    breaks = len(records) - 1
-    if text[:1] != b"{" or text[-1:] != b"}" or not text.count(b"\n") == text.count(b"}\n{") == breaks:
-        return None
-    if b"Inf" in text and _INF.search(text):
+    if not _is_framed(text, len(records)):
         return None
     source: Any = pa.BufferReader(text)
     try:
@@ -80,6 +77,19 @@ def _at_once(records: Sequence[bytes], columns: pa.Schema) -> pa.Table | None:
     except (pa.ArrowInvalid, UnicodeDecodeError):
         return None
     return table if table.num_rows == len(records) else None
+
+
+def _is_framed(text: bytes, records: int) -> bool:
+    """Whether newlines part so many records that begin as objects do and end as these do.
+
+    In valid JSON a closing brace, white space and an opening one meet between two objects only, and texts hold no
+    newline. So each of these records is one object or more, and by their number exactly one.
+    """
+    codes = np.frombuffer(text, np.uint8)
+    breaks = np.flatnonzero(codes == ord("\n"))
+    if len(breaks) != records - 1 or text[:1] != b"{" or text[-1:] != b"}":
+        return False
+    return bool(np.all(codes[breaks - 1] == ord("}")) and np.all(codes[breaks + 1] == ord("{")))
 
 
 def _divide(
@@ -129,7 +139,11 @@ class _UnfitError(Exception):
 
 def _object(record: bytes) -> dict[str, Any]:
     try:
-        event = json.loads(record.decode())
+        text = record.decode()
+        try:
+            event = json.loads(text)
+        except ValueError:
+            event = json.loads(_INF.sub("Infinity", text))
     except UnicodeDecodeError as error:
         raise _UnfitError("the record is no UTF-8") from error
     except (ValueError, RecursionError) as error:

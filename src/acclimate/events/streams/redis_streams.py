@@ -20,6 +20,9 @@ _LONGEST = 5.0  # seconds that the server is asked to wait at once
 _TIMEOUT = 30.0  # seconds that an answer may take
 _PAGE = 10_000
 
+_APPEND = """
+for i = 1, #ARGV do redis.call('XADD', KEYS[1], '*', 'event', ARGV[i]) end
+"""
 _INFO = """
 local function info(name)
   local all = redis.call('XINFO', 'STREAM', KEYS[1])
@@ -68,7 +71,7 @@ class RedisStreams:
         self._name, self._group = f"stream '{name}' at {options.get('host')}:{options.get('port')}", group
         self._key = name
         self._read_so_far: dict[int, tuple[str, int]] = {}  # the last position counted, and how many were up to it
-        self._trim, self._count = self._client.register_script(_TRIM), self._client.register_script(_COUNT)
+        self._append, self._trim, self._count = map(self._client.register_script, (_APPEND, _TRIM, _COUNT))
         try:
             self.partitions = self._laid_out(partitions)
         except TypeError as error:  # options are told to the first connection
@@ -86,10 +89,8 @@ class RedisStreams:
         """
         key = self._key_of(partition)
         try:
-            with self._client.pipeline(transaction=True) as pipeline:
-                for value in values:
-                    pipeline.xadd(key, {FIELD: value})
-                pipeline.execute()
+            if values:
+                self._append(keys=[key], args=values)
         except redis.RedisError as error:
             raise OutputError(f"{self._name} does not take records: {error}") from error
 
