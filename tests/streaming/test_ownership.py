@@ -86,3 +86,13 @@ def test_what_the_broker_assigns_is_taken_from_whoever_has_it(store):
     assert sorted(two.held) == [2, 3]
     one.settle({0, 1})
     assert sorted(one.held) == [0, 1]
+
+
+def test_a_worker_that_is_started_again_goes_on_at_once(store):
+    one = worker(store, "a")
+    one.settle()
+    again = worker(store, "a")
+    again.settle()
+    assert sorted(again.held) == [0, 1, 2, 3]
+    one.settle()
+    assert sorted(one.held) == [0, 1, 2, 3]  # two of one name take from each other: names are to differ

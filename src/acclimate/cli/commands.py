@@ -308,6 +308,38 @@ def publish(
 
 
 @app.command()
+def stream(
+    project: ProjectFile = DEFAULT_PROJECT,
+    until_drained: Annotated[
+        bool, typer.Option("--until-drained", help="End when nothing is left to read.")
+    ] = False,
+    worker: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Of this one among several; after a kill the same name goes on at once."
+        ),
+    ] = None,
+    metrics_port: Annotated[
+        int | None, typer.Option(min=1, max=65_535, metavar="PORT", help="Where Prometheus finds metrics.")
+    ] = None,
+    memory_limit: MemoryLimit = None,
+    set_: Set = None,
+) -> None:
+    """Learn events as they come, each once.
+
+    States and the position of the stream are written in one transaction; SIGTERM ends it after the present batch.
+    """
+    from acclimate.extras import import_module
+
+    import_module("acclimate.streaming").stream(
+        _project(project, set_, memory_limit),
+        until_drained=until_drained,
+        worker=worker,
+        metrics_port=metrics_port,
+    )
+
+
+@app.command()
 def check(project: ProjectFile = DEFAULT_PROJECT, memory_limit: MemoryLimit = None, set_: Set = None) -> None:
     """Check the project and all of its events.
 

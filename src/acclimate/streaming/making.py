@@ -13,6 +13,7 @@ from acclimate.artifacts import Records, Space, Store, Stream, update_options
 from acclimate.config import Schema
 from acclimate.errors import ConfigError, OutputError, SpaceError, nearest
 from acclimate.events.streams import DeadLetter, DeadLetters, Validator, partition_of, without_password
+from acclimate.features import id_type, ids_as
 from acclimate.learners.carried import Carried
 from acclimate.pipeline import open_events
 from acclimate.project import Project, StreamSection
@@ -161,6 +162,7 @@ def _decoder(project: Project, section: StreamSection) -> Callable[[Records, str
         good = validate(records.values)
         time = good.rows[schema.time.column].cast(pa.int64()).to_numpy()
         refused = [(one.index, one.reason) for one in good.refused]
-        return Decoded(records, after, good.rows, good.index, time, good.event_ids, refused)
+        ids = None if good.event_ids is None else ids_as(good.event_ids, id_type(good.event_ids.type), "events")
+        return Decoded(records, after, good.rows, good.index, time, ids, refused)
 
     return decode

@@ -1,8 +1,8 @@
 """Who refreshes which partition: leases in the store, shared fairly among the workers that are alive."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
-from acclimate.artifacts import Lease, Store
+from acclimate.artifacts import Held, Lease, Store
 from acclimate.errors import FencedError
 
 _WORKERS, _PARTITIONS = "workers/", "partitions/"
@@ -12,8 +12,9 @@ _WORKERS, _PARTITIONS = "workers/", "partitions/"
 class Ownership:
     """The partitions of a stream that a worker has, each by a lease.
 
-    A lease that is not renewed is free after ``seconds``; then another worker takes the partition over. That the
-    one before writes nothing any more is left to the leases of the units themselves, which he takes over too.
+    A lease that is not renewed is free after ``seconds``; then another worker takes the partition over, and one of
+    the same name at once, as it is the same one started again. That the one before writes nothing any more is left
+    to the leases of the units themselves, which are taken over too.
     """
 
     def __init__(self, store: Store, worker: str, partitions: int, seconds: float) -> None:
@@ -32,12 +33,15 @@ class Ownership:
         kept = {number: self._kept(lease) for number, lease in self.held.items()}
         self.held = {number: lease for number, lease in kept.items() if lease is not None}
         wanted = range(self.partitions) if assigned is None else sorted(assigned)
-        most = self._share() if assigned is None else len(wanted)
+        leases = self.store.leases()
+        most = self._share(leases) if assigned is None else len(wanted)
+        ours = {one.lease.unit for one in leases if one.lease.owner == self.worker}
         for number in [n for n in sorted(self.held) if n not in wanted] + sorted(self.held)[most:]:
             self.give_back(number)
         for number in wanted:
             if number not in self.held and len(self.held) < most:
-                lease = self._acquired(f"{_PARTITIONS}{number}", take_over=assigned is not None)
+                unit = f"{_PARTITIONS}{number}"
+                lease = self._acquired(unit, take_over=assigned is not None or unit in ours)
                 if lease is not None:
                     self.held[number] = lease
 
@@ -54,9 +58,9 @@ class Ownership:
         if self._alive is not None:
             self.store.release(self._alive)
 
-    def _share(self) -> int:
+    def _share(self, leases: Sequence[Held]) -> int:
         """How many partitions each worker has at most."""
-        alive = sum(one.lease.unit.startswith(_WORKERS) and not one.is_expired for one in self.store.leases())
+        alive = sum(one.lease.unit.startswith(_WORKERS) and not one.is_expired for one in leases)
         return -(-self.partitions // max(alive, 1))
 
     def _acquired(self, unit: str, *, take_over: bool) -> Lease | None:

@@ -1,0 +1,14 @@
+"""What tests of streams share: a project whose model is live, and a stream of events that it has not learned."""
+
+import pyarrow.parquet as pq
+import pytest
+from small_project import EVENTS, HISTORY, Small, rows
+
+
+@pytest.fixture
+def small(tmp_path):
+    pq.write_table(rows(0, HISTORY), tmp_path / "history.parquet")
+    made = Small(tmp_path)
+    made.spaces.promote(made.publish(), instead_of=None)
+    made.append(rows(HISTORY, EVENTS))
+    return made
