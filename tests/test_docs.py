@@ -14,6 +14,7 @@ from acclimate import pipeline, project
 from acclimate.config import (
     LEARNERS,
     CalibratedParameters,
+    Gates,
     GLMixParameters,
     GlobalRateParameters,
     RateParameters,
@@ -124,6 +125,7 @@ NOT_IN_THE_FILE = {"folder", "schema"}  # where the file lies, and a section tha
     "record",
     [
         *(project.Project, project.EventsSection, project.ReplaySection, project.ArmSection),
+        *(project.PublishSection, Gates),
         *(GLMixParameters, GlobalRateParameters, RateParameters, StackParameters, CalibratedParameters),
         *(ac.Schema, ac.TimeColumn, ac.EntityTable, ac.Feature, ac.FixedEffect, ac.RandomEffect),
     ],

@@ -17,6 +17,7 @@ from acclimate.config import (
     EntityTable,
     Feature,
     FixedEffect,
+    Gates,
     GLMixParameters,
     GlobalRateParameters,
     ItemVectors,
@@ -34,7 +35,15 @@ from acclimate.config import (
     record_of,
 )
 from acclimate.errors import ConfigError
-from acclimate.project import ArmSection, EventsSection, Project, ReplaySection, load_project, parse_project
+from acclimate.project import (
+    ArmSection,
+    EventsSection,
+    Project,
+    PublishSection,
+    ReplaySection,
+    load_project,
+    parse_project,
+)
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "kuairand" / "acclimate.yaml"
 
@@ -164,6 +173,10 @@ tune:
   learners.ranker.fixed.ridge: {low: 0.1, high: 10, log: true}
   learners.popular.prior_rows: [5, 50]
   learners.ranker.random.items.half_life: {low: 1d, high: 60d}
+publish:
+  spaces: all/spaces
+  store: lmdb://state
+  gates: {window: 6h, coverage: {user: 0.9}, drift: 0.1, quality: 0.01, parity: 0.001, sample: 50}
 """
 
 
@@ -352,6 +365,11 @@ def test_every_key_arrives(tmp_path: Path) -> None:
             "learners.popular.prior_rows": Choices((5, 50)),
             "learners.ranker.random.items.half_life": Range(1.0, 60.0, log=True, days=True),
         },
+        "publish": PublishSection(
+            spaces=str(tmp_path / "all/spaces"),
+            store=f"lmdb://{tmp_path}/state",
+            gates=Gates("6h", {"user": 0.9}, drift=0.1, quality=0.01, parity=0.001, sample=50),
+        ),
     }
 
 

@@ -23,7 +23,8 @@ class Gates:
         coverage: the least share of the entities in it that the space knows: of each kind, or by kind.
         drift: how far, as a root mean square, predictions on it may be from those of the live space; vectors of
             encoders are turned to each other first, and are relative to the size of the live ones.
-        quality: by how much the loss on it may be worse than the live space's, on rows that neither has learned.
+        quality: by how much the loss on it may be worse than the live space's, on rows that neither has learned;
+            below 0 by how much it must be better.
         parity: how far a value may be from the same one after a save and a load.
         sample: on how many rows that is looked at.
     """
@@ -31,6 +32,6 @@ class Gates:
     window: Duration = "1d"
     coverage: _Share | dict[Name, _Share] | None = None
     drift: _Bound | None = None
-    quality: _Bound | None = None
+    quality: Annotated[float, Field(allow_inf_nan=False)] | None = None
     parity: _Bound = 1e-9
     sample: Annotated[int, Field(ge=1, le=1_000_000)] = 1_000

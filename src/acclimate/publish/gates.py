@@ -56,7 +56,7 @@ def finite(values: NDArray[Any], ids: Sequence[str], arrays: Mapping[str, NDArra
         ids: whose row each is, ``n`` of them.
         arrays: by name what is shared.
     """
-    wrong: BoolArray = np.any(~np.isfinite(values).reshape(len(values), -1), axis=1)
+    wrong: BoolArray = np.any(~np.isfinite(_by_row(values)), axis=1)
     parts = {name: int((~np.isfinite(array)).sum()) for name, array in arrays.items() if array.dtype.kind == "f"}
     parts = {name: count for name, count in parts.items() if count}
     count = int(wrong.sum()) + sum(parts.values())
@@ -74,7 +74,7 @@ def drift(ids: Sequence[str], new: FloatArray, live: FloatArray, most: float) ->
         live: those of the live space.
         most: the root mean square of their distance.
     """
-    squared = np.square(new - live).reshape(len(new), -1).sum(axis=1)
+    squared = np.square(_by_row(new - live)).sum(axis=1)
     value = float(np.sqrt(squared.mean())) if len(squared) else 0.0
     said = f"{value:.4g} from the live space as a root mean square over {len(new):,} rows, for {most:g} at most"
     worst = tuple((who, much**0.5) for who, much in _worst(ids, squared, np.mean))
@@ -120,7 +120,8 @@ def parity(ids: Sequence[str], stored: NDArray[Any], again: NDArray[Any], most: 
         most: the largest difference.
     """
     same = (stored == again) | (np.isnan(stored) & np.isnan(again))
-    apart = np.where(same, 0.0, np.abs(stored.astype(np.float64) - again)).reshape(len(stored), -1).max(axis=1)
+    apart = np.subtract(stored, again, out=np.zeros(stored.shape), where=~same)
+    apart = np.abs(_by_row(apart)).max(axis=1, initial=0.0)
     apart = np.where(np.isnan(apart), np.inf, apart)
     value, count = float(apart.max(initial=0.0)), int((apart > most).sum())
     said = f"{count:,} of {len(ids):,} values differ by up to {value:.4g}, for {most:g} at most"
@@ -139,6 +140,11 @@ def refused(space: Space, verdicts: Sequence[Verdict]) -> GateError:
         f"{space} does not pass {len(failed)} of {len(verdicts)} gates: {'; '.join(map(str, failed))}",
         hint="fit it anew, move the bound in publish.gates, or promote it with --force and a --reason",
     )
+
+
+def _by_row(values: NDArray[Any]) -> NDArray[Any]:
+    """Values ``(n,)`` or ``(n, s)`` as a table of ``n`` rows."""
+    return values if values.ndim == 2 else values[:, None]
 
 
 def _worst(ids: Sequence[str], values: FloatArray, together: Any) -> tuple[tuple[str, float], ...]:
