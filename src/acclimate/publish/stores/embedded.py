@@ -9,7 +9,7 @@ import shutil
 import struct
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from hashlib import blake2b
@@ -252,7 +252,7 @@ class EmbeddedStore:
             values: list[bytes | None] = [value for _, value in pairs]
         else:
             values = list(map(dict(pairs).get, physical))
-        if max(map(len, physical), default=0) < _HASHED:
+        if max(map(len, keys), default=0) <= _LONGEST:
             return values
         return [
             _without_key(value, key) if value is not None and len(key) > _LONGEST else value
@@ -468,7 +468,9 @@ def _telling(path: Path) -> Generator[None]:
         ) from error
 
 
-def _physical(start: bytes, keys: Iterable[bytes]) -> list[bytes]:
+def _physical(start: bytes, keys: Sequence[bytes]) -> list[bytes]:
+    if max(map(len, keys), default=0) <= _LONGEST:
+        return [start + key for key in keys]
     return [start + key if len(key) <= _LONGEST else start + _hash(key) for key in keys]
 
 
