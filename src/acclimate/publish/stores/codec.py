@@ -211,7 +211,7 @@ def _proofs(rows: NDArray[Any], keys: Sequence[bytes]) -> NDArray[np.uint64]:
     factors = hashed(np.arange(2 + words.shape[1], dtype=np.uint64)) | np.uint64(1)
     factors[2:][_CHECKED] = 0
     ids = np.fromiter(map(zlib.crc32, keys), np.uint64, len(keys))
-    return factors[0] + factors[1] * ids + words.astype(np.uint64) @ factors[2:]
+    return factors[0] + factors[1] * ids + np.einsum("ij,j->i", words, factors[2:])
 
 
 def _check_held(place: Place, keys: Sequence[bytes], column: NDArray[Any], kept: str) -> None:

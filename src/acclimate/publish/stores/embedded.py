@@ -5,10 +5,11 @@ of unit and table and the key, so that a table lies together; ``due`` has those 
 """
 
 import os
+import shutil
 import struct
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from hashlib import blake2b
@@ -19,9 +20,10 @@ from typing import ClassVar, TypeAlias, TypeVar
 import lmdb
 
 from acclimate.artifacts import Commit, Held, Lease
-from acclimate.errors import FormatError, OutputError
+from acclimate.errors import FormatError, OutputError, OutputExistsError
 from acclimate.publish.stores.dumps import Dump, Pairs, read_dump, write_dump
 from acclimate.publish.stores.records import Items, Record, ending, items_of, living, until_of
+from acclimate.storage.locks import sync
 from acclimate.storage.places import telling
 
 R = TypeVar("R")
@@ -151,6 +153,7 @@ class EmbeddedStore:
                 start, until = _TABLE.pack(record.number, table.number), now + commit.lives.get(name, inf)
                 if table.is_mortal:
                     items = ending(items, until)
+                    self._forget_ends(txn, start, [key for key, _ in items])
                     self._note_ends(txn, start, items, until)
                 record = record.counted(name, table.count + self._written(txn, start, items))
             self._put(txn, lease.unit, record)
@@ -193,18 +196,30 @@ class EmbeddedStore:
         self._clear()
 
     def compact(self, path: Path) -> None:
-        """Write a copy of the whole file to a new folder without what is free in it, while writers go on.
+        """Write all values to a new folder, a store as well, while writers go on; writers there begin anew.
 
-        Pages that were written before and are free keep their bytes until they are used again; in the copy there
-        are none.
+        What was removed may lie in free pages of a file, and in gaps of others, until these are used again. In the
+        copy there is nothing but what is there, and it is as small as it can be.
 
         Raises:
-            OutputError: the folder is there, or the disk refuses.
+            OutputExistsError: something is there.
+            OutputError: the disk refuses.
         """
+        if path.exists():
+            raise OutputExistsError(f"{path} is taken", hint="choose another place")
+        partial = path.with_name(f".{path.name}.partial")
         with telling(path):
-            path.mkdir(parents=True)
-            with self._file.telling(), self._file.using() as environment:
-                environment.copy(str(path), compact=True)
+            shutil.rmtree(partial, ignore_errors=True)
+            copy = EmbeddedStore(partial)
+            try:
+                with self._file.reading() as txn:
+                    for unit, record in self._records(txn):
+                        dump = Dump(unit, record, self._tables(txn, record))
+                        copy._file.write(lambda there, dump=dump: copy._restored(there, dump))
+            finally:
+                copy.close()
+            partial.rename(path)
+            sync(path.parent)
 
     def close(self) -> None:
         """See :meth:`acclimate.artifacts.Store.close`."""
@@ -237,7 +252,7 @@ class EmbeddedStore:
             values: list[bytes | None] = [value for _, value in pairs]
         else:
             values = list(map(dict(pairs).get, physical))
-        if max(map(len, physical), default=0) < _HASHED:
+        if max(map(len, keys), default=0) <= _LONGEST:
             return values
         return [
             _without_key(value, key) if value is not None and len(key) > _LONGEST else value
@@ -261,6 +276,12 @@ class EmbeddedStore:
                     txn.delete(place, db=self._file.values)
         return txn.stat(self._file.values)["entries"] - before
 
+    def _forget_ends(self, txn: Txn, start: bytes, keys: Sequence[bytes]) -> None:
+        physical, number = _physical(start, keys), _TABLE.unpack(start)[0]
+        for place, value in zip(physical, self._values(txn, physical, keys), strict=True):
+            if value is not None:
+                txn.delete(_DUE.pack(number, until_of(value)) + place[4:], db=self._file.due)
+
     def _note_ends(self, txn: Txn, start: bytes, items: Items, until: float) -> None:
         if until == inf:
             return
@@ -274,17 +295,14 @@ class EmbeddedStore:
         if not any(table.is_mortal for table in record.tables.values()):
             return record
         number, names = _TABLE.pack(record.number, 0)[:4], {t.number: n for n, t in record.tables.items()}
-        with txn.cursor(self._file.due) as cursor:
+        with txn.cursor(self._file.due) as cursor:  # which has of each value that ends its last end alone
             ended = cursor.set_range(number)
             for _ in range(_SWEPT):
                 key = cursor.key() if ended else b""
-                if not key.startswith(number) or (until := _DUE.unpack_from(key)[1]) > now:
+                if not key.startswith(number) or _DUE.unpack_from(key)[1] > now:
                     break
                 place = number + key[_DUE.size :]
-                value = txn.get(place, db=self._file.values)
-                written = value if value is None or len(place) < _HASHED else _logical(place, value)[1]
-                if written is not None and until_of(written) == until:  # it was not written again since
-                    txn.delete(place, db=self._file.values)
+                if txn.delete(place, db=self._file.values):
                     name = names[_TABLE.unpack_from(place)[1]]
                     record = record.counted(name, record.tables[name].count - 1)
                 ended = cursor.delete()
@@ -450,7 +468,9 @@ def _telling(path: Path) -> Generator[None]:
         ) from error
 
 
-def _physical(start: bytes, keys: Iterable[bytes]) -> list[bytes]:
+def _physical(start: bytes, keys: Sequence[bytes]) -> list[bytes]:
+    if max(map(len, keys), default=0) <= _LONGEST:
+        return [start + key for key in keys]
     return [start + key if len(key) <= _LONGEST else start + _hash(key) for key in keys]
 
 

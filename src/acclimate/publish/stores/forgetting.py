@@ -85,7 +85,7 @@ def _keys(store: Store, unit: str, table: str, place: tuple[int, int], ids: Sequ
 
 
 def _of_integers(texts: Iterable[str]) -> list[bytes]:
-    numbers = [int(text) for text in texts if text.lstrip("-").isdecimal()]
+    numbers = [int(text) for text in texts if text.removeprefix("-").isdecimal()]
     return encoded_ids(np.array([n for n in numbers if -(2**63) <= n < 2**63], np.int64))
 
 

@@ -25,6 +25,7 @@ from uuid import uuid4
 
 import redis
 from redis.backoff import NoBackoff
+from redis.exceptions import NoPermissionError
 from redis.retry import Retry
 
 from acclimate.artifacts import Commit, Held, Lease
@@ -404,7 +405,7 @@ class ServerStore:
         time.sleep(seconds)
 
     def _refused(self, error: redis.RedisError) -> OutputError | ConfigError:
-        if isinstance(error, redis.AuthenticationError | redis.exceptions.NoPermissionError):
+        if isinstance(error, redis.AuthenticationError | NoPermissionError):
             return ConfigError(
                 f"the Redis server {self.place} refuses this user: {error}",
                 hint="give user and password in the URL, and let the user use the keys acclimate:*",

@@ -289,8 +289,12 @@ class UnitRows:
         keys = encoded_ids(ids)
         values = self.unit.store.read(self.unit.name, ROWS + self.name, keys)
         there = [i for i, value in enumerate(values) if value is not None]
-        places = np.array(there, np.int64)
-        for some, columns in self._decoded([keys[i] for i in there], [v for v in values if v is not None]):
+        if not there:
+            return
+        if len(there) < len(keys):
+            keys = [keys[i] for i in there]
+        places = np.array(there)
+        for some, columns in self._decoded(keys, [value for value in values if value is not None]):
             yield places[some], columns
 
     def ids(self) -> IdArray:
