@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import acclimate as ac
-from acclimate.errors import RowError
+from acclimate.errors import ColumnError, RowError
 from acclimate.events.streams import Validator
 
 START = 1_650_816_000_000_000
@@ -419,6 +419,12 @@ def test_tables_of_an_entity_that_an_event_may_lack():
     result = Validator(schema)([made(0, shop="b"), made(0), made(0, shop=5)])
     assert result.rows["shop.size"].to_pylist() == [2, None]
     assert [r.reason for r in result.refused] == ["column 'shop' is a number, but text before"]
+
+
+def test_a_key_of_another_type_than_the_events_had():
+    schema = ac.Schema("at", ["id"], "click", tables={"user": ac.EntityTable(pa.table({"id": ["1"]}), key="id")})
+    with pytest.raises(ColumnError, match="the key of a table is string, but 'id' of the events is int64"):
+        Validator(schema, types=pa.schema([("id", pa.int64())]))
 
 
 def test_a_table_that_read_events_refuses_is_refused_at_once():
