@@ -388,7 +388,7 @@ def test_entity_tables_are_joined():
 @pytest.mark.parametrize("kind", [pa.int64(), pa.string()], ids=str)
 @pytest.mark.parametrize("timed", [False, True])
 @given(data=st.data())
-@settings(max_examples=25)
+@settings(max_examples=12)
 def test_tables_are_joined_as_read_events_joins_them(kind: Any, timed: bool, data: st.DataObject):
     day = st.integers(0, 6).map(lambda n: f"2022-04-{20 + n}T00:00:00Z")
     ids = st.integers(-3, 6)
