@@ -1,6 +1,7 @@
 """What holds of every stream: the embedded log, Redis Streams and Kafka."""
 
 import re
+import sys
 import threading
 from collections.abc import Callable, Generator
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from stream_servers import kafka_brokers, make_topic, redis_server
 
 from acclimate.artifacts import Records, Stream
-from acclimate.errors import ConfigError, SourceError
+from acclimate.errors import ConfigError, MissingExtraError, SourceError
 from acclimate.events.streams import open_stream
 
 WAIT = 30.0  # seconds, of which none passes where there is something to read
@@ -263,3 +264,36 @@ def test_servers_that_are_not_there(monkeypatch: pytest.MonkeyPatch):
     for url in ("redis://127.0.0.1:1/0?stream=s", "kafka://127.0.0.1:1/s"):
         with pytest.raises(SourceError, match=r"'s' at 127\.0\.0\.1:1 cannot be read: .* there\?\)"):
             open_stream(url)
+
+
+@pytest.mark.parametrize(
+    ("client", "module", "url", "extra"),
+    [
+        ("redis", "redis_streams", "redis://h/0?stream=s", "redis"),
+        ("confluent_kafka", "kafka", "kafka://h:9092/t", "kafka"),
+    ],
+)
+def test_a_client_that_is_not_installed(client: str, module: str, url: str, extra: str, monkeypatch):
+    monkeypatch.setitem(sys.modules, client, None)
+    monkeypatch.delitem(sys.modules, f"acclimate.events.streams.{module}", raising=False)
+    with pytest.raises(
+        MissingExtraError, match=rf"{client} is not installed, .*pip install 'acclimate\[{extra}\]'"
+    ):
+        open_stream(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("events", "'events' is no stream (write log://folder"),
+        ("rdis://h?stream=s", "'rdis://h?stream=s' is no stream (did you mean 'redis'?)"),
+        ("amqp://u:secret@h/q", "'amqp://u:***@h/q' is no stream (there are: kafka, log, redis, rediss)"),
+        ("log://", "'log:' is no folder of a log"),
+        ("log://a?colour=blue", "'log://a?colour=blue' is no folder of a log"),
+        ("redis://h?stream=s&partitions=many", "partitions=many is no number"),
+    ],
+)
+def test_urls_that_are_not_understood(url: str, message: str):
+    with pytest.raises(ConfigError) as caught:
+        open_stream(url)
+    assert str(caught.value).startswith(message)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import acclimate as ac
-from acclimate.errors import RowError
+from acclimate.errors import ColumnError, RowError
 from acclimate.events.streams import Validator
 
 START = 1_650_816_000_000_000
@@ -382,7 +382,55 @@ def test_entity_tables_are_joined():
     assert result.rows["user.age"].to_pylist() == [32, 31, None]
     assert result.index.tolist() == [1, 0, 2]
     assert [r.index for r in result.refused] == [3]
-    assert validate([b"x"]).rows.num_rows == 0
+    assert validate([b"x"]).rows.schema == result.rows.schema
+
+
+@pytest.mark.parametrize("kind", [pa.int64(), pa.string()], ids=str)
+@pytest.mark.parametrize("timed", [False, True])
+@given(data=st.data())
+@settings(max_examples=12)
+def test_tables_are_joined_as_read_events_joins_them(kind: Any, timed: bool, data: st.DataObject):
+    day = st.integers(0, 6).map(lambda n: f"2022-04-{20 + n}T00:00:00Z")
+    ids = st.integers(-3, 6)
+    key = st.tuples(ids, day if timed else st.just(""))
+    rows = data.draw(st.lists(key, min_size=1, max_size=15, unique=True))
+    table = {"key": pa.array([str(k) if pa.types.is_string(kind) else k for k, _ in rows], kind)}
+    table |= {
+        "x": pa.array([n / 2 if n % 4 else None for n in range(len(rows))]),
+        "word": [f"w{n}" for n in range(len(rows))],
+    }
+    table |= {"since": [since for _, since in rows]} if timed else {}
+    joined = ac.EntityTable(pa.table(table), "key", ac.TimeColumn("since") if timed else None)
+    features = {"u.x": ac.Feature(kind="numeric"), "v": ac.Feature("u.word", kind="categorical")}
+    schema = ac.Schema("at", {"u": "id"}, "click", features=features, tables={"u": joined})
+    drawn = data.draw(st.lists(st.tuples(ids, day), min_size=1, max_size=10))
+    events = [{"at": at, "id": str(k) if pa.types.is_string(kind) else k, "click": None} for k, at in drawn]
+    wanted = ac.read_events(
+        pa.Table.from_pylist(events, pa.schema([("at", pa.string()), ("id", kind), ("click", pa.int8())])), schema
+    )
+    result = Validator(schema)(lines(*events))
+    assert result.refused == ()
+    assert result.rows.select(wanted.source.columns().names).equals(wanted.table())
+
+
+def test_tables_of_an_entity_that_an_event_may_lack():
+    shops = pa.table({"shop": ["a", "b"], "size": [1, 2]})
+    schema = ac.Schema("at", ["id"], "click", tables={"shop": ac.EntityTable(shops, key="shop")})
+    result = Validator(schema)([made(0, shop="b"), made(0), made(0, shop=5)])
+    assert result.rows["shop.size"].to_pylist() == [2, None]
+    assert [r.reason for r in result.refused] == ["column 'shop' is a number, but text before"]
+
+
+def test_a_key_of_another_type_than_the_events_had():
+    schema = ac.Schema("at", ["id"], "click", tables={"user": ac.EntityTable(pa.table({"id": ["1"]}), key="id")})
+    with pytest.raises(ColumnError, match="the key of a table is string, but 'id' of the events is int64"):
+        Validator(schema, types=pa.schema([("id", pa.int64())]))
+
+
+def test_a_table_that_read_events_refuses_is_refused_at_once():
+    twice = ac.Schema("at", ["id"], "click", tables={"user": ac.EntityTable(pa.table({"id": [1, 1]}), key="id")})
+    with pytest.raises(RowError, match="table 'user': key 'id' is not unique"):
+        Validator(twice)
 
 
 def test_equal_events_once_if_so_asked():

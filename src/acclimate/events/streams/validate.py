@@ -1,7 +1,7 @@
 """Records to rows that learners can take, one by one: whoever is refused does not keep the others waiting."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,16 +10,12 @@ import pyarrow.compute as pc
 
 from acclimate.arrays import IntArray
 from acclimate.artifacts import Events, TableSource
-from acclimate.config import EntityTable, Schema
-from acclimate.errors import ConfigError
-from acclimate.events.database import Database
-from acclimate.events.files import POSITION, open_rows
-from acclimate.events.sources import read_events
+from acclimate.config import Schema
+from acclimate.errors import ColumnError, ConfigError
+from acclimate.events.streams.joins import load_join
 from acclimate.events.streams.parse import Refused, parsed
 from acclimate.events.streams.values import Part, accepted, usual_type
 from acclimate.features.codes import flat
-
-_INDEX = "acclimate.index"
 
 
 @dataclass(frozen=True)
@@ -57,7 +53,7 @@ class Validator:
         event_id: a column of ids that tell events apart.
 
     Raises:
-        DataError: a table cannot be read.
+        DataError: a table cannot be read, or its key is of another type than that of the events.
     """
 
     def __init__(
@@ -69,16 +65,19 @@ class Validator:
         event_id: str | None = None,
     ) -> None:
         self._schema, self._event_id = schema, event_id
-        self._tables = {name: _loaded(table, name) for name, table in schema.tables.items()}
+        self._joins = [load_join(schema, name) for name in schema.tables]
         self._parts = _parts(schema, features, event_id)
-        known: dict[str, Any] = {
-            schema.entities.get(name, table.key): table.source.schema.field(table.key).type
-            for name, table in self._tables.items()
-        }
+        known: dict[str, Any] = {join.by: join.key_type for join in self._joins}
         known |= {field.name: field.type for field in types or ()}
         self._types = {
             part.column: usual_type(part, known.get(part.column), schema.time.unit) for part in self._parts
         }
+        for join in self._joins:
+            if (kind := self._types[join.by]) != join.key_type:
+                raise ColumnError(
+                    f"the key of a table is {join.key_type}, but '{join.by}' of the events is {kind}",
+                    hint="convert one of them",
+                )
 
     @property
     def types(self) -> pa.Schema:
@@ -86,11 +85,7 @@ class Validator:
         return pa.schema(list(self._types.items()))
 
     def __call__(self, records: Sequence[bytes]) -> Validated:
-        """The events of some records, in the order of time, then entities, then place.
-
-        Raises:
-            ColumnError: the key of a table is of another type than that of the events.
-        """
+        """The events of some records, in the order of time, then entities, then place."""
         table, index, refused = parsed(records, self._parts, self._types, self._schema.time.unit)
         table, good, reasons = accepted(table, self._parts, self._schema, self._types)
         refused += [Refused(int(index[row]), reason) for row, reason in reasons]
@@ -100,26 +95,11 @@ class Validator:
             table, index = table.take(order), index[order]
         if self._schema.duplicates == "drop":
             table, index = _distinct(table, index)
-        if self._tables and len(index):
-            table, index = self._joined(table, index)
+        for join in self._joins:
+            table = join.joined(table, self._schema.time.column)
         ids = None if self._event_id is None else flat(table[self._event_id])
         events = Events(self._schema, TableSource(self._schema, table))
         return Validated(events, index, tuple(sorted(refused, key=lambda r: r.index)), ids)
-
-    def _joined(self, table: pa.Table, index: IntArray) -> tuple[pa.Table, IntArray]:
-        """With the columns of the tables."""
-        time = replace(self._schema.time, unit=None)
-        schema = replace(self._schema, time=time, tables=self._tables, duplicates="keep")
-        joined = read_events(table.append_column(_INDEX, pa.array(index)), schema).table()
-        return joined.drop(_INDEX), joined[_INDEX].to_numpy()
-
-
-def _loaded(table: EntityTable, name: str) -> EntityTable:
-    """The table with its rows in memory."""
-    database = Database("1GB")
-    rows = open_rows(database, table.source, f"table '{name}'", ids=[table.key])
-    frame = database.query(f"SELECT * EXCLUDE ({POSITION}) FROM {rows.sql} ORDER BY {POSITION}").to_arrow_table()
-    return replace(table, source=frame)
 
 
 def _parts(schema: Schema, features: Iterable[str], event_id: str | None) -> list[Part]:
