@@ -1,7 +1,8 @@
 """Updates of a GLMix by micro-batches: what an event costs, and what a batch does however small it is.
 
 Users with 16 coefficients and full precisions, who come uniformly or by Zipf's law. ``learn`` refreshes the
-populations with the batch, ``locked`` holds them and the fixed effect, ``keep`` is ``update(events, shared="keep")``.
+populations with the batch, ``locked`` holds them and the fixed effect, ``keep`` is an update with
+``shared="keep"``.
 CPU time of one thread, the least of several batches, in turns, so that modes share what else the machine does.
 """
 

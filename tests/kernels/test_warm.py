@@ -40,7 +40,8 @@ for shape in ((30, 3, 3), (1, 3, 3), (1, 3)):
     solution = solve_joint([Block(design, prior, "full")], y, np.zeros(90), np.ones(90))
     solution.problem.blocks[0].variances(solution.curvature)
     design.write_forms(np.ones((30, 3, 3)), np.arange(30), y.copy())
-x = {"time": 10**15 + np.arange(400), "user": np.arange(400) % 150, "x": rng.normal(9, 1, 400), "y": np.arange(400) % 2}
+number = np.arange(400)
+x = {"time": 10**15 + number, "user": number % 150, "x": rng.normal(9, 1, 400), "y": number % 2}
 for kept in ("float64", "float32"):
     for population in (True, False):
         effects = dict(fixed=ac.FixedEffect(["x"]), random=[ac.RandomEffect("user", ["x"])], states=kept)

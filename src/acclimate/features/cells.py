@@ -92,6 +92,8 @@ def _encode_column(name: str, table: pa.Table, schema: Schema, settled: Settled)
 
 def _typed(name: str, column: ArrowArray, feature: Feature, settled: Settled) -> tuple[Kind, ArrowArray]:
     """The kind of a feature, as declared, as settled or as its column suggests, and the column as that kind."""
+    if (settled.kinds.get(name) or feature.kind) == "numeric" and pa.types.is_float64(column.type):
+        return "numeric", column  # whether all are missing or not
     nothing = bool(pc.all(column.is_null(nan_is_null=True)).as_py())
     kind = settled.kinds.get(name)
     if kind is None:

@@ -202,7 +202,7 @@ class _Effect:
         mean[numbers < 0], precision[numbers < 0] = population.mean, population.precision
         taken = Posterior(mean, precision)
         for asked, shelf in self._by_shelf(numbers):
-            if shelf.width == mean.shape[1] and shelf.full == population.is_full:
+            if shelf.width == len(population.mean) and shelf.full == population.is_full:
                 shelf.read(self.row[numbers[asked]], asked, taken)
                 continue
             for strip in strips(len(asked)):
