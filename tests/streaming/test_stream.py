@@ -92,7 +92,7 @@ def test_an_event_that_comes_later_than_the_stream_allows_is_kept_aside(small, s
 
 
 class Failing:
-    """A store whose commits fail, as often as is asked: before they are written, or after, the answer being lost."""
+    """A store whose commits fail as is asked: before they are written, or after, the answer being lost."""
 
     def __init__(self, store, failures):
         self.store, self.failures = store, list(failures)
@@ -118,7 +118,7 @@ def test_a_commit_that_fails_is_made_again_and_nothing_is_learned_twice(small, s
 
 
 def test_a_worker_that_was_replaced_writes_nothing_and_the_new_one_goes_on(small, space):
-    with small.worker("one", lease="1s") as one, small.worker("two") as two:
+    with small.worker("one") as one, small.worker("two") as two:
         one.step()
         one.step()
         for unit in one._units.values():  # as if its lease had run out
@@ -175,7 +175,7 @@ def test_without_a_space_that_someone_reads_there_is_nothing_to_do(small):
         pass
 
 
-def test_several_partitions_are_learned_by_several_workers_each_entity_in_one(small, space, tmp_path):
+def test_several_partitions_are_learned_by_several_workers_each_entity_in_one(small, tmp_path):
     other = dataclasses.replace(small, folder=tmp_path / "parts")
     other.folder.mkdir()
     (other.folder / "history.parquet").write_bytes((small.folder / "history.parquet").read_bytes())

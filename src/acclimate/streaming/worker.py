@@ -110,8 +110,12 @@ class Worker:
         wanted = {(number, str(space)) for number in self.ownership.held for space in self._current}
         self._units = {key: unit for key, unit in self._units.items() if key in wanted}
         self.metrics.partitions.set(len(self.ownership.held))
-        for (partition, space), unit in self._units.items():
-            unit.renew(self.ownership.seconds)
+        for (partition, space), unit in list(self._units.items()):
+            try:
+                unit.renew(self.ownership.seconds)
+            except FencedError:
+                del self._units[partition, space]  # it is opened anew, from what is stored
+                continue
             for table, count in unit.sizes().items():
                 self.metrics.values.labels(space, partition, table).set(count)
         self._settled = time.monotonic()
