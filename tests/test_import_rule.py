@@ -24,6 +24,7 @@ BESIDE_THE_FLOW = {
 ALL_SEEING = {
     "pipeline",
     "publishing",
+    "streaming",
     "tuning",
     "cli",
     "interop",
@@ -46,8 +47,8 @@ ONLINE = {  # what a service that scores may load, and all that it loads
         *(f"acclimate.models.{name}" for name in ("hashing", "likelihood", "skewness")),
     },
 }
-NAME_NO_LEARNER = {"pipeline", "publishing", "tuning", "project", "cli"}
-OF_LEARNERS = {"learners", "learners.make", "learners.load"}
+NAME_NO_LEARNER = {"pipeline", "publishing", "streaming", "tuning", "project", "cli"}
+OF_LEARNERS = {"learners", "learners.make", "learners.load", "learners.carried.Carried"}
 PICKLES = {"pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 STANDARD = {"collections", "dataclasses", "functools", "typing", "difflib"}
 AT_HOME = {
