@@ -16,9 +16,20 @@ from acclimate.cli.commands import app
 from acclimate.errors import AcclimateError
 
 COMMANDS = [
-    *(["demo"], ["fit"], ["update"], ["vectors"], ["reconcile"], ["replay"], ["tune"], ["check"], ["data"]),
+    *(
+        ["demo"],
+        ["fit"],
+        ["update"],
+        ["vectors"],
+        ["reconcile"],
+        ["replay"],
+        ["tune"],
+        ["publish"],
+        ["check"],
+        ["data"],
+    ),
     *(["data", "kuairand"], ["data", "movielens"], ["data", "world"]),
-    *(["publish"], ["spaces"], ["spaces", "list"], ["spaces", "log"], ["spaces", "show"], ["spaces", "promote"]),
+    *(["spaces"], ["spaces", "list"], ["spaces", "log"], ["spaces", "show"], ["spaces", "promote"]),
     *(["spaces", "rollback"], ["spaces", "retire"], ["spaces", "prune"], ["spaces", "pin"], ["spaces", "unpin"]),
     *(["spaces", "diff"], ["spaces", "verify"]),
 ]
@@ -385,7 +396,7 @@ def test_usage_errors_have_code_2(arguments: list[str]) -> None:
     [
         *(["check", ""], ["fit", "--out", ""], ["fit", "", "--out", "m"], ["update", "--model", ""]),
         *(["replay", "--out", ""], ["demo", "--out", ""], ["data", "world", "--out", ""]),
-        *(["data", "kuairand", "", "--out", "p"], ["data", "movielens", "x", "--out", ""]),
+        *(["data", "kuairand", "", "--out", "p"], ["data", "movielens", "x", "--out", ""], ["publish", ""]),
     ],
     ids=" ".join,
 )

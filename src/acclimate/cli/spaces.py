@@ -17,7 +17,7 @@ spaces = typer.Typer(cls=Listing, help="Which spaces there are, which is live, a
 SpaceName = Annotated[str, typer.Argument(parser=given, metavar="SPACE", help="Its name and number: ranker/3.")]
 Name = Annotated[str, typer.Argument(parser=given, metavar="NAME", help="Of the spaces, as in ranker.")]
 Owner = Annotated[str, typer.Option(parser=given, metavar="NAME", help="Who reads the space.")]
-Reason = Annotated[str, typer.Option(metavar="TEXT", help="Why, for the journal.")]
+Reason = Annotated[str, typer.Option(metavar="WHY", help="For the journal.")]
 Who = Annotated[str | None, typer.Option(metavar="NAME", help="Who changes it; user and machine without.")]
 AsJson = Annotated[bool, typer.Option("--json", help="For machines: JSON on standard output.")]
 
