@@ -1,7 +1,7 @@
 """Read and write states by stores, beside the bare library on the same bytes in the same run.
 
-States have 16 coefficients with full precisions. ``rows`` is what a learner's layer gets, proved and decoded; ``take``
-is what it learns from: posteriors of ``float64`` with whole matrices.
+States have 16 coefficients with full precisions. ``rows`` is what the layers of a learner get, proved and decoded;
+``take`` is what it learns from: posteriors of ``float64`` with whole matrices.
 """
 
 import shutil

@@ -26,6 +26,7 @@ from sample_events import DAY, START, events_of
 
 import acclimate as ac
 from acclimate import learners
+from acclimate.artifacts import Space
 from acclimate.config import LEARNERS, class_of, predicts, record_of
 from acclimate.errors import (
     ConfigError,
@@ -36,7 +37,10 @@ from acclimate.errors import (
     OutputExistsError,
     RowError,
 )
+from acclimate.learners.carried import Carried
 from acclimate.project import parse_project
+from acclimate.publish.stores.memory import MemoryStore
+from acclimate.publish.stores.units import Unit
 from acclimate.storage import FORMAT
 from sealing import sealed_anew
 
@@ -326,6 +330,25 @@ def it_says_which_entities_it_knows(make, folder):
     assert {name: flags.tolist() for name, (_, flags) in again.items()} == {
         name: flags.tolist() for name, (_, flags) in found.items()
     }
+
+
+@check
+def learned_on_a_store_equals_learned_in_memory(make):
+    in_memory, store = learned(make, FIRST), MemoryStore()
+    space = Space("learner", 1, "weights", "contract", in_memory.cut)
+    lease = store.acquire("learner/1/0", "test", 60.0)
+    assert lease is not None
+    Unit(store, space, 0).fill(lease, Carried(copy.deepcopy(in_memory)), position="0")
+    for number, batch in enumerate((SECOND, THIRD)):
+        unit = Unit(store, space, 0)  # as a process that has begun anew
+        carried = unit.resumed(Carried.made)
+        assert carried is not None
+        carried.learner.update(events(batch))
+        in_memory.update(events(batch))
+        unit.commit(lease, carried, position=str(number + 1), after=str(number))
+    carried = unit.resumed(Carried.made)
+    assert carried.shared() == Carried(in_memory).shared()
+    assert_allclose(predicted(carried.learner), predicted(in_memory), rtol=0, atol=0)
 
 
 @check

@@ -154,7 +154,7 @@ def _stored(shared: memoryview) -> Stored:
         )
     return Stored(
         {**told["learner"], "kind": told["kind"]},
-        arrays_in(np.frombuffer(arrays, np.uint8)),
+        arrays_in(np.frombuffer(bytearray(arrays), np.uint8)),  # copied: aligned, and to be written in
         {
             name: pa.ipc.open_stream(pa.py_buffer(part)).read_all()
             for name, part in zip(told["tables"], tables, strict=True)
