@@ -33,8 +33,8 @@ ALL_SEEING = {
 }  # the package itself imports on first use
 PURE = {"models", "features", "kernels"}
 OUTSIDE = {  # files, processes, networks and clocks
-    "asyncio", "confluent_kafka", "duckdb", "glob", "http", "httpx", "io", "lmdb", "os", "pathlib", "redis", "requests",
-    "shutil", "socket", "sqlite3", "subprocess", "tempfile", "time", "urllib",
+    "asyncio", "confluent_kafka", "duckdb", "glob", "http", "httpx", "io", "lmdb", "os", "pathlib", "redis",
+    "requests", "shutil", "socket", "sqlite3", "subprocess", "tempfile", "time", "urllib",
     "pyarrow.csv", "pyarrow.dataset", "pyarrow.fs", "pyarrow.parquet", "safetensors",
 }  # fmt: skip
 ONLINE = {  # what a service that scores may load, and all that it loads
