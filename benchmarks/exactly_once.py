@@ -40,7 +40,7 @@ def main() -> None:
 
 @dataclass(frozen=True)
 class World:
-    """A project whose model is fitted, published and live, and whose stream holds events that it has not learned."""
+    """A project whose model is fitted, published and live, and a stream of events that it has not learned."""
 
     folder: Path
     events: int

@@ -1,9 +1,9 @@
 """A stream from the log to committed states: events a second of one core, and how fresh states are.
 
-A GLMix with a fixed effect of 16 coefficients and 16 of each user, full precisions; users by Zipf's law or uniform.
-What is counted is all of it: reading the log, JSON, checks, states taken, learned and written, the position with
-them. Redis runs in a process of its own, whose CPU seconds are not counted here. Freshness is the time from an append
-to states that know it, while another process appends 10,000 events a second.
+A GLMix with a fixed effect of 16 coefficients and 16 of each user, full precisions; users by Zipf's law or
+uniform. What is counted is all of it: reading the log, JSON, checks, states taken, learned and written, the position
+with them. Redis runs in a process of its own, whose CPU seconds are not counted here. Freshness is the time from an
+append to states that know it, while another process appends 10,000 events a second.
 """
 
 import contextlib
@@ -45,19 +45,23 @@ def main() -> None:
         for users in ("zipf", "uniform"):
             append(folder / users, EVENTS, users)
             for kind in ("lmdb", "redis"):
-                with server(folder / f"{users}-{kind}", kind) as place, worker(project, folder / users, place.url) as one:
-                    while one.step():  # the first batch compiles, and fills the store
-                        break
+                with (
+                    server(folder / f"{users}-{kind}", kind) as place,
+                    worker(project, folder / users, place.url) as one,
+                ):
+                    count = EVENTS - one.step()  # the first batch compiles, and fills the store
                     cpu, clock = time.process_time(), time.perf_counter()
                     one.run(until_drained=True)
                     cpu, clock = time.process_time() - cpu, time.perf_counter() - clock
-                    count = EVENTS - BATCH
-                    print(f"{f'{kind}, {users}':>16} {count:>9,} {cpu:>7.1f} {count / cpu:>13,.0f} {clock:>8.1f}", flush=True)
+                    rate = f"{count:>9,} {cpu:>7.1f} {count / cpu:>13,.0f} {clock:>8.1f}"
+                    print(f"{f'{kind}, {users}':>16} {rate}", flush=True)
         for kind in ("lmdb", "redis"):
             with server(folder / f"fresh-{kind}", kind) as place:
                 ages = freshness(project, folder / f"fresh-{kind}", place.url)
                 p50, p99 = 1e3 * np.quantile(ages, [0.5, 0.99])
-                print(f"{kind}: {len(ages):,} events at {RATE:,}/s, fresh in {p50:.0f} ms (p50), {p99:.0f} ms (p99)")
+                print(
+                    f"{kind}: {len(ages):,} events at {RATE:,}/s: p50 {p50:.0f} ms, p99 {p99:.0f} ms", flush=True
+                )
 
 
 def rows(first: int, count: int, users: str) -> pa.Table:
@@ -107,7 +111,7 @@ def append(log: Path, count: int, users: str) -> None:
     with contextlib.closing(open_stream(f"log://{log}/events")) as source:
         for first in range(HISTORY, HISTORY + count, 20_000):
             some = rows(first, min(20_000, HISTORY + count - first), users)
-            source.append(0, [one for one in encoded(some)])
+            source.append(0, encoded(some))
 
 
 def encoded(table: pa.Table) -> list[bytes]:
@@ -124,7 +128,8 @@ def worker(project: Project, log: Path, store: str) -> Generator[Worker]:
         contextlib.closing(open_store(store)) as opened,
     ):
         spaces = Spaces(project.folder / "spaces")
-        yield make_worker("one", there, there.stream, stream=source, store=opened, spaces=spaces, metrics=Metrics())
+        places = {"stream": source, "store": opened, "spaces": spaces}
+        yield make_worker("one", there, there.stream, **places, metrics=Metrics())
 
 
 class Ages:
