@@ -34,13 +34,14 @@ from acclimate.artifacts.report import (
     WindowResult,
 )
 from acclimate.artifacts.spaces import Space
-from acclimate.artifacts.stores import Commit, Held, Lease, Store, Writes
+from acclimate.artifacts.stores import VECTORS, Commit, Held, Lease, Store, Writes
 from acclimate.artifacts.streams import Records, Stream
 from acclimate.artifacts.tuning import JUDGES, Candidates, Finalist, Trial, Tuning
 
 __all__ = [
     "JUDGES",
     "SURPRISED",
+    "VECTORS",
     "ArmResult",
     "CalibrationBin",
     "Candidates",

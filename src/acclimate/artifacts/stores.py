@@ -8,6 +8,9 @@ from typing import Protocol, TypeAlias
 Writes: TypeAlias = Mapping[str, Iterable[tuple[bytes, bytes | None]]]
 """By table: keys and values, ``None`` where a key is to go."""
 
+VECTORS = "vectors/"
+"""How the names of rows begin that are vectors for others, by kind of entity."""
+
 
 @dataclass(frozen=True)
 class Lease:

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from acclimate.arrays import IdArray
-from acclimate.artifacts import Events
+from acclimate.artifacts import VECTORS, Events
 from acclimate.learners import class_of_kind
 from acclimate.learners.base import Packed
 from acclimate.learners.gate import check_arrays
@@ -22,9 +22,6 @@ from acclimate.storage import Below, Columns, Stored, arrays_in, unpacking
 
 FORMAT = 1
 
-
-VECTORS = "vectors/"
-"""How the names of rows begin that are vectors for others, which the learner itself does not read."""
 
 _VECTORS_AT_ONCE = 1 << 14
 
