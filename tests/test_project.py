@@ -41,6 +41,7 @@ from acclimate.project import (
     Project,
     PublishSection,
     ReplaySection,
+    StreamSection,
     load_project,
     parse_project,
 )
@@ -177,6 +178,19 @@ publish:
   spaces: all/spaces
   store: lmdb://state
   gates: {window: 6h, coverage: {user: 0.9}, drift: 0.1, quality: 0.01, parity: 0.001, sample: 50}
+stream:
+  source: log://events
+  partitions: 4
+  by: user
+  learners: ranker
+  learns: entities
+  batch: 500
+  wait: 50ms
+  lateness: 2d
+  event_id: event
+  duplicates: 6h
+  refused: aside
+  lease: 10s
 """
 
 
@@ -369,6 +383,19 @@ def test_every_key_arrives(tmp_path: Path) -> None:
             spaces=str(tmp_path / "all/spaces"),
             store=f"lmdb://{tmp_path}/state",
             gates=Gates("6h", {"user": 0.9}, drift=0.1, quality=0.01, parity=0.001, sample=50),
+        ),
+        "stream": StreamSection(
+            f"log://{tmp_path}/events",
+            partitions=4,
+            by="user",
+            learners=("ranker",),
+            batch=500,
+            wait="50ms",
+            lateness="2d",
+            event_id="event",
+            duplicates="6h",
+            refused=str(tmp_path / "aside"),
+            lease="10s",
         ),
     }
 

@@ -2,8 +2,8 @@
 
 A GLMix with a fixed effect of 16 coefficients and 16 of each user, full precisions; users by Zipf's law or
 uniform. What is counted is all of it: reading the log, JSON, checks, states taken, learned and written, the
-position with them. Redis runs in a process of its own, whose CPU seconds are not counted here. Freshness is the time
-from an append to states that know it, while another process appends 10,000 events a second.
+position with them. Redis runs in a process of its own, whose CPU seconds are not counted here. Freshness is the
+time from an append to states that know it, while another process appends 10,000 events a second.
 """
 
 import contextlib
