@@ -78,6 +78,7 @@ class Worker:
 
     def run(self, *, until_drained: bool = False) -> None:
         """Go on until :attr:`stop` is set, or until nothing is left to read; what is begun is finished."""
+        self.log.info("started")
         try:
             while not self.stop.is_set():
                 began = time.monotonic()
@@ -88,6 +89,7 @@ class Worker:
                     self.stop.wait(max(0.0, began + self.rules.wait - time.monotonic()))
         finally:
             self.ownership.close()
+            self.log.info("stopped")
 
     def step(self) -> int:
         """One round over the partitions; returns how many records were read."""
