@@ -1,4 +1,4 @@
-"""A stream whose processes are killed ends in the states of one that was not; on Redis the server is killed too."""
+"""A stream whose processes are killed ends in the states of one that was not; so does a Redis that is killed."""
 
 import os
 import shutil

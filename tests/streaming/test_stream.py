@@ -121,12 +121,13 @@ def test_a_worker_that_was_replaced_writes_nothing_and_the_new_one_goes_on(small
     with small.worker("one") as one, small.worker("two") as two:
         one.step()
         one.step()
-        for unit in one._units.values():  # as if its lease had run out
-            unit.unit.store.acquire(unit.unit.name, "two", 60.0, take_over=True)
+        for unit in ("partitions/0", "ranker/1/0"):  # as if its leases had run out
+            two.ownership.store.acquire(unit, "two", 60.0, take_over=True)
         before = small.everything()
         one.step()
         assert small.everything() == before
         assert one.metrics.fenced.labels("ranker/1", 0)._value.get() == 1
+        one.step()
         assert not one.ownership.held
         two.run(until_drained=True)
     equal(small.unit(space)[0], small.updated(space, batches()))

@@ -340,6 +340,50 @@ def stream(
 
 
 @app.command()
+def refused(
+    project: ProjectFile = DEFAULT_PROJECT,
+    replay: Annotated[
+        bool, typer.Option("--replay", help="Append them to the stream again, once the cause is mended.")
+    ] = False,
+    reason: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Of those that are replayed: only these.")
+    ] = None,
+    set_: Set = None,
+) -> None:
+    """Count the records that a stream has refused.
+
+    By reason, the most frequent first.
+    """
+    from acclimate.cli.terminal import show_refused, show_replayed
+    from acclimate.extras import import_module
+
+    streaming, described = import_module("acclimate.streaming"), _project(project, set_, None)
+    if replay:
+        show_replayed(streaming.send_again(described, reason=reason))
+    else:
+        show_refused(streaming.refused(described))
+
+
+@app.command()
+def forget(
+    entity: Annotated[str, typer.Argument(parser=given, metavar="ENTITY", help="Its role or column, as in user.")],
+    ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Whose data go.")],
+    project: Annotated[Path, typer.Option(parser=path_of, metavar="PROJECT", help="The project file.")] = (
+        DEFAULT_PROJECT
+    ),
+    set_: Set = None,
+) -> None:
+    """Remove what the store holds of single entities.
+
+    In all spaces and partitions, while a stream goes on.
+    """
+    from acclimate.cli.terminal import show_forgotten
+    from acclimate.extras import import_module
+
+    show_forgotten(import_module("acclimate.streaming").forget(_project(project, set_, None), entity, ids))
+
+
+@app.command()
 def check(project: ProjectFile = DEFAULT_PROJECT, memory_limit: MemoryLimit = None, set_: Set = None) -> None:
     """Check the project and all of its events.
 

@@ -28,6 +28,7 @@ from acclimate.evaluate.tune_page import changes_text, short_names
 from acclimate.events.datasets import Dataset
 from acclimate.pipeline import Checked, Reconciled
 from acclimate.project import Project
+from acclimate.publish.stores.forgetting import Forgotten
 from acclimate.together import processes
 
 _ERR = Console(stderr=True)
@@ -177,6 +178,28 @@ def show_check(project: Project, checked: Checked) -> None:
         say_line(f"  {part}: {size:,} columns")
     for leak in checked.leaks:
         note(f"{leak}")
+
+
+def show_refused(counts: dict[str, int]) -> None:
+    """How many records were refused, by reason."""
+    for reason, count in counts.items():
+        say_line(f"{count:>12,}  {reason}")
+    if not counts:
+        say_line("nothing was refused")
+
+
+def show_replayed(count: int) -> None:
+    """How many records were appended again."""
+    say_line(f"{count:,} records were appended to the stream again")
+
+
+def show_forgotten(forgotten: Forgotten) -> None:
+    """How many values have gone, and where more may be known."""
+    say_line(f"{forgotten.values:,} values have gone from {len(forgotten.units)} units")
+    if forgotten.others:
+        note(
+            f"{', '.join(forgotten.others)} keep what they know in their shared part: fit anew without these events"
+        )
 
 
 def say_line(line: str) -> None:

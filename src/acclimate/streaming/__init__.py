@@ -7,12 +7,12 @@ from collections.abc import Generator
 from contextlib import ExitStack, closing, contextmanager
 from threading import Event
 
-from acclimate.errors import ConfigError
 from acclimate.events.streams import open_stream
-from acclimate.project import Project, StreamSection
-from acclimate.publish.spaces import Spaces
+from acclimate.project import Project
 from acclimate.publish.stores import open_store
-from acclimate.streaming.making import make_worker
+from acclimate.publishing import spaces_of
+from acclimate.streaming.aside import forget, refused, send_again
+from acclimate.streaming.making import make_worker, section_of, store_of
 from acclimate.streaming.metrics import Metrics, served
 
 
@@ -34,7 +34,7 @@ def stream(
         ConfigError: the project has no stream, or a learner cannot learn from one as is asked.
         SpaceError: none of its learners has a live or pinned space.
     """
-    section, (spaces, store_url) = _section(project), _places(project)
+    section, store_url = section_of(project), store_of(project)
     with ExitStack() as stack:
         source = stack.enter_context(closing(open_stream(section.source, partitions=section.partitions)))
         store = stack.enter_context(closing(open_store(store_url)))
@@ -48,29 +48,11 @@ def stream(
             section,
             stream=source,
             store=store,
-            spaces=Spaces(spaces),
+            spaces=spaces_of(project),
             metrics=metrics,
         )
         stack.enter_context(_ending(running.stop))
         running.run(until_drained=until_drained)
-
-
-def _section(project: Project) -> StreamSection:
-    if project.stream is None:
-        raise ConfigError(
-            "the project file has no section 'stream'", hint="say where events come from: stream.source"
-        )
-    return project.stream
-
-
-def _places(project: Project) -> tuple[str, str]:
-    """Where spaces and states are."""
-    published = project.publish
-    if published is None or published.store is None:
-        raise ConfigError(
-            "the project file does not say where states are kept", hint="name publish.spaces and publish.store"
-        )
-    return published.spaces, published.store
 
 
 @contextmanager
@@ -92,4 +74,4 @@ def _ending(stop: Event) -> Generator[None]:
             signal.signal(number, handler)
 
 
-__all__ = ["stream"]
+__all__ = ["forget", "refused", "send_again", "stream"]

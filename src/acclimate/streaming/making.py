@@ -53,7 +53,7 @@ def make_worker(
             f"no space of {', '.join(names)} is live or pinned",
             hint="publish a fitted model and promote it: acclimate publish, acclimate spaces promote",
         )
-    by = None if section.by is None else _entity(schema, section.by)
+    by = None if section.by is None else entity_column(schema, section.by)
 
     def opened(space: Space, partition: int) -> Refreshed:
         unit = Unit(store, space, partition)
@@ -87,6 +87,32 @@ def make_worker(
     )
 
 
+def section_of(project: Project) -> StreamSection:
+    """What a project says of its stream.
+
+    Raises:
+        ConfigError: nothing.
+    """
+    if project.stream is None:
+        raise ConfigError(
+            "the project file has no section 'stream'", hint="say where events come from: stream.source"
+        )
+    return project.stream
+
+
+def store_of(project: Project) -> str:
+    """The URL of a project's store.
+
+    Raises:
+        ConfigError: it names none.
+    """
+    if project.publish is None or project.publish.store is None:
+        raise ConfigError(
+            "the project file does not say where states are kept", hint="name publish.spaces and publish.store"
+        )
+    return project.publish.store
+
+
 class _Refused:
     """The seam :class:`acclimate.streaming.worker.Refuses` in a log of dead letters."""
 
@@ -109,8 +135,12 @@ def _named(project: Project, section: StreamSection) -> list[str]:
     return names
 
 
-def _entity(schema: Schema, by: str) -> str:
-    """The column of an entity that is named by role or column."""
+def entity_column(schema: Schema, by: str) -> str:
+    """The column of an entity that is named by role or column.
+
+    Raises:
+        ConfigError: there is no such entity.
+    """
     columns = schema.entities
     if by in columns or by in columns.values():
         return columns.get(by, by)

@@ -159,9 +159,9 @@ class Worker:
                 self._learned(partition, unit, decoded, picked)
             except FencedError:
                 self.metrics.fenced.labels(str(space), partition).inc()
-                self.log.warning("another worker took over", space=str(space), partition=partition)
-                self.ownership.give_back(partition)
-                self._forget(partition)
+                self.log.warning("another took over", space=str(space), partition=partition)
+                del self._units[partition, str(space)]
+                self._settled = -np.inf  # see whose the partition is now
             except (OutputError, DataError, ModelError) as error:
                 self._units.pop((partition, str(space)), None)  # what is in memory may be half learned
                 if not (isinstance(error, RowError) or type(error) is ModelError):
@@ -221,9 +221,6 @@ class Worker:
         if key not in self._units:
             self._units[key] = self._opened(space, partition)
         return self._units[key]
-
-    def _forget(self, partition: int) -> None:
-        self._units = {key: unit for key, unit in self._units.items() if key[0] != partition}
 
     def _told(self, partition: int, spaces: Sequence[Space], decoded: Decoded) -> None:
         """Tell who watches how far a partition is."""
