@@ -4,6 +4,7 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
+from clocks import Clock
 from store_servers import redis_server
 
 from acclimate.artifacts import Store
@@ -11,16 +12,6 @@ from acclimate.publish.stores import open_store
 from acclimate.publish.stores.memory import MemoryStore
 
 KINDS = ("memory", "lmdb", "redis")
-
-
-class Clock:
-    """Time that goes on when it is told to."""
-
-    def __init__(self) -> None:
-        self.now = 1_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

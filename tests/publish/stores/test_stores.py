@@ -6,6 +6,7 @@ import threading
 from math import inf
 
 import pytest
+from clocks import Clock
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -13,7 +14,6 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from acclimate.artifacts import Commit, Lease, Store
 from acclimate.errors import ConfigError, FencedError, FormatError, OutputExistsError
 from acclimate.publish.stores import open_store
-from conftest import Clock
 
 UNIT, TABLE = "ranker/2/0", "rows/states-1"
 LONG = b"t" + b"long" * 1_000
