@@ -39,13 +39,13 @@ def learned(batch, progress, recent, lateness=10 * _DAY):
 
 
 def test_what_the_fit_has_learned_is_known_and_not_learned_again():
-    which, picked = learned(decoded([5, 9, 10, 11]), Progress.begun(10), RecentIds(_DAY))
+    which, picked = learned(decoded([5, 9, 10, 11]), Progress.begun("log", 10), RecentIds(_DAY))
     assert which == [3]
-    assert picked.progress == Progress(cut=10, newest=11, learned=1, known=3)
+    assert picked.progress == Progress("log", cut=10, newest=11, learned=1, known=3)
 
 
 def test_an_event_older_than_the_watermark_is_late_and_told_by_its_record():
-    progress = dataclasses.replace(Progress.begun(0), newest=100)
+    progress = dataclasses.replace(Progress.begun("log", 0), newest=100)
     which, picked = learned(decoded([89, 90, 101, 95]), progress, RecentIds(_DAY), lateness=10)
     assert which == [1, 2, 3]
     assert picked.late.tolist() == [0]
@@ -53,13 +53,13 @@ def test_an_event_older_than_the_watermark_is_late_and_told_by_its_record():
 
 
 def test_lateness_counts_from_earlier_batches_so_that_a_batch_does_not_refuse_its_own():
-    which, _ = learned(decoded([1, 1_000]), Progress.begun(0), RecentIds(_DAY), lateness=10)
+    which, _ = learned(decoded([1, 1_000]), Progress.begun("log", 0), RecentIds(_DAY), lateness=10)
     assert which == [0, 1]
 
 
 def test_of_two_events_with_one_id_the_first_that_arrived_is_learned():
     batch = decoded([30, 20, 10], ids=[7, 8, 7])
-    which, picked = learned(batch, Progress.begun(0), RecentIds(_DAY))
+    which, picked = learned(batch, Progress.begun("log", 0), RecentIds(_DAY))
     assert which == [0, 1]
     assert picked.progress.duplicates == 1
 
@@ -67,14 +67,31 @@ def test_of_two_events_with_one_id_the_first_that_arrived_is_learned():
 def test_an_id_that_came_in_an_earlier_batch_is_not_learned_until_the_window_has_passed():
     recent = RecentIds(_DAY)
     first = decoded([1, 2], ids=[7, 8], arrived=0)
-    recent.add(0, learned(first, Progress.begun(0), recent)[1].hashes)
-    assert learned(decoded([3, 4], ids=[8, 9]), Progress.begun(0), recent)[0] == [1]
+    recent.add(0, learned(first, Progress.begun("log", 0), recent)[1].hashes)
+    assert learned(decoded([3, 4], ids=[8, 9]), Progress.begun("log", 0), recent)[0] == [1]
     recent.add(2 * _DAY, hashes_of(np.array([9])))
-    assert learned(decoded([3, 4], ids=[8, 9]), Progress.begun(0), recent)[0] == [0]
+    assert learned(decoded([3, 4], ids=[8, 9]), Progress.begun("log", 0), recent)[0] == [0]
+
+
+def test_an_event_from_the_future_is_refused_and_does_not_make_others_late():
+    day = 86_400_000_000
+    batch = decoded([3 * day, 5, 6], arrived=day)
+    which, picked = learned(batch, Progress.begun("log", 0), RecentIds(_DAY))
+    assert which == [1, 2]
+    assert picked.early.tolist() == [0]
+    assert (picked.progress.refused, picked.progress.newest) == (1, 6)
+
+
+def test_an_update_that_was_undone_leaves_no_trace():
+    before = Progress.begun("log", 0)
+    _, picked = learned(decoded([5, 6], ids=[1, 2]), before, RecentIds(_DAY))
+    undone = picked.refused(before)
+    assert len(undone.rows) == len(undone.hashes) == 0
+    assert undone.progress == dataclasses.replace(before, refused=2)
 
 
 def test_refused_records_are_counted_and_keep_their_numbers():
-    which, picked = learned(decoded([5, 6], refused=(0, 2)), Progress.begun(0), RecentIds(_DAY))
+    which, picked = learned(decoded([5, 6], refused=(0, 2)), Progress.begun("log", 0), RecentIds(_DAY))
     assert which == [1, 3]
     assert picked.progress.refused == 2
     assert picked.progress.read == 4
@@ -132,6 +149,6 @@ def test_hashes_tell_ids_from_each_other_and_are_always_the_same(ids):
 
 
 def test_progress_survives_the_store():
-    progress = Progress.begun(3).counted(newest=9, learned=4, late=1)
+    progress = Progress.begun("log", 3).counted(newest=9, learned=4, late=1)
     assert Progress.read_from(progress.written()) == progress
     assert (progress.read, progress.newest) == (5, 9)

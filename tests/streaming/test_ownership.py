@@ -27,8 +27,8 @@ def store(clock):
     return MemoryStore(clock=clock)
 
 
-def worker(store, name, partitions=4):
-    return Ownership(store, name, partitions, seconds=10.0)
+def worker(store, name, partitions=4, stream="clicks"):
+    return Ownership(store, name, stream, partitions, seconds=10.0)
 
 
 def test_one_worker_has_all_partitions(store):
@@ -96,3 +96,19 @@ def test_a_worker_that_is_started_again_goes_on_at_once(store):
     assert sorted(again.held) == [0, 1, 2, 3]
     one.settle()
     assert sorted(one.held) == [0, 1, 2, 3]  # two of one name take from each other: names are to differ
+
+
+def test_streams_that_share_a_store_do_not_take_each_others_partitions(store):
+    one, two = worker(store, "a"), worker(store, "b", stream="orders")
+    one.settle()
+    two.settle()
+    assert len(one.held) == len(two.held) == 4
+
+
+def test_a_partition_that_was_taken_is_told_when_it_is_asked_for(store):
+    one, two = worker(store, "a"), worker(store, "b")
+    one.settle()
+    assert one.is_ours(0)
+    two.settle({0})
+    assert not one.is_ours(0)
+    assert sorted(one.held) == [1, 2, 3]

@@ -121,7 +121,7 @@ def test_a_worker_that_was_replaced_writes_nothing_and_the_new_one_goes_on(small
     with small.worker("one") as one, small.worker("two") as two:
         one.step()
         one.step()
-        for unit in ("partitions/0", "ranker/1/0"):  # as if its leases had run out
+        for unit in (one.ownership.held[0].unit, "ranker/1/0"):  # as if its leases had run out
             two.ownership.store.acquire(unit, "two", 60.0, take_over=True)
         before = small.everything()
         one.step()

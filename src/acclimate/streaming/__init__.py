@@ -5,7 +5,6 @@ import signal
 import socket
 from collections.abc import Generator
 from contextlib import ExitStack, closing, contextmanager
-from threading import Event
 
 from acclimate.events.streams import open_stream
 from acclimate.project import Project
@@ -14,6 +13,7 @@ from acclimate.publishing import spaces_of
 from acclimate.streaming.aside import forget, refused, send_again
 from acclimate.streaming.making import make_worker, section_of, store_of
 from acclimate.streaming.metrics import Metrics, served
+from acclimate.streaming.stopping import Stop
 
 
 def stream(
@@ -56,7 +56,7 @@ def stream(
 
 
 @contextmanager
-def _ending(stop: Event) -> Generator[None]:
+def _ending(stop: Stop) -> Generator[None]:
     """Let the first signal that ends the process end the loop instead, when its batch is written."""
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 

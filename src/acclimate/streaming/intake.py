@@ -11,6 +11,9 @@ from acclimate.artifacts import Records
 from acclimate.streaming.progress import Progress
 from acclimate.streaming.recent import RecentIds, hashes_of
 
+_AHEAD = 86_400_000_000
+"""Microseconds by which the clock of who made an event may be ahead of that of the stream."""
+
 
 @dataclass(frozen=True)
 class Decoded:
@@ -62,42 +65,52 @@ class Decoded:
 class Chosen:
     """What one unit learns of some records.
 
-    ``rows`` ``(n,)`` of these; ``late`` are the records that came too late; ``hashes`` ``(m,)`` are of the ids
-    that are to be remembered; ``progress`` is what the unit's is then.
+    ``rows`` ``(n,)`` of these; ``late`` are the records that came too late, and ``early`` those from the future;
+    ``hashes`` ``(m,)`` are of the ids that are to be remembered; ``progress`` is what the unit's is then.
     """
 
     rows: IntArray
     late: IntArray
+    early: IntArray
     hashes: IntArray
     progress: Progress
 
-    def refused(self) -> "Chosen":
-        """The same where the learner has undone what it learned of these rows."""
+    @staticmethod
+    def none(progress: Progress) -> "Chosen":
+        """Nothing is learned."""
+        nothing = np.zeros(0, np.int64)
+        return Chosen(nothing, nothing, nothing, nothing, progress)
+
+    def refused(self, before: Progress) -> "Chosen":
+        """The same where the learner has undone what it learned of these rows: they leave no trace."""
         count = len(self.rows)
-        return replace(self, rows=self.rows[:0], progress=self.progress.counted(learned=-count, refused=count))
+        progress = replace(self.progress.counted(learned=-count, refused=count), newest=before.newest)
+        return replace(self, rows=self.rows[:0], hashes=self.hashes[:0], progress=progress)
 
 
 def chosen(decoded: Decoded, progress: Progress, recent: RecentIds, lateness: int) -> Chosen:
     """The events that a unit learns: new ones, in time, and each once.
 
     An event that happened up to the cut of the fit is one that the fit has learned. One that happened more than
-    ``lateness`` microseconds before the newest event of earlier batches is late. Of events with one id the first
-    that arrived counts.
+    ``lateness`` microseconds before the newest event of earlier batches is late. One that happened more than a day
+    after it was appended has a wrong clock, and would make all others late. Of events with one id the first that
+    arrived counts.
     """
     known = decoded.time <= progress.cut
     late = ~known & (decoded.time < progress.newest - lateness)
-    candidates = ~known & ~late
+    early = decoded.time > decoded.records.arrived[decoded.index] + _AHEAD
+    candidates = ~(known | late | early)
     fresh, hashes = _fresh(decoded, candidates, recent)
     rows = np.flatnonzero(candidates & fresh)
     counted = progress.counted(
         newest=int(decoded.time[rows].max(initial=progress.newest)),
         learned=len(rows),
-        refused=len(decoded.refused),
+        refused=len(decoded.refused) + int(early.sum()),
         late=int(late.sum()),
         duplicates=int((candidates & ~fresh).sum()),
         known=int(known.sum()),
     )
-    return Chosen(rows, decoded.index[late], hashes, counted)
+    return Chosen(rows, decoded.index[late], decoded.index[early], hashes, counted)
 
 
 def _fresh(decoded: Decoded, candidates: BoolArray, recent: RecentIds) -> tuple[BoolArray, IntArray]:

@@ -1,7 +1,9 @@
 """A worker of what a project says: its stream, its spaces, its store."""
 
+import hashlib
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -45,6 +47,7 @@ def make_worker(
         SpaceError: no space is live or pinned.
     """
     schema, source = project.events.schema, without_password(section.source)
+    place = f"{source} of {stream.partitions}"
     lease = duration_us(section.lease) / 1e6
     names = _named(project, section)
     refreshed = [space for one in names for space in spaces.refreshed(one)]
@@ -54,6 +57,7 @@ def make_worker(
             hint="publish a fitted model and promote it: acclimate publish, acclimate spaces promote",
         )
     by = None if section.by is None else entity_column(schema, section.by)
+    decoder = _Decoder(project, section, by, stream.partitions)
 
     def opened(space: Space, partition: int) -> Refreshed:
         unit = Unit(store, space, partition)
@@ -63,21 +67,19 @@ def make_worker(
         carried = unit.resumed(Carried.made)
         if carried is None:
             carried = Carried(learners.load(spaces.open(space)))
-            unit.fill(held, carried, keep=None if by is None else _keep(by, partition, stream.partitions))
-        return Refreshed(
-            unit,
-            held,
-            carried,
-            start=stream.seek(partition, space.cut + 1),
-            window=duration_us(section.duplicates),
-            options=_options(carried, section, by),
-        )
+            keep = None if by is None else _keep(by, partition, stream.partitions)
+            unit.fill(held, carried, position=stream.seek(partition, space.cut + 1), keep=keep)
+        window, options = duration_us(section.duplicates), _options(carried, section, by)
+        refreshed = Refreshed(unit, held, carried, stream=place, window=window, options=options)
+        decoder.begin(refreshed.types)
+        return refreshed
 
+    told = "\n".join([project.name, source, *names]).encode()
     return Worker(
         stream,
-        Ownership(store, name, stream.partitions, lease),
+        Ownership(store, name, hashlib.blake2b(told, digest_size=6).hexdigest(), stream.partitions, lease),
         schema=schema,
-        decode=_decoder(project, section),
+        decode=decoder,
         spaces=lambda: [space for one in names for space in spaces.refreshed(one)],
         opened=opened,
         refuses=_Refused(DeadLetters(section.refused), source),
@@ -119,7 +121,9 @@ class _Refused:
     def __init__(self, letters: DeadLetters, stream: str) -> None:
         self.letters, self.stream = letters, stream
 
-    def put(self, partition: int, decoded: Decoded, refused: Sequence[tuple[int, str]]) -> None:
+    def put(
+        self, partition: int, decoded: Decoded, refused: Sequence[tuple[int, str]], space: Space | None = None
+    ) -> None:
         """See :meth:`acclimate.streaming.worker.Refuses.put`."""
         records = decoded.records
         self.letters.add(
@@ -177,22 +181,47 @@ def _options(carried: Carried, section: StreamSection, by: str | None) -> dict[s
     return {**options, "locked": others}
 
 
-def _decoder(project: Project, section: StreamSection) -> Callable[[Records, str | None], Decoded]:
-    """Reads records as events of the project."""
-    schema = project.events.schema
-    columns = open_events(project).source.columns()
-    of_tables = {name for name in columns.names if name.partition(".")[0] in schema.tables}
-    parts = {schema.time.column, *schema.entities.values(), *schema.labels}
-    parts |= {column for column in (schema.weight, schema.offset, schema.truth) if column}
-    # What learners use beyond the features that are declared: any column of the log.
-    features = [name for name in columns.names if name not in parts | of_tables]
-    validate = Validator(schema, features=features, types=columns, event_id=section.event_id)
+class _Decoder:
+    """Reads records as events of the project; see :class:`acclimate.streaming.worker.Decodes`."""
 
-    def decode(records: Records, after: str | None) -> Decoded:
-        good = validate(records.values)
-        time = good.rows[schema.time.column].cast(pa.int64()).to_numpy()
+    def __init__(self, project: Project, section: StreamSection, by: str | None, partitions: int) -> None:
+        self._schema, self._by, self._partitions = project.events.schema, by, partitions
+        columns, schema = open_events(project).source.columns(), self._schema
+        of_tables = {name for name in columns.names if name.partition(".")[0] in schema.tables}
+        parts = {schema.time.column, *schema.entities.values(), *schema.labels}
+        parts |= {column for column in (schema.weight, schema.offset, schema.truth) if column}
+        # What learners use beyond the features that are declared: any column of the log.
+        features = [name for name in columns.names if name not in parts | of_tables]
+        self._validator = partial(Validator, schema, features=features, event_id=section.event_id)
+        self._validate = self._validator(types=columns)
+        self._is_begun = False
+
+    @property
+    def types(self) -> bytes:
+        """What is stored with each batch, so that a process that goes on reads records in the same way."""
+        return self._validate.types.serialize().to_pybytes()
+
+    def begin(self, types: bytes | None) -> None:
+        """Go on with the types that a unit has stored, unless records were read already."""
+        if types is not None and not self._is_begun:
+            stored = pa.ipc.read_schema(pa.py_buffer(types))
+            self._validate = self._validator(types=stored)
+            self._is_begun = True
+
+    def __call__(self, records: Records, after: str | None, partition: int) -> Decoded:
+        """See :class:`acclimate.streaming.worker.Decodes`."""
+        self._is_begun = True
+        good = self._validate(records.values)
         refused = [(one.index, one.reason) for one in good.refused]
         ids = None if good.event_ids is None else ids_as(good.event_ids, id_type(good.event_ids.type), "events")
-        return Decoded(records, after, good.rows, good.index, time, ids, refused)
-
-    return decode
+        rows, index = good.rows, good.index
+        if self._by is not None and self._partitions > 1:
+            strange = np.flatnonzero(partition_of(rows[self._by], self._partitions) != partition)
+            if len(strange):
+                refused += [
+                    (number, f"is not in the partition of its '{self._by}'") for number in index[strange].tolist()
+                ]
+                ours = np.setdiff1d(np.arange(len(index)), strange)
+                rows, index, ids = rows.take(ours), index[ours], None if ids is None else ids[ours]
+        time = rows[self._schema.time.column].cast(pa.int64()).to_numpy()
+        return Decoded(records, after, rows, index, time, ids, sorted(refused))

@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from acclimate.artifacts import Held, Lease, Store
 from acclimate.errors import FencedError
 
-_WORKERS, _PARTITIONS = "workers/", "partitions/"
+_WORKERS, _PARTITIONS = "workers", "partitions"
 """Units that hold nothing: their leases say who is alive, and whose a partition is."""
 
 
@@ -14,11 +14,13 @@ class Ownership:
 
     A lease that is not renewed is free after ``seconds``; then another worker takes the partition over, and one of
     the same name at once, as it is the same one started again. That the one before writes nothing any more is left
-    to the leases of the units themselves, which are taken over too.
+    to the leases of the units themselves, which are taken over too. ``stream`` tells partitions of several streams
+    apart that have one store.
     """
 
-    def __init__(self, store: Store, worker: str, partitions: int, seconds: float) -> None:
+    def __init__(self, store: Store, worker: str, stream: str, partitions: int, seconds: float) -> None:
         self.store, self.worker, self.partitions, self.seconds = store, worker, partitions, seconds
+        self._workers, self._partitions = f"{_WORKERS}/{stream}/", f"{_PARTITIONS}/{stream}/"
         self.held = dict[int, Lease]()
         self._alive: Lease | None = None
 
@@ -29,7 +31,7 @@ class Ownership:
             assigned: the partitions that the broker gives to this worker, who then takes them from whoever has
                 them; without, each worker has its share.
         """
-        self._alive = self._kept(self._alive) or self._acquired(_WORKERS + self.worker, take_over=True)
+        self._alive = self._kept(self._alive) or self._acquired(self._workers + self.worker, take_over=True)
         kept = {number: self._kept(lease) for number, lease in self.held.items()}
         self.held = {number: lease for number, lease in kept.items() if lease is not None}
         wanted = range(self.partitions) if assigned is None else sorted(assigned)
@@ -40,10 +42,24 @@ class Ownership:
             self.give_back(number)
         for number in wanted:
             if number not in self.held and len(self.held) < most:
-                unit = f"{_PARTITIONS}{number}"
+                unit = f"{self._partitions}{number}"
                 lease = self._acquired(unit, take_over=assigned is not None or unit in ours)
                 if lease is not None:
                     self.held[number] = lease
+
+    def is_ours(self, number: int) -> bool:
+        """Whether a partition is still ours, as of now; it is given up where it is not.
+
+        Raises:
+            OutputError: the store cannot be reached.
+        """
+        if number in self.held and self._kept(self.held[number]) is None:
+            del self.held[number]
+        return number in self.held
+
+    def leases(self) -> list[Lease]:
+        """All that are to be renewed."""
+        return [*([self._alive] if self._alive else []), *self.held.values()]
 
     def give_back(self, number: int) -> None:
         """Let another worker have a partition."""
@@ -60,7 +76,7 @@ class Ownership:
 
     def _share(self, leases: Sequence[Held]) -> int:
         """How many partitions each worker has at most."""
-        alive = sum(one.lease.unit.startswith(_WORKERS) and not one.is_expired for one in leases)
+        alive = sum(one.lease.unit.startswith(self._workers) and not one.is_expired for one in leases)
         return -(-self.partitions // max(alive, 1))
 
     def _acquired(self, unit: str, *, take_over: bool) -> Lease | None:

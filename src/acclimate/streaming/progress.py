@@ -14,9 +14,10 @@ class Progress:
     ``learned`` events, and those that were not: ``refused`` (no events of the schema, or none that the learner
     takes), ``late`` (older than the watermark allows), ``duplicates`` (their id came before) and ``known`` (up to
     ``cut``, the last event of the fit, which has learned them). ``newest`` is the time of the newest event so far,
-    microseconds UTC.
+    microseconds UTC. ``stream`` is where the records came from: positions of another one mean something else.
     """
 
+    stream: str
     cut: int
     newest: int
     learned: int = 0
@@ -26,9 +27,9 @@ class Progress:
     known: int = 0
 
     @staticmethod
-    def begun(cut: int) -> "Progress":
+    def begun(stream: str, cut: int) -> "Progress":
         """Nothing was read since the fit."""
-        return Progress(cut, cut)
+        return Progress(stream, cut, cut)
 
     @property
     def read(self) -> int:

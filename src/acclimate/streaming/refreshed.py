@@ -6,13 +6,14 @@ from typing import Any
 import numpy as np
 
 from acclimate.artifacts import Events, Lease, Space
+from acclimate.errors import ConfigError
 from acclimate.learners.carried import Carried
 from acclimate.publish.stores.units import Unit
 from acclimate.streaming.intake import Chosen, Decoded
 from acclimate.streaming.progress import PROGRESS, Progress
 from acclimate.streaming.recent import RECENT, RecentIds
 
-_KEY = PROGRESS.encode()
+_KEY, _TYPES = PROGRESS.encode(), b"types"
 
 
 class Refreshed:
@@ -22,9 +23,12 @@ class Refreshed:
         unit: where its states are.
         lease: the right to write them.
         carried: its learner, which rests on the unit.
-        start: the position of the stream to read after, where nothing was committed yet.
+        stream: where its records come from.
         window: microseconds for which ids of events are remembered.
         options: of the learner's updates.
+
+    Raises:
+        ConfigError: the unit has learned from another stream.
     """
 
     def __init__(
@@ -33,15 +37,19 @@ class Refreshed:
         lease: Lease,
         carried: Carried,
         *,
-        start: str | None,
+        stream: str,
         window: int,
         options: Mapping[str, Any],
     ) -> None:
         self.unit, self.lease, self.carried, self.options = unit, lease, carried, options
-        self._committed = unit.position
-        self.position = start if self._committed is None else self._committed
-        (told,) = unit.store.read(unit.name, PROGRESS, [_KEY])
-        self.progress = Progress.begun(unit.space.cut) if told is None else Progress.read_from(told)
+        self.position = unit.position
+        told, self._types = unit.store.read(unit.name, PROGRESS, [_KEY, _TYPES])
+        self.progress = Progress.begun(stream, unit.space.cut) if told is None else Progress.read_from(told)
+        if self.progress.stream != stream:
+            raise ConfigError(
+                f"'{unit.name}' has learned from {self.progress.stream}, and is to go on from {stream}",
+                hint="name the stream that it has learned from, or publish a model that knows its events",
+            )
         self.recent = RecentIds(window)
         self.recent.load(unit.store.scan(unit.name, RECENT))
 
@@ -54,26 +62,27 @@ class Refreshed:
         """Learn new events, in memory; returns why it was undone, empty where it was not."""
         return self.carried.learn(events, **self.options)
 
-    def commit(self, picked: Chosen, decoded: Decoded) -> None:
-        """Write what was learned, and how far into the stream it goes.
+    @property
+    def types(self) -> bytes | None:
+        """The types of the columns of records, as they were settled with the last batch."""
+        return self._types
+
+    def commit(self, picked: Chosen, decoded: Decoded, types: bytes) -> None:
+        """Write what was learned, how far into the stream it goes, and what ``types`` columns have by then.
 
         Raises:
             FencedError: another worker writes this unit now; nothing was written.
             OutputError: the store is full or cannot be reached.
         """
-        arrived = int(decoded.records.arrived[-1])
+        arrived = int(np.median(decoded.records.arrived))  # one wrong clock says nothing of the others
+        settled: list[tuple[bytes, bytes | None]] = [] if types == self._types else [(_TYPES, types)]
         more = {
-            PROGRESS: [(_KEY, picked.progress.written())],
+            PROGRESS: [(_KEY, picked.progress.written()), *settled],
             RECENT: self.recent.writes(arrived, picked.hashes),
         }
-        self.unit.commit(self.lease, self.carried, position=decoded.position, after=self._committed, more=more)
+        self.unit.commit(self.lease, self.carried, position=decoded.position, after=self.position, more=more)
         self.recent.add(arrived, picked.hashes)
-        self.progress, self.position, self._committed = picked.progress, decoded.position, decoded.position
-
-    def skip(self, decoded: Decoded) -> None:
-        """Leave out the only record of a batch, which cannot be learned; raises as :meth:`commit`."""
-        none = np.zeros(0, np.int64)
-        self.commit(Chosen(none, none, none, self.progress.counted(refused=1)), decoded)
+        self.progress, self.position, self._types = picked.progress, decoded.position, types
 
     def renew(self, seconds: float) -> None:
         """Keep the right to write.
