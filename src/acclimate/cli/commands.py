@@ -346,7 +346,7 @@ def refused(
         bool, typer.Option("--replay", help="Append them to the stream again, once the cause is mended.")
     ] = False,
     reason: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="Of those that are replayed: only these.")
+        str | None, typer.Option(metavar="WHY", help="Of those that are replayed: only these.")
     ] = None,
     set_: Set = None,
 ) -> None:
