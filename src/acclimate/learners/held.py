@@ -19,14 +19,15 @@ class HeldRows:
     """The seam :class:`acclimate.learners.base.Layered` over what is in memory.
 
     ``name``: for messages; ``columns``: of the events, that have the ids; ``read``: of ids by place ``(m,)`` those
-    of one layout at a time, their places and columns; ``replace``: go on with all rows that lie there instead.
+    of one layout at a time, their places and columns; ``replace``: go on with all rows that lie there
+    instead, and these ids.
     """
 
     name: str
     columns: tuple[str, ...]
     numbered: Numbered
     read: Callable[[IntArray], Iterator[tuple[IntArray, Columns]]]
-    replace: Callable[[Below], None]
+    replace: Callable[[Below], Numbered]
     is_described: bool = False
 
     def layers(self) -> list[Segment | Unwritten]:
@@ -59,8 +60,7 @@ class HeldRows:
             FormatError: they do not belong to this learner.
         """
         with unpacking(f"what is stored of {self.name}"):
-            self.replace(below)
-        self.settle()
+            self.replace(below).touched = {}
 
     def settle(self) -> None:
         """See :meth:`acclimate.learners.base.Layered.settle`."""

@@ -69,23 +69,21 @@ def rows_of(
     """The rows of a learner, whose state is ``now`` one and may ``become`` another; items come first."""
     state = now()
     entities = state.contract["entities"]
-    columns = [(entities.get(one, one),) for one in (parameters.item, parameters.entity)]
-    items = HeldRows(
-        "items",
-        columns[0],
-        state.items,
-        partial(_item_rows, state),
-        lambda below: become(with_items(now(), below)),
-        is_described=True,
-    )
-    users = HeldRows(
-        "users",
-        columns[1],
-        state.users,
-        partial(_user_rows, state),
-        lambda below: become(with_users(now(), below)),
-    )
-    return {"items": items, "users": users}
+    item, entity = ((entities.get(one, one),) for one in (parameters.item, parameters.entity))
+
+    def replace_items(below: Below) -> Numbered:
+        become(with_items(now(), below))
+        return now().items
+
+    def replace_users(below: Below) -> Numbered:
+        become(with_users(now(), below))
+        return now().users
+
+    read_items, read_users = partial(_item_rows, state), partial(_user_rows, state)
+    return {
+        "items": HeldRows("items", item, state.items, read_items, replace_items, is_described=True),
+        "users": HeldRows("users", entity, state.users, read_users, replace_users),
+    }
 
 
 def _item_rows(state: EncoderState, places: IntArray) -> Iterator[tuple[IntArray, Columns]]:
