@@ -245,6 +245,12 @@ def test_a_stack_does_not_copy_its_encoder_to_learn(tmp_path: Path) -> None:
         before, after = (read_artifact(tmp_path / place, kind=inside.kind) for place in ("before", refused))
         assert all((after.arrays[name] == array).all() for name, array in before.arrays.items())
         assert after.tables == before.tables
+        assert all(
+            (there.columns[name] == column).all()
+            for rows, written in before.segments.items()
+            for one, there in zip(written, after.segments[rows], strict=True)
+            for name, column in one.columns.items()
+        )
     alone = UserEncoder.load(tmp_path / "before").update(events(new))
     stack.update(events(new))
     assert stack.members["taste"] is inside

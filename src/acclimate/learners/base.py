@@ -53,6 +53,11 @@ class Layered(Protocol):
         """The columns of the events that have the ids."""
         ...
 
+    @property
+    def is_described(self) -> bool:
+        """Whether rows hold what events tell of their id itself, so that any of its events will do."""
+        ...
+
     def layers(self) -> Sequence[Segment | Unwritten]:
         """The segments that hold all rows: those that are there, and those to be written."""
         ...

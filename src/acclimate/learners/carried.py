@@ -79,6 +79,12 @@ class Carried:
         exported = {VECTORS + name: one.columns for name, one in self.learner.exported().items()}
         return {name: rows.columns for name, rows in self._packed().rows.items()} | exported
 
+    def learned_columns(self) -> set[tuple[str, ...]]:
+        """The same of those rows alone that tell of all events that have the id, and not of the id itself."""
+        columns = self.columns()
+        described = {name for name, rows in self._packed().rows.items() if rows.is_described}
+        return {one for name, one in columns.items() if name not in described}
+
     def changed(self) -> Iterator[tuple[str, IdArray, Columns]]:
         """The rows that have changed since the learner was settled: name, ids and columns of one layout."""
         for name, rows in self._packed().rows.items():

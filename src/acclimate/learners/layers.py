@@ -186,6 +186,7 @@ class StoredEffect:
     columns: tuple[str, ...]
     base: Posterior
     commits: int
+    is_described: bool = False
 
     def layers(self) -> list[Segment | Unwritten]:
         """The segments that hold all states: those that stay, and one of what has changed and of small ones."""

@@ -25,8 +25,8 @@ from acclimate.learners.encoder.inputs import Plan
 from acclimate.learners.encoder.learning import EncoderInfo, fitted, reader_of
 from acclimate.learners.encoder.logs import differences, inputs_along
 from acclimate.learners.encoder.rows import Numbered, Piece, Reader
-from acclimate.learners.encoder.state import EncoderState, LastSeen, learn_histories, learn_items
-from acclimate.learners.encoder.storing import packed, unpacked
+from acclimate.learners.encoder.state import EncoderState, learn_histories, learn_items
+from acclimate.learners.encoder.storing import packed, rows_of, unpacked
 from acclimate.models.alignment import procrustes
 from acclimate.models.encoding import encode
 from acclimate.storage import Stored
@@ -145,7 +145,7 @@ class UserEncoder(Fitted[EncoderState]):
             items=state.items.copied(),
             table=state.table.copied(),
             histories=Histories(self.parameters.most_events),
-            last_seen=LastSeen(state.last_seen.values.shape[1]),
+            last_seen=state.last_seen.emptied(),
         )
         return other
 
@@ -168,6 +168,7 @@ class UserEncoder(Fitted[EncoderState]):
         state, flags, time = self._fitted(), self._flags(shown), _microseconds(time)
         both = state.users.kept(id), state.items.kept(item)  # whatever may be wrong is told before one is learned
         user, number = (ids.admit_one(kept) for ids, kept in zip((state.users, state.items), both, strict=True))
+        state.users.touch_one(both[0], user)
         if number >= state.table.items:
             state.table.grow(number + 1)
         if user >= state.histories.entities:
@@ -350,7 +351,9 @@ class UserEncoder(Fitted[EncoderState]):
         state, changed = self._fitted(), 0
         for piece in pieces:
             users, items = state.users.admit(piece.users), state.items.admit(piece.items)
-            learn_items(state.table, state.contents, piece, items)
+            described = learn_items(state.table, state.contents, piece, items)
+            state.items.touch(piece.items[described], items[described])
+            state.users.touch(piece.users, users)
             changed += learn_histories(state.histories, piece, users, items)
             state.last_seen.grow(len(state.users))
             columns = state.columns(piece.columns, len(piece.last))
@@ -395,7 +398,10 @@ class UserEncoder(Fitted[EncoderState]):
         return Packed({"space": state.space}, dict(state.weights.arrays()))
 
     def _packed(self, state: EncoderState) -> Packed:
-        return packed(state)
+        def become(state: EncoderState) -> None:
+            self.state = state
+
+        return replace(packed(state), rows=rows_of(self.parameters, self._fitted, become))
 
     def _unpack(self, stored: Stored, known: dict[str, Any]) -> None:
         self.state = unpacked(stored, self.parameters, known)

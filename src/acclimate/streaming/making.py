@@ -170,7 +170,7 @@ def _options(carried: Carried, section: StreamSection, by: str | None) -> dict[s
     """
     learner = carried.learner
     options = update_options(learner, "keep" if section.learns == "entities" else "learn")
-    others = sorted({column for columns in carried.columns().values() if by not in columns for column in columns})
+    others = sorted({column for columns in carried.learned_columns() if by not in columns for column in columns})
     if section.partitions == 1 or not others:
         return options
     if "locked" not in inspect.signature(learner.update).parameters:

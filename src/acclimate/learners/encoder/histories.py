@@ -1,5 +1,6 @@
 """What each entity has touched: its newest events, in an order that does not depend on how they came."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -62,6 +63,24 @@ class Log:
         """With more entities, which have no events."""
         more = np.full(entities + 1 - len(self.starts), self.starts[-1])
         return Log(self.time, self.item, self.flags, np.concatenate([self.starts, more]))
+
+    def padded_to(self, room: int) -> dict[str, NDArray[Any]]:
+        """The columns ``(e, room)``, filled up by zeros, and how many events each entity has, ``length``."""
+        lengths = np.diff(self.starts)
+        taken, columns = np.arange(room) < lengths[:, None], {"length": lengths.astype(np.int32)}
+        for name in ("time", "item", "flags"):
+            column = getattr(self, name)
+            columns[name] = np.zeros(taken.shape, column.dtype)
+            columns[name][taken] = column
+        return columns
+
+    @staticmethod
+    def unpadded(columns: Mapping[str, NDArray[Any]]) -> "Log":
+        """The reverse."""
+        lengths = columns["length"]
+        taken = np.arange(columns["time"].shape[1]) < lengths[:, None]
+        starts = np.concatenate([[0], np.cumsum(lengths)])
+        return Log(columns["time"][taken], columns["item"][taken], columns["flags"][taken], starts)
 
     def newest(self, most: int) -> "Log":
         """Of each entity the last events, at most so many."""
@@ -141,6 +160,10 @@ class Histories:
     def lengths(self, entities: IntArray) -> IntArray:
         """How many events of each entity are kept, ``(e,)``."""
         return self._length[entities].astype(np.int64)
+
+    def rooms(self, entities: IntArray) -> IntArray:
+        """The room that as many events as each entity has take at least, ``(e,)``."""
+        return self._rooms[np.searchsorted(self._rooms, self._length[entities])]
 
     def stretches(self, entities: IntArray) -> list[Stretch]:
         """The histories of some entities, ``(e,)``, where they lie; those without events are left out."""

@@ -164,6 +164,10 @@ class ItemTable:
         """The same, to grow by itself."""
         return copy.deepcopy(self)
 
+    def emptied(self) -> "ItemTable":
+        """One of the same kinds that knows no items."""
+        return ItemTable(dict(zip(self.kinds, np.diff(self.edges).tolist(), strict=True)))
+
     def put(self, kind: str, items: IntArray, vectors: NDArray[np.float32]) -> None:
         """The vectors of some items ``(n, s)``; zeros are none."""
         k = self.kinds.index(kind)

@@ -13,21 +13,82 @@ from acclimate.arrays import FloatArray, IdArray, IntArray
 from acclimate.artifacts import Events
 from acclimate.config import Schema
 from acclimate.errors import MismatchError
-from acclimate.features import FieldRows, Layout, codes_of, id_type, ids_as, ids_as_arrow
+from acclimate.features import FieldRows, Layout, codes_of, id_type, ids_as
 from acclimate.learners.batch import read_tables
 from acclimate.learners.encoder.inputs import flags_of
 from acclimate.learners.entities import IdIndex
 from acclimate.learners.gate import check_numbers
 
+_DTYPES: dict[str, Any] = {"int64": np.dtype(np.int64), "string": np.dtypes.StringDType()}
+"""What ids of each kind are in memory."""
+
 
 class Numbered:
-    """Ids in the order in which they came; ``kind`` is what they are kept as, once one was seen."""
+    """Ids in the order in which they came; ``kind`` is what they are kept as, once one was seen.
 
-    def __init__(self, what: str, ids: IdArray | None = None, kind: str | None = None) -> None:
-        self.what, self.index, self.kind = what, IdIndex(ids), kind
+    ``touched``: by place the ids whose rows have changed since they were written, or nothing where none ever was.
+    Written down an id has a number of its own for ever: that is its place, unless ids before it were forgotten.
+    """
+
+    def __init__(self, what: str, kind: str | None = None) -> None:
+        self.what, self.index, self.kind = what, IdIndex(), kind
+        self.touched: dict[int, Any] | None = None
+        self._read, self._next = np.zeros(0, np.int64), 0
+
+    @staticmethod
+    def restored(what: str, kind: str | None, ids: IdArray, number: IntArray) -> "tuple[Numbered, IntArray]":
+        """Ids ``(n,)`` that were written down with these numbers, and their places.
+
+        Raises:
+            ValueError: they are of another kind, or there twice.
+        """
+        if len(ids) and ids.dtype != _DTYPES.get(kind or ""):
+            raise ValueError(f"ids of {what} are {ids.dtype}, and not {kind}")
+        order = np.argsort(number)
+        numbered = Numbered(what, kind)
+        numbered.index, numbered._read = IdIndex(ids[order]), number[order]
+        if len(numbered) != len(ids) or np.any(np.diff(numbered._read) <= 0) or np.any(number < 0):
+            raise ValueError(f"ids of {what}, or their numbers, are there twice")
+        numbered.keep_from(int(number.max(initial=-1)) + 1)
+        places = np.empty(len(ids), np.int64)
+        places[order] = np.arange(len(ids))
+        return numbered, places
 
     def __len__(self) -> int:
         return len(self.index)
+
+    def keep_from(self, number: int) -> None:
+        """Give new ids numbers from this one on, or from a larger one."""
+        self._next = max(self._next, number)
+
+    def kept_as(self, places: IntArray) -> IntArray:
+        """The numbers that ids at these places are written down with ``(n,)``."""
+        number = places + (self._next - len(self._read))
+        was_read = places < len(self._read)
+        number[was_read] = self._read[places[was_read]]
+        return number
+
+    def places(self, number: IntArray) -> IntArray:
+        """The reverse for ids that were read ``(n,)``, -1 where there is none."""
+        if not len(self._read):
+            return np.full(len(number), -1)
+        place = np.minimum(np.searchsorted(self._read, number), len(self._read) - 1)
+        return np.where(self._read[place] == number, place, -1)
+
+    def touch(self, ids: IdArray, places: IntArray) -> None:
+        """Note that the rows of these ids change."""
+        if self.touched is not None:
+            self.touched.update(zip(places.tolist(), ids.tolist(), strict=True))
+
+    def touch_one(self, id: int | str, place: int) -> None:
+        """The same of one id."""
+        if self.touched is not None:
+            self.touched[place] = id
+
+    def ids_of(self, touched: Mapping[int, Any]) -> tuple[IdArray, IntArray]:
+        """The ids that are touched, in the order of their places, and these."""
+        places = np.array(sorted(touched), np.int64)
+        return np.array([touched[place] for place in places.tolist()], _DTYPES[self.kind or "int64"]), places
 
     def distinct(self, column: Any) -> tuple[IntArray, IdArray]:
         """Which of the distinct ids each row of a column has, ``(n,)``, and these.
@@ -39,10 +100,14 @@ class Numbered:
         return codes, ids_as(ids, self.kind or id_type(ids.type), f"'{self.what}'")
 
     def admit(self, ids: IdArray) -> IntArray:
-        """The numbers of ids; unknown ones get the next."""
+        """The places of ids; unknown ones get the next, and are touched."""
         if self.kind is None and len(ids):
             self.kind = "int64" if ids.dtype.kind == "i" else "string"
-        return self.index.admit(ids)
+        known = len(self.index)
+        places = self.index.admit(ids)
+        new = places >= known
+        self.touch(ids[new], places[new])
+        return places
 
     def kept(self, id: Any) -> int | str:
         """One id as it is kept.
@@ -59,7 +124,7 @@ class Numbered:
         return int(id) if whole else str(id)
 
     def numbers(self, ids: IdArray | Sequence[Any]) -> IntArray:
-        """The numbers of ids, -1 of unknown ones.
+        """The places of ids, -1 of unknown ones.
 
         Raises:
             MismatchError: they are no ids, or of another type than those so far.
@@ -75,17 +140,17 @@ class Numbered:
         return self.index.numbers(ids_as(column, kind, f"'{self.what}'"))
 
     def admit_one(self, id: int | str) -> int:
-        """The number of one id as it is kept."""
+        """The place of one id as it is kept; an unknown one is touched."""
         self.kind = "int64" if isinstance(id, int) else "string"
-        return self.index.admit_one(id)
+        known = len(self.index)
+        place = self.index.admit_one(id)
+        if place >= known:
+            self.touch_one(id, place)
+        return place
 
     def copied(self) -> "Numbered":
         """The same, to grow by itself."""
         return copy.deepcopy(self)
-
-    def arrow(self) -> pa.Table:
-        """All ids, as a table."""
-        return pa.table({"id": ids_as_arrow(self.index.ids(), self.kind or "int64")})
 
 
 @dataclass(frozen=True)

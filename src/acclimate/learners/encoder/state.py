@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from acclimate.arrays import FloatArray, IntArray
+from acclimate.arrays import BoolArray, FloatArray, IntArray
 from acclimate.features import FieldRows, Layout
 from acclimate.learners.encoder.histories import Histories, Log
 from acclimate.learners.encoder.inputs import Plan, Queries, fill, in_histories
@@ -31,6 +31,10 @@ class LastSeen:
         known, self.entities = self.entities, max(entities, self.entities)
         self.values, self.time = with_room(self.values, self.entities), with_room(self.time, self.entities)
         self.values[known : self.entities], self.time[known : self.entities] = 0.0, _NEVER
+
+    def emptied(self) -> "LastSeen":
+        """One of as many columns, of nobody."""
+        return LastSeen(self.values.shape[1])
 
     def learn(self, entities: IntArray, time: IntArray, values: NDArray[np.float32]) -> None:
         """What events ``(m,)`` of some entities had: that of the latest counts, and on one instant the largest.
@@ -135,10 +139,16 @@ def learn_histories(histories: Histories, piece: Piece, users: IntArray, items: 
     return int(histories.learn(users, log).sum())
 
 
-def learn_items(table: ItemTable, contents: Mapping[str, Content], piece: Piece, items: IntArray) -> None:
-    """Give vectors to the items of a piece that have none yet, where their kind comes from features."""
+def learn_items(table: ItemTable, contents: Mapping[str, Content], piece: Piece, items: IntArray) -> BoolArray:
+    """Give vectors to the items of a piece that have none yet, where their kind comes from features.
+
+    Returns which of the items ``(m,)`` had none.
+    """
     table.grow(int(items.max(initial=-1)) + 1)
+    changed = np.zeros(len(items), np.bool_)
     for kind, content in contents.items():
         lacking = np.flatnonzero(~table.known[items, table.kinds.index(kind)])
         if len(lacking):
             table.put(kind, items[lacking], content.vectors(piece.contents[kind].at(lacking)))
+            changed[lacking] = True
+    return changed

@@ -1,39 +1,46 @@
-"""An encoder on disk: its shared model, and the histories of its entities."""
+"""An encoder on disk or in a store: its shared model, and a row for each item and each entity.
 
-from collections.abc import Mapping
+::
+
+    items   number, vectors (S,), known (K,)
+    users   number, length, time (room,), item (room,), flags (room,), seen (P,), seen.time
+
+In a history an item is its number; the room is 8, 16, 32, ... events, and rows of one room are of one layout.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
+from acclimate.arrays import IdArray, IntArray
 from acclimate.config import UserEncoderParameters
-from acclimate.features import Layout, ids_as
-from acclimate.learners.base import Packed
+from acclimate.features import Layout
+from acclimate.learners.base import Layered, Packed
 from acclimate.learners.encoder.histories import Histories, Log
 from acclimate.learners.encoder.inputs import Plan
 from acclimate.learners.encoder.items import Content, ItemTable
 from acclimate.learners.encoder.rows import Numbered
 from acclimate.learners.encoder.state import EncoderState, LastSeen
+from acclimate.learners.held import HeldRows
 from acclimate.models.encoding import EncoderWeights
-from acclimate.storage import Stored
+from acclimate.storage import Below, Columns, InSegments, Stored
 
 
 def packed(state: EncoderState) -> Packed:
-    """A state as it goes to disk."""
-    log, seen = state.histories.log(np.arange(len(state.users))), state.last_seen
+    """A state as it goes to disk, but for its rows."""
     arrays: dict[str, NDArray[Any]] = {
         "blank": state.blank,
         "centre": state.centre,
         "scale": state.scale,
-        "items": state.table.table[: state.table.items],
-        "items.known": state.table.known[: state.table.items],
-        "seen": seen.values[: seen.entities],
-        "seen.time": seen.time[: seen.entities],
-        **{f"history.{name}": getattr(log, name) for name in ("time", "item", "flags", "starts")},
         **{f"weights.{name}": array for name, array in state.weights.arrays().items()},
         **{f"map.{space}": array for space, array in state.maps.items()},
     }
-    tables = {"users": state.users.arrow(), "items": state.items.arrow()}
+    tables = dict[str, pa.Table]()
     layouts = dict[str, Any]()
     for part, by_name in (
         ("columns", state.layouts),
@@ -56,6 +63,133 @@ def packed(state: EncoderState) -> Packed:
 _OF_CONTENT = ("centre", "scale", "projection")
 
 
+def rows_of(
+    parameters: UserEncoderParameters, now: Callable[[], EncoderState], become: Callable[[EncoderState], None]
+) -> dict[str, Layered]:
+    """The rows of a learner, whose state is ``now`` one and may ``become`` another; items come first."""
+    state = now()
+    entities = state.contract["entities"]
+    item, entity = ((entities.get(one, one),) for one in (parameters.item, parameters.entity))
+
+    def replace_items(below: Below) -> Numbered:
+        become(with_items(now(), below))
+        return now().items
+
+    def replace_users(below: Below) -> Numbered:
+        become(with_users(now(), below))
+        return now().users
+
+    read_items, read_users = partial(_item_rows, state), partial(_user_rows, state)
+    return {
+        "items": HeldRows("items", item, state.items, read_items, replace_items, is_described=True),
+        "users": HeldRows("users", entity, state.users, read_users, replace_users),
+    }
+
+
+def _item_rows(state: EncoderState, places: IntArray) -> Iterator[tuple[IntArray, Columns]]:
+    table = state.table
+    columns = {"number": state.items.kept_as(places)}
+    yield places, columns | {"vectors": table.table[places], "known": table.known[places].astype(np.int32)}
+
+
+def _user_rows(state: EncoderState, places: IntArray) -> Iterator[tuple[IntArray, Columns]]:
+    rooms, seen = state.histories.rooms(places), state.last_seen
+    for room in np.unique(rooms).tolist():
+        some = places[rooms == room]
+        log = state.histories.log(some)
+        log = replace(log, item=state.items.kept_as(log.item.astype(np.int64)).astype(np.int32))
+        columns = {"number": state.users.kept_as(some), **log.padded_to(room)}
+        yield some, columns | {"seen": seen.values[some], "seen.time": seen.time[some]}
+
+
+def with_items(state: EncoderState, below: Below) -> EncoderState:
+    """The state with all items that lie there, in place of its own.
+
+    Raises:
+        ValueError: they are not of this encoder.
+    """
+    table, pieces = state.table.emptied(), list(below.pieces())
+    for _, columns in pieces:
+        shapes = {"vectors": (table.table.shape[1:], "f4"), "known": (table.known.shape[1:], "i4")}
+        _check_columns("items", columns, {"number": ((), "i8"), **shapes})
+    ids, number = _joined([(ids, columns["number"]) for ids, columns in pieces])
+    items, places = Numbered.restored(state.items.what, state.items.kind, ids, number)
+    table.grow(len(items))
+    first = 0
+    for _, columns in pieces:
+        some = places[first : first + len(columns["number"])]
+        table.table[some], table.known[some] = columns["vectors"], columns["known"]
+        first += len(some)
+    return replace(state, items=items, table=table)
+
+
+def with_users(state: EncoderState, below: Below) -> EncoderState:
+    """The state with all entities that lie there, in place of its own.
+
+    Of their histories what items have is left out that were forgotten.
+
+    Raises:
+        ValueError: they are not of this encoder.
+    """
+    pieces = list[_Users]()
+    for ids, columns in below.pieces():
+        room = columns["flags"].shape[-1]
+        histories = {
+            "length": ((), "i4"),
+            "time": ((room,), "i8"),
+            "item": ((room,), "i4"),
+            "flags": ((room,), "u1"),
+        }
+        seen = {"seen": (state.last_seen.values.shape[1:], "f4"), "seen.time": ((), "i8")}
+        _check_columns("users", columns, {"number": ((), "i8"), **histories, **seen})
+        length = columns["length"]
+        if np.any((length < 0) | (length > min(room, state.histories.most))):
+            raise ValueError(f"histories of users are of other lengths than 0 to {state.histories.most}")
+        log = Log.unpadded(columns)
+        state.items.keep_from(int(log.item.max(initial=-1)) + 1)
+        item = state.items.places(log.item.astype(np.int64)).astype(np.int32)
+        log = replace(log, item=item).only(item >= 0)
+        pieces.append(_Users(ids, columns["number"], log, columns["seen"], columns["seen.time"]))
+    ids, number = _joined([(one.ids, one.number) for one in pieces])
+    users, places = Numbered.restored(state.users.what, state.users.kind, ids, number)
+    histories, last_seen, first = Histories(state.histories.most), state.last_seen.emptied(), 0
+    histories.grow(len(users))
+    last_seen.grow(len(users))
+    for one in pieces:
+        some = places[first : first + len(one.ids)]
+        histories.put(some, one.log)
+        last_seen.values[some], last_seen.time[some] = one.seen, one.seen_time
+        first += len(some)
+    return replace(state, users=users, histories=histories, last_seen=last_seen)
+
+
+@dataclass(frozen=True)
+class _Users:
+    """Some entities as they were read, ``(n, ...)``."""
+
+    ids: IdArray
+    number: IntArray
+    log: Log
+    seen: NDArray[np.float32]
+    seen_time: IntArray
+
+
+def _joined(parts: Sequence[tuple[IdArray, IntArray]]) -> tuple[IdArray, IntArray]:
+    """The ids of all parts, and their numbers."""
+    if not parts:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    ids, number = zip(*parts, strict=True)
+    return np.concatenate(ids), np.concatenate(number)
+
+
+def _check_columns(name: str, columns: Columns, expected: Mapping[str, tuple[tuple[int, ...], str]]) -> None:
+    """Raises ValueError where columns of rows have other shapes or types."""
+    found = {column: (values.shape[1:], values.dtype) for column, values in columns.items()}
+    wanted = {column: (shape, np.dtype(kind)) for column, (shape, kind) in expected.items()}
+    if found != wanted:
+        raise ValueError(f"rows of {name} have {found}, not {wanted}")
+
+
 def unpacked(stored: Stored, parameters: UserEncoderParameters, known: dict[str, Any]) -> EncoderState:
     """The state.
 
@@ -64,7 +198,6 @@ def unpacked(stored: Stored, parameters: UserEncoderParameters, known: dict[str,
     """
     told, arrays = stored.manifest, stored.arrays
     behaviours: dict[str, str | None] = told["behaviours"]
-    users, items = (_numbered(stored, part) for part in ("users", "items"))
     layouts, content_layouts = (
         {
             name: Layout.restored(layout, stored.tables[f"{part}-{number}"])
@@ -78,12 +211,6 @@ def unpacked(stored: Stored, parameters: UserEncoderParameters, known: dict[str,
     }
     sizes = {kind: one.size for kind, one in parameters.items.items()}
     plan = Plan.of_parameters(parameters, behaviours, sizes, layouts)
-    table, seen = ItemTable(sizes), LastSeen(plan.width - plan.from_rows)
-    table.items = len(items)
-    table.table, table.known = arrays["items"].copy(), arrays["items.known"].copy()
-    seen.entities = len(users)
-    seen.values, seen.time = arrays["seen"].copy(), arrays["seen.time"].copy()
-    time, item, flags, starts = (arrays[f"history.{name}"] for name in ("time", "item", "flags", "starts"))
     edges = tuple((group.begin, group.end) for group in plan.groups)
     named = ("code_bias", "fusion", "fusion_bias", "vector", "vector_bias")
     layers: Any = (arrays[f"weights.{name}"] for name in named)
@@ -93,17 +220,14 @@ def unpacked(stored: Stored, parameters: UserEncoderParameters, known: dict[str,
         *layers,
         normalised=parameters.normalised,
     )
-    _check(stored, parameters, plan, content_layouts, (len(users), len(items)))
-    histories = Histories(parameters.most_events)
-    histories.grow(len(users))
-    histories.put(np.arange(len(users)), Log(time, item, flags, starts))
+    _check(stored, parameters, plan, content_layouts)
     maps = {space: arrays[f"map.{space}"] for space in told["spaces"]}
-    return EncoderState(
+    state = EncoderState(
         **known,
         behaviours=behaviours,
-        users=users,
-        items=items,
-        table=table,
+        users=Numbered(parameters.entity, told["kinds"]["users"]),
+        items=Numbered(parameters.item, told["kinds"]["items"]),
+        table=ItemTable(sizes),
         contents=contents,
         layouts=layouts,
         plan=plan,
@@ -111,19 +235,12 @@ def unpacked(stored: Stored, parameters: UserEncoderParameters, known: dict[str,
         centre=arrays["centre"],
         scale=arrays["scale"],
         weights=weights,
-        histories=histories,
-        last_seen=seen,
+        histories=Histories(parameters.most_events),
+        last_seen=LastSeen(plan.width - plan.from_rows),
         maps=maps,
     )
-
-
-def _numbered(stored: Stored, part: str) -> Numbered:
-    ids: Any = stored.tables[part]["id"].combine_chunks()
-    kind = stored.manifest["kinds"][part]
-    numbered = Numbered(part, ids_as(ids, kind or "int64", f"the table of {part}"), kind)
-    if len(numbered) != len(ids):
-        raise ValueError(f"{len(ids) - len(numbered)} ids of {part} are there twice")
-    return numbered
+    items, users = (InSegments(stored.segments[name]) for name in ("items", "users"))
+    return with_users(with_items(state, items), users)
 
 
 def _check(
@@ -131,20 +248,14 @@ def _check(
     parameters: UserEncoderParameters,
     plan: Plan,
     content_layouts: Mapping[str, Layout],
-    counts: tuple[int, int],
 ) -> None:
-    """Raises ValueError where an array is of another shape than the rest says, or points outside."""
-    p, groups, arrays, (users, items) = parameters, len(plan.groups), stored.arrays, counts
+    """Raises ValueError where an array is of another shape than the rest says."""
+    p, groups, arrays = parameters, len(plan.groups), stored.arrays
     columns = plan.width - plan.from_rows
     shapes = {
         "blank": (plan.width,),
         "centre": (columns,),
         "scale": (columns,),
-        "items": (items, sum(one.size for one in p.items.values())),
-        "items.known": (items, len(p.items)),
-        "seen": (users, columns),
-        "seen.time": (users,),
-        "history.starts": (users + 1,),
         "weights.code_bias": (groups * p.code,),
         "weights.fusion": (groups * p.code, p.hidden),
         "weights.fusion_bias": (p.hidden,),
@@ -160,9 +271,3 @@ def _check(
     for name, shape in shapes.items():
         if arrays[name].shape != shape:
             raise ValueError(f"{name} is of shape {arrays[name].shape}, not {shape}")
-    starts, item = arrays["history.starts"], arrays["history.item"]
-    count = int(starts[-1])
-    sound = starts[0] == 0 and bool(np.all(np.diff(starts) >= 0)) and np.all(np.diff(starts) <= p.most_events)
-    sizes = {len(arrays[f"history.{name}"]) for name in ("time", "item", "flags")}
-    if not sound or sizes != {count} or item.min(initial=0) < 0 or item.max(initial=-1) >= items:
-        raise ValueError("the histories do not belong to these users and items")

@@ -18,6 +18,7 @@ from acclimate.learners.encoder.rows import Numbered
 from acclimate.learners.entities import with_room
 from acclimate.learners.meta.buffer import Supports
 from acclimate.learners.network.rows import OF_ROWS, NetworkRows
+from acclimate.learners.on_vectors import table_of
 from acclimate.storage import Stored
 
 
@@ -105,7 +106,12 @@ def packed(state: MetaState) -> Packed:
         log = histories.log(np.arange(histories.entities))
         arrays |= {f"support.{number}.{name}": getattr(log, name) for name in _OF_SUPPORT}
         arrays[f"embeddings.{number}"] = one.values
-    tables = {"names": names, **{f"ids-{number}": ids.arrow() for number, ids in enumerate(state.ids)}}
+    tables = {
+        "names": names,
+        **{
+            f"ids-{number}": table_of(ids.index.ids(), ids.kind or "int64") for number, ids in enumerate(state.ids)
+        },
+    }
     return Packed({"layout": told, "kinds": [ids.kind for ids in state.ids]}, arrays, tables)
 
 
@@ -126,7 +132,8 @@ def unpacked(stored: Stored, parameters: MetaRankerParameters, known: dict[str, 
     ids, embeddings = list[Numbered](), list[Embeddings]()
     for number, ((name, block), kind) in enumerate(zip(blocks.items(), stored.manifest["kinds"], strict=True)):
         column = stored.tables[f"ids-{number}"]["id"]
-        ids.append(Numbered(name, ids_as(column, kind or "int64", f"'{name}'"), kind))
+        known_ids = ids_as(column, kind or "int64", f"'{name}'")
+        ids.append(Numbered.restored(name, kind, known_ids, np.arange(len(known_ids)))[0])
         entities = np.arange(len(ids[-1]))
         embeddings.append(Embeddings(block.size))
         embeddings[-1].put(entities, _of_shape(arrays[f"embeddings.{number}"], (len(entities), block.size)))
