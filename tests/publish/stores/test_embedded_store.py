@@ -176,3 +176,60 @@ def test_a_scan_that_is_left_alone_holds_nobody_up(place):
     store.commit(lease, Commit({TABLE: [(b"%d" % i, b"x" * 1_000) for i in range(3_000)]}, "2", "1"))
     assert store.position(UNIT) == "2"
     store.close()
+
+
+READER = """
+import sys
+from acclimate.publish.stores import open_store
+
+store = open_store(sys.argv[1])
+with store._file.reading() as txn:
+    print("reading", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_reader_that_was_killed_holds_nothing_up(place):
+    store = open_store(f"lmdb://{place}")
+    lease, position = store.acquire(UNIT, "a", 60), None
+
+    def rewritten(number: int) -> int:
+        nonlocal position
+        items = [(b"%d" % i, str(number).encode() * 100) for i in range(1_000)]
+        store.commit(lease, Commit({TABLE: items}, str(number), position))
+        position = str(number)
+        return (place / "data.mdb").stat().st_size
+
+    for number in range(10, 20):
+        size = rewritten(number)
+    command = [sys.executable, "-c", READER, f"lmdb://{place}"]
+    child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    assert child.stdin is not None
+    assert child.stdout.readline() == "reading\n"
+    child.kill()
+    child.wait()
+    child.stdout.close()
+    child.stdin.close()
+    held = rewritten(20)  # of what it was reading, a copy
+    store.leases()
+    assert max(rewritten(number) for number in range(21, 60)) <= held + size // 2
+    store.close()
+
+
+@pytest.mark.parametrize("is_replaced", [False, True])
+def test_a_folder_that_is_gone_is_told(place, is_replaced):
+    store = open_store(f"lmdb://{place}")
+    lease = store.acquire(UNIT, "a", 60)
+    store.commit(lease, Commit({TABLE: [(b"a", b"1")]}, "1", None))
+    place.rename(place.with_name("elsewhere"))
+    if is_replaced:
+        place.mkdir()
+        (place / "data.mdb").write_bytes(b"another")
+    for action in (store.leases, lambda: store.commit(lease, Commit({}, "2", "1"))):
+        with pytest.raises(OutputError, match="was replaced while" if is_replaced else "was removed while"):
+            action()
+    place.rename(place.with_name("other")) if is_replaced else None
+    place.with_name("elsewhere").rename(place)
+    store.commit(lease, Commit({}, "2", "1"))
+    store.close()

@@ -5,7 +5,7 @@ import signal
 import socket
 import subprocess
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -240,3 +240,115 @@ def test_nothing_is_left_in_a_file_that_was_written_anew(tmp_path):
 
 def _files(folder: Path) -> bytes:
     return b"".join(path.read_bytes() for path in (folder / "appendonlydir").iterdir())
+
+
+def test_a_server_that_removes_what_it_was_given_is_refused(tmp_path):
+    with (
+        redis_server(tmp_path, "--maxmemory-policy", "allkeys-lru") as port,
+        pytest.raises(ConfigError, match=r"removes keys when its memory is full: .* allkeys-lru"),
+    ):
+        open_store(f"redis://127.0.0.1:{port}")
+
+
+def test_a_value_that_the_server_does_not_take_is_told_and_not_tried_again(tmp_path):
+    with (
+        redis_server(tmp_path, "--proto-max-bulk-len", "1mb") as port,
+        opened(f"redis://127.0.0.1:{port}") as store,
+    ):
+        written(store, "1", None)
+        with pytest.raises(ConfigError, match=r"of 1,048,577 bytes in 'rows/states-1' of 'ranker/2/0' is more"):
+            written(store, "2", "1", b"x" * ((1 << 20) + 1))
+        assert (store.position(UNIT), store.read(UNIT, TABLE, [b"a"])) == ("1", [b"1"])
+        other = open_store(f"memory://{tmp_path}")
+        written(other, "1", None, b"x" * (1 << 21))
+        other.backup(tmp_path / "backup")
+        with pytest.raises(ConfigError, match=r"a value of 2,097,152 bytes"):
+            store.restore(tmp_path / "backup")
+        assert store.read(UNIT, TABLE, [b"a"]) == [b"1"]
+
+
+@pytest.mark.parametrize("cut", ["question", "answer"])
+def test_a_restore_whose_answer_is_lost_is_made_once(redis_port, cut, tmp_path):
+    with between(redis_port) as (port, cuts), opened(f"redis://127.0.0.1:{port}") as store:
+        store.drop(UNIT)
+        written(store, "1", None)
+        store.backup(tmp_path / "backup")
+        written(store, "2", "1", b"2")
+        change = store._change
+
+        def cutting(*args: object, **more: object) -> object:
+            cuts.append(cut)
+            return change(*args, **more)
+
+        store._change = cutting
+        store.restore(tmp_path / "backup")
+        assert cuts == []
+        assert (store.position(UNIT), store.size(UNIT)) == ("1", {TABLE: 1, "other": 1})
+        assert store.read(UNIT, TABLE, [b"a"]) == [b"1"]
+
+
+def test_what_goes_while_it_is_restored_leaves_the_unit_as_it_was(redis_port, tmp_path):
+    with redis.Redis(port=redis_port) as client, opened(f"redis://127.0.0.1:{redis_port}") as store:
+        client.flushall()
+        written(store, "1", None)
+        store.backup(tmp_path / "backup")
+        written(store, "2", "1", b"2")
+        change = store._change
+
+        def late(*args: object, **more: object) -> object:
+            (copy,) = client.keys("acclimate:*:of-*:other")
+            client.delete(copy)  # as if its time were up
+            return change(*args, **more)
+
+        store._change = late
+        with pytest.raises(OutputError, match=r"values of 'other' of 'ranker/2/0' were gone .* is as it was"):
+            store.restore(tmp_path / "backup")
+        assert (store.position(UNIT), store.read(UNIT, TABLE, [b"a"])) == ("2", [b"2"])
+
+
+def test_copies_are_kept_as_long_as_a_backup_or_restore_goes_on(redis_port, tmp_path, monkeypatch):
+    from acclimate.publish.stores import server
+
+    monkeypatch.setattr(server, "_AT_ONCE", 100)
+    with redis.Redis(port=redis_port) as client, opened(f"redis://127.0.0.1:{redis_port}") as store:
+        client.flushall()
+        lease = store.acquire(UNIT, "writer", 60)
+        items = [(b"%d" % i, b"x" * 100) for i in range(1_000)]
+        store.commit(lease, Commit({TABLE: items, "other": items}, "1", None))
+        left, pairs, filled = list[int](), store._pairs, store._filled
+
+        def soon_over() -> None:
+            """Of all copies the time is nearly up, which each piece begins anew."""
+            for key in client.keys("acclimate:*:of-*"):
+                left.append(client.ttl(key))
+                client.expire(key, 60)
+
+        def slow_pairs(key: str) -> Iterator[list[tuple[bytes, bytes]]]:
+            for some in pairs(key):
+                soon_over()
+                yield some
+
+        def slow_filled(*args: object) -> None:
+            filled(*args)
+            soon_over()
+
+        store._pairs, store._filled = slow_pairs, slow_filled
+        store.backup(tmp_path / "backup")
+        backed_up = len(left)
+        store.restore(tmp_path / "backup")
+        assert backed_up > 20
+        assert len(left) - backed_up > 20
+        assert min(left) > 3_000
+        assert client.keys("acclimate:*:of-*") == []
+        assert store.size(UNIT) == {TABLE: 1_000, "other": 1_000}
+
+        def cut(key: str) -> Iterator[list[tuple[bytes, bytes]]]:
+            for some in pairs(key):
+                yield some
+                for copy in client.keys("acclimate:*:of-*"):
+                    client.delete(copy)
+
+        store._pairs = cut
+        with pytest.raises(OutputError, match=r"values of 'ranker/2/0' were gone from .* before the backup had"):
+            store.backup(tmp_path / "cut")
+        assert not (tmp_path / "cut").exists()

@@ -137,6 +137,26 @@ def test_a_lease_lasts_as_long_as_it_is_renewed(store, clock):
     assert store.acquire(UNIT, "b", 10).token > lease.token
 
 
+def test_a_unit_that_holds_nothing_is_known_for_a_day_after_its_lease(opening, clock):
+    store, other = opening(), opening()
+    stale = store.acquire("workers/a", "a", 10)
+    store.release(store.acquire("workers/b", "b", 10))
+    full = written(store, {b"a": b"1"})
+    clock.now += 86_409
+    assert [held.lease for held in other.leases()] == [full, stale]
+    clock.now += 1
+    for one in (store, other):
+        assert [held.lease for held in one.leases()] == [full]
+    with pytest.raises(FencedError):
+        store.renew(stale, 10)
+    again = store.acquire("workers/a", "a", 10)
+    assert again.token > stale.token  # as if it had never gone
+    with pytest.raises(FencedError):
+        store.commit(stale, Commit({}, "1", None))
+    assert [held.lease for held in other.leases()] == [full, again]
+    assert store.acquire(UNIT, "b", 10).token == full.token + 1
+
+
 def test_values_with_a_life_go_and_others_stay(store, clock):
     written(store, {b"a": b"1", b"b": b"1", LONG: b"1"}, lives={TABLE: 60.0})
     written(store, {b"a": b"2"}, "others")

@@ -200,6 +200,81 @@ def test_a_fill_that_was_cut_off_begins_anew(monkeypatch):
         unit.fill(lease, Carried(model), position="0")
 
 
+@pytest.mark.parametrize("is_lost", [False, True], ids=["before the commit", "its answer"])
+def test_a_fill_that_is_cut_off_anywhere_is_never_taken_for_complete(monkeypatch, is_lost):
+    from acclimate.publish.stores import units
+
+    monkeypatch.setattr(units, "_AT_ONCE", 1_500)  # some rows in each transaction
+    model, counts = glmix(DENSE).fit(log(0)), list[int]()
+    expected = contents(model)
+    for cut in range(100):
+        store = MemoryStore()
+        unit, commit, left = Unit(store, SPACE, 0), store.commit, iter(range(cut))
+        lease = store.acquire(unit.name, "a", 60)
+
+        def cut_off(lease: Any, one: Commit, commit: Any = commit, left: Any = left) -> None:
+            is_last = next(left, None) is None
+            if is_lost or not is_last:
+                commit(lease, one)
+            if is_last:
+                raise OutputError("the server is gone")
+
+        store.commit = cut_off  # type: ignore[method-assign]
+        more = {"progress": [(b"p", b"1")]}
+        try:
+            unit.fill(lease, Carried(copy.deepcopy(model)), position="7", more=more)
+            break
+        except OutputError:
+            store.commit = commit  # type: ignore[method-assign]
+        counts.append(store.size(unit.name).get("rows/states-1", 0))
+        for one in (unit, Unit(store, SPACE, 0)):
+            if (carried := one.resumed(Carried.made)) is None:  # it is not complete, and begins anew
+                assert (one.position, store.read(one.name, "progress", [b"p"])) == (None, [None])
+                one.fill(lease, carried := Carried(copy.deepcopy(model)), position="7", more=more)
+            assert (one.position, store.read(one.name, "progress", [b"p"])) == ("7", [b"1"])
+            assert contents(carried.learner) == expected
+    assert cut == len(counts) > 3
+    store.commit = commit  # type: ignore[method-assign]
+    carried = unit.resumed(Carried.made)
+    unit.commit(lease, carried, position="8", after="7")  # the stream goes on from there
+    assert unit.position == "8"
+
+
+def test_a_unit_is_filled_anew_after_an_error_of_the_learner_and_after_a_drop(monkeypatch):
+    from acclimate.publish.stores import units
+
+    monkeypatch.setattr(units, "_AT_ONCE", 1)
+    store, model, asked = MemoryStore(), glmix(DENSE, PAIRS).fit(log(0)), iter([True])
+    unit = Unit(store, SPACE, 0)
+
+    def keep(name: str, _: Any, ids: Any) -> Any:
+        if name == "states-2" and next(asked, False):
+            raise ValueError("no such partition")
+        return np.ones(len(ids), np.bool_)
+
+    lease = store.acquire(unit.name, "a", 60)
+    with pytest.raises(ValueError, match="no such partition"):
+        unit.fill(lease, Carried(copy.deepcopy(model)), keep=keep)
+    unit.fill(lease, Carried(copy.deepcopy(model)), position="1", keep=keep)
+    assert contents(Unit(store, SPACE, 0).resumed(Carried.made).learner) == contents(model)
+    store.drop(unit.name)
+    unit.fill(store.acquire(unit.name, "a", 60), Carried(copy.deepcopy(model)), position="1")
+    assert contents(Unit(store, SPACE, 0).resumed(Carried.made).learner) == contents(model)
+
+
+def test_a_learner_of_another_space_of_that_name_and_number_is_refused():
+    store, model = MemoryStore(), glmix(DENSE).fit(log(0))
+    unit, anew = filled(store, copy.deepcopy(model)), replace(SPACE, weights="made anew")
+    with pytest.raises(SpaceError, match=rf"the tag {SPACE.tag:016x}, and .* {anew.tag:016x}") as told:
+        Unit(store, anew, 0).resumed(Carried.made)
+    assert "store.drop('ranker/2/0')" in told.value.hint
+    assert unit.resumed(Carried.made) is not None
+    lease = store.acquire(unit.name, "a", 60)
+    store.commit(lease, Commit({"shared": [(b"space", None)]}, "0", "0"))
+    with pytest.raises(SpaceError, match="of a space that it does not name, and not"):
+        unit.resumed(Carried.made)
+
+
 def test_a_commit_that_fails_may_be_repeated():
     store, model = MemoryStore(), glmix(DENSE).fit(log(0))
     unit = filled(store, copy.deepcopy(model))

@@ -135,10 +135,14 @@ class EmbeddedStore:
 
     def leases(self) -> list[Held]:
         """See :meth:`acclimate.artifacts.Store.leases`."""
+        self._file.look()
+        now = self._clock()
         with self._file.reading() as txn:
-            now = self._clock()
-            all_of_them = (record.held(unit, now) for unit, record in self._records(txn))
-            return [held for held in all_of_them if held is not None]
+            records = self._records(txn)
+        if any(record.is_over(now) for _, record in records):
+            self._file.write(lambda txn: self._drop_over(txn, now))
+        all_of_them = (record.held(unit, now) for unit, record in records if not record.is_over(now))
+        return [held for held in all_of_them if held is not None]
 
     def commit(self, lease: Lease, commit: Commit) -> None:
         """See :meth:`acclimate.artifacts.Store.commit`."""
@@ -236,6 +240,11 @@ class EmbeddedStore:
 
     def _put(self, txn: Txn, unit: str, record: Record) -> None:
         txn.put(unit.encode(), record.written(), db=self._file.units)
+
+    def _drop_over(self, txn: Txn, now: float) -> None:
+        for unit, record in self._records(txn):
+            if record.is_over(now):
+                txn.delete(unit.encode(), db=self._file.units)
 
     def _numbered(self, txn: Txn, record: Record) -> Record:
         """With a number, from 1 on, that no unit ever had."""
@@ -381,6 +390,8 @@ class _File:
         self.units, self.values, self.due = (
             self.environment.open_db(name) for name in (b"units", b"values", b"due")
         )
+        self.environment.reader_check()
+        self._identity = self._is_now()
 
     @staticmethod
     def opened(path: Path, map_size: int) -> "_File":
@@ -398,6 +409,34 @@ class _File:
             if not self.users:
                 del _File._open[os.getpid(), self.path]
                 self.environment.close()
+
+    def look(self) -> None:
+        """See whether the file is still there, and let go of what processes that were killed were reading.
+
+        A reader that nobody lets go of keeps every page that he could have seen from being used again.
+
+        Raises:
+            OutputError: the file was removed, or another one is in its place.
+        """
+        self._check_place()
+        with _telling(self.path):
+            self.environment.reader_check()
+
+    def _is_now(self) -> tuple[int, int] | None:
+        try:
+            there = (self.path / "data.mdb").stat()
+        except OSError:
+            return None
+        return there.st_dev, there.st_ino
+
+    def _check_place(self) -> None:
+        """Raises OutputError where nobody would find what is written."""
+        if (now := self._is_now()) != self._identity:
+            raise OutputError(
+                f"the store {self.path} was {'removed' if now is None else 'replaced'} while it was open; "
+                "nothing was written",
+                hint="start this process again, to use what is there now",
+            )
 
     def telling(self) -> AbstractContextManager[None]:
         """What LMDB refuses in the block is an error of the tree."""
@@ -426,6 +465,9 @@ class _File:
             environment = stack.enter_context(self.using())
             try:
                 txn = environment.begin()
+            except lmdb.ReadersFullError:
+                environment.reader_check()
+                txn = environment.begin()
             except lmdb.MapResizedError:  # by another process
                 stack.close()
                 self._resize(0)
@@ -436,8 +478,9 @@ class _File:
         """What work gives in a transaction that writes, all of it or, where it raises, nothing.
 
         Raises:
-            OutputError: the disk is full, or LMDB refuses; nothing was written.
+            OutputError: the disk is full, the file was removed, or LMDB refuses; nothing was written.
         """
+        self._check_place()
         with _telling(self.path):
             while True:
                 try:

@@ -76,7 +76,9 @@ class MemoryStore:
     def leases(self) -> list[Held]:
         """See :meth:`acclimate.artifacts.Store.leases`."""
         with self._lock:
-            all_of_them = (one.record.held(name, self._clock()) for name, one in sorted(self._units.items()))
+            now = self._clock()
+            self._units = {name: one for name, one in self._units.items() if not one.record.is_over(now)}
+            all_of_them = (one.record.held(name, now) for name, one in sorted(self._units.items()))
             return [held for held in all_of_them if held is not None]
 
     def commit(self, lease: Lease, commit: Commit) -> None:

@@ -11,6 +11,9 @@ from acclimate.errors import ConfigError, FencedError
 
 _UNTIL = struct.Struct("<d")
 
+_REMEMBERED = 86_400.0
+"""Seconds for which a unit that holds nothing is known after its last lease has ended."""
+
 Items: TypeAlias = list[tuple[bytes, bytes | None]]
 """Keys and values of a table, each key once, ``None`` where one is to go."""
 
@@ -64,7 +67,10 @@ class Record:
         """With the right in other hands; nothing while somebody has it."""
         if self.owner is not None and self.until > now and not take_over:
             return None
-        return replace(self, owner=owner, token=self.token + 1, until=until)
+        # A unit that was forgotten begins with a token beyond all that it ever gave: nobody acquires once per
+        # microsecond.
+        token = self.token + 1 if self.token else int(now * 1e6)
+        return replace(self, owner=owner, token=token, until=until)
 
     def check(self, lease: Lease) -> None:
         """Raises FencedError where the right is another's."""
@@ -96,7 +102,11 @@ class Record:
 
     def emptied(self) -> "Record":
         """Of a unit that is gone, but for the count of its tokens: who wrote it is known as stale."""
-        return Record(token=self.token + 1)
+        return Record(token=self.token + 1, until=self.until)
+
+    def is_over(self, now: float) -> bool:
+        """Whether the unit holds nothing, and its last lease, or what is known of that, ended long ago."""
+        return self.position is None and not self.tables and self.until + _REMEMBERED <= now
 
     def replaced(self, by: "Record") -> "Record":
         """What another one says of position and tables, with the writers of both known as stale."""

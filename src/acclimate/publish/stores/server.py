@@ -14,7 +14,7 @@ an answer was lost, the next try finds what became of it.
 
 import struct
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from math import inf
@@ -52,11 +52,17 @@ _TURNS = 100
 _AT_ONCE = 4096
 """Values that are scanned or restored by one command."""
 
+_TOGETHER = 100_000
+"""Values that one command writes at most: Redis 6.2 takes about a million arguments."""
+
 _SWEPT = 20_000
 """Values whose time is up that a commit removes at most."""
 
 _KEPT = 3600
-"""Seconds after which the copies that a backup reads go, should it be cut off."""
+"""Seconds after which the copies of a backup or restore go, should it be cut off; each piece begins them anew."""
+
+_LARGEST = 512 << 20
+"""Bytes of a value that a server takes unless it was told otherwise."""
 
 
 class ServerStore:
@@ -68,7 +74,7 @@ class ServerStore:
         clock: seconds since 1970; without, the server's.
 
     Raises:
-        ConfigError: the URL is none, or the server refuses user or password.
+        ConfigError: the URL is none, the server refuses user or password, or it removes values when it is full.
         OutputError: the server cannot be reached.
     """
 
@@ -85,6 +91,8 @@ class ServerStore:
                 f"the URL of the Redis server {self.place} is wrong: {error}",
                 hint="such as redis://user:password@host:6379/0",
             ) from error
+        self._check_keeps()
+        self._largest = int(self._setting("proto-max-bulk-len") or _LARGEST)
 
     def __deepcopy__(self, _: dict[int, object]) -> "ServerStore":
         return self  # it is one server, however many speak of it
@@ -115,15 +123,18 @@ class ServerStore:
     def acquire(self, unit: str, owner: str, seconds: float, *, take_over: bool = False) -> Lease | None:
         """See :meth:`acclimate.artifacts.Store.acquire`."""
         _check_name(unit)
-        self._tried(lambda: self._client.sadd(_UNITS, unit))
         last = uuid4().hex
 
         def taken(record: Record, now: float) -> Record | None:
             new = record.taken(owner, now + seconds, now, take_over=take_over)
             return None if new is None else replace(new, last=last)
 
+        self._named(unit)
         record = self._change(unit, taken, last=last)
-        return None if record is None else Lease(unit, owner, record.token)
+        if record is None:
+            return None
+        self._named(unit)  # again: it may have been forgotten in between
+        return Lease(unit, owner, record.token)
 
     def renew(self, lease: Lease, seconds: float) -> None:
         """See :meth:`acclimate.artifacts.Store.renew`."""
@@ -140,13 +151,19 @@ class ServerStore:
 
     def leases(self) -> list[Held]:
         """See :meth:`acclimate.artifacts.Store.leases`."""
-        now = self._now()
-        all_of_them = (self._known(unit).held(unit, now) for unit in self._names())
+        now, all_of_them = self._now(), list[Held | None]()
+        for unit, record in self._records():
+            if record.is_over(now):
+                self._drop_over(unit)
+            else:
+                all_of_them.append(record.held(unit, now))
         return [held for held in all_of_them if held is not None]
 
     def commit(self, lease: Lease, commit: Commit) -> None:
         """See :meth:`acclimate.artifacts.Store.commit`."""
         writes, last = items_of(commit), uuid4().hex
+        for name, items in writes.items():
+            self._check_sizes(lease.unit, name, items)
 
         def changed(record: Record, _: float) -> Record:
             record = record.after(lease, commit).with_tables(commit, writes)
@@ -163,7 +180,7 @@ class ServerStore:
 
     def units(self) -> list[str]:
         """See :meth:`acclimate.artifacts.Store.units`."""
-        return [unit for unit in self._names() if self.position(unit) is not None or self.size(unit)]
+        return [unit for unit, record in self._records() if record.position is not None or self.size(unit)]
 
     def drop(self, unit: str) -> None:
         """See :meth:`acclimate.artifacts.Store.drop`."""
@@ -211,16 +228,18 @@ class ServerStore:
         write: Callable[[Pipe, Record, float], None] | None = None,
         *,
         last: str | None = None,
+        check: Callable[[Pipe], None] | None = None,
     ) -> Record | None:
         """Change a unit at once: its record, and what is written with it; nothing where there is no new record.
 
-        ``last`` names the change: where its answer is lost, it is not made twice.
+        ``last`` names the change: where its answer is lost, it is not made twice. ``check`` raises where it cannot
+        be made.
         """
         tries = iter(_WAITS)
         for _ in range(_TURNS):
             try:
                 with self._client.pipeline() as pipe:
-                    return self._changed(pipe, unit, changed, write, last)
+                    return self._changed(pipe, unit, changed, write, last=last, check=check)
             except redis.WatchError as error:  # another has changed the unit, or the connection is gone
                 if isinstance(error.__cause__ or error.__context__, redis.ConnectionError | redis.TimeoutError):
                     self._wait(tries, error)
@@ -236,7 +255,9 @@ class ServerStore:
         unit: str,
         changed: Callable[[Record, float], Record | None],
         write: Callable[[Pipe, Record, float], None] | None,
+        *,
         last: str | None,
+        check: Callable[[Pipe], None] | None,
     ) -> Record | None:
         pipe.watch(_record(unit))
         before, now = Record.read(pipe.get(_record(unit))), self._now(pipe)
@@ -245,6 +266,8 @@ class ServerStore:
         record = changed(before, now)
         if record is None:
             return None
+        if check is not None:
+            check(pipe)
         is_mortal = write is not None and any(table.is_mortal for table in record.tables.values())
         ended = pipe.zrange(_due(unit), 0, now, byscore=True, offset=0, num=_SWEPT) if is_mortal else []
         pipe.multi()
@@ -268,8 +291,8 @@ class ServerStore:
     def _write(self, pipe: Pipe, unit: str, name: str, items: Items) -> None:
         there = [part for key, value in items if value is not None for part in (key, value)]
         gone = [key for key, value in items if value is None]
-        if there:
-            pipe.execute_command("HSET", _table(unit, name), *there)
+        for first in range(0, len(there), 2 * _TOGETHER):
+            pipe.execute_command("HSET", _table(unit, name), *there[first : first + 2 * _TOGETHER])
         if gone:
             pipe.hdel(_table(unit, name), *gone)
 
@@ -295,34 +318,66 @@ class ServerStore:
                 for name in names:
                     pipe.copy(_table(unit, name), _table(unit, name, run), replace=True)
                     pipe.expire(_table(unit, name, run), _KEPT)
+                    pipe.hlen(_table(unit, name, run))
                 pipe.get(_record(unit))
 
-            record = Record.read(self._together(work)[-1])
+            answers = self._together(work)
+            record = Record.read(answers[-1])
             if list(record.tables) == names:
-                return Dump(unit, record, partial(self._copied, unit, names, run))
+                counts = dict(zip(names, answers[2::3], strict=True))
+                return Dump(unit, record, partial(self._copied, unit, counts, run))
 
-    def _copied(self, unit: str, names: Sequence[str], run: str) -> Iterator[tuple[str, Pairs]]:
-        for name in names:
-            yield name, (pair for pairs in self._pairs(_table(unit, name, run)) for pair in pairs)
-            self._tried(lambda name=name: self._client.unlink(_table(unit, name, run)))
+    def _copied(self, unit: str, counts: Mapping[str, int], run: str) -> Iterator[tuple[str, Pairs]]:
+        keys = {name: _table(unit, name, run) for name in counts}
+        for name, key in keys.items():
+            yield name, self._copied_pairs(unit, counts[name], key, list(keys.values()))
+            self._tried(lambda key=key: self._client.unlink(key))
+
+    def _copied_pairs(self, unit: str, count: int, key: str, kept: Sequence[str]) -> Pairs:
+        """What is in one copy, and all of it, while all of them are kept."""
+        for pairs in self._pairs(key):
+            self._together(lambda pipe: self._keep(pipe, kept))
+            count -= len(pairs)
+            yield from pairs
+        if count:
+            raise OutputError(
+                f"{count:,} values of '{unit}' were gone from {self.place} before the backup had read them",
+                hint="see that the server does not remove keys (maxmemory-policy), and make the backup anew",
+            )
+
+    def _keep(self, pipe: Pipe, keys: Iterable[str]) -> None:
+        for key in keys:
+            pipe.expire(key, _KEPT)
 
     def _restore(self, dump: Dump) -> None:
-        unit, run, there = dump.unit, uuid4().hex, set[str]()
-        self._tried(lambda: self._client.sadd(_UNITS, unit))
+        unit, run, last = dump.unit, uuid4().hex, uuid4().hex
+        there = dict[str, int]()
+        self._named(unit)
         due: list[tuple[bytes, float]] = []
         for name, pairs in dump.values():
-            there.add(name)
             items, number = list(pairs), _NUMBER.pack(dump.record.tables[name].number)
+            there[name] = there.get(name, 0) + len(items)
+            self._check_sizes(unit, name, items)
+            keys = [_table(unit, one, run) for one in there]
             for first in range(0, len(items), _AT_ONCE):
                 parts = [part for pair in items[first : first + _AT_ONCE] for part in pair]
-                self._tried(lambda parts=parts, name=name: self._filled(_table(unit, name, run), parts))
+                self._tried(lambda parts=parts, keys=keys: self._filled(keys, parts))
             if dump.record.tables[name].is_mortal:
                 due += [(number + key, until_of(value)) for key, value in items if until_of(value) < inf]
         old = list[str]()
 
         def replaced(record: Record, _: float) -> Record:
             old[:] = record.tables
-            return record.replaced(dump.record)
+            return replace(record.replaced(dump.record), last=last)
+
+        def check(pipe: Pipe) -> None:
+            self._keep(pipe, [_table(unit, name, run) for name in there])
+            if lost := [name for name, count in there.items() if pipe.hlen(_table(unit, name, run)) != count]:
+                raise OutputError(
+                    f"values of '{lost[0]}' of '{unit}' were gone from {self.place} before all were there; "
+                    "the unit is as it was",
+                    hint="see that the server does not remove keys (maxmemory-policy), and restore it anew",
+                )
 
         def write(pipe: Pipe, _: Record, __: float) -> None:
             pipe.unlink(_due(unit), *(_table(unit, name) for name in old))
@@ -332,12 +387,13 @@ class ServerStore:
             if due:
                 pipe.zadd(_due(unit), dict(due))
 
-        self._change(unit, replaced, write)
+        self._change(unit, replaced, write, last=last, check=check)
 
-    def _filled(self, key: str, parts: Sequence[bytes]) -> None:
+    def _filled(self, keys: Sequence[str], parts: Sequence[bytes]) -> None:
+        """Write values to the last of these keys, and keep all of them."""
         with self._client.pipeline(transaction=True) as pipe:
-            pipe.execute_command("HSET", key, *parts)
-            pipe.expire(key, _KEPT)
+            pipe.execute_command("HSET", keys[-1], *parts)
+            self._keep(pipe, keys)
             pipe.execute()
 
     # --- questions -------------------------------------------------------------------------------------------
@@ -345,8 +401,60 @@ class ServerStore:
     def _known(self, unit: str) -> Record:
         return Record.read(self._tried(lambda: self._client.get(_record(unit))))
 
-    def _names(self) -> list[str]:
-        return sorted(name.decode() for name in self._tried(lambda: self._client.smembers(_UNITS)))
+    def _records(self) -> list[tuple[str, Record]]:
+        """What is known of all units, in the order of their names."""
+        names = sorted(name.decode() for name in self._tried(lambda: self._client.smembers(_UNITS)))
+        records = list[bytes | None]()
+        for first in range(0, len(names), _AT_ONCE):
+            some = [_record(name) for name in names[first : first + _AT_ONCE]]
+            records += self._tried(lambda some=some: self._client.mget(some))
+        return [(name, Record.read(record)) for name, record in zip(names, records, strict=True)]
+
+    def _named(self, unit: str) -> None:
+        self._tried(lambda: self._client.sadd(_UNITS, unit))
+
+    def _drop_over(self, unit: str) -> None:
+        """Let go of a unit that holds nothing, unless somebody has taken it meanwhile."""
+        with self._client.pipeline() as pipe:
+            try:
+                pipe.watch(_record(unit))
+                if Record.read(pipe.get(_record(unit))).is_over(self._now(pipe)):
+                    pipe.multi()
+                    pipe.srem(_UNITS, unit)
+                    pipe.delete(_record(unit))
+                    pipe.execute()
+            except redis.RedisError:
+                return  # the next one who asks for leases tries again
+
+    def _setting(self, name: str) -> str | None:
+        """A setting of the server, where its user may ask."""
+        try:
+            return self._client.config_get(name).get(name)
+        except redis.RedisError:
+            return None
+
+    def _check_keeps(self) -> None:
+        """Raises ConfigError where the server removes what it was given."""
+        policy = self._setting("maxmemory-policy") or ""
+        if policy.startswith("allkeys"):
+            raise ConfigError(
+                f"the Redis server {self.place} removes keys when its memory is full: it has the "
+                f"maxmemory-policy {policy}",
+                hint="a key is a whole table of states: CONFIG SET maxmemory-policy noeviction",
+            )
+
+    def _check_sizes(self, unit: str, table: str, items: Iterable[tuple[bytes, bytes | None]]) -> None:
+        """Raises ConfigError where the server would close the connection, however often it was tried.
+
+        It is no ModelError, as those tell who learns from a stream that events are at fault.
+        """
+        size = max((len(value) for _, value in items if value is not None), default=0)
+        if size + 8 > self._largest:  # eight for when it ends, should it do so
+            raise ConfigError(
+                f"a value of {size:,} bytes in '{table}' of '{unit}' is more than the {self._largest:,} that the "
+                f"Redis server {self.place} takes; nothing was written",
+                hint="raise its proto-max-bulk-len, or use a store of the kind lmdb://",
+            )
 
     def _now(self, pipe: Pipe | None = None) -> float:
         if self._clock is not None:

@@ -3,7 +3,8 @@
 ::
 
     ranker/2/0              a unit: space 2 of 'ranker', partition 0
-        shared              'learner': all that is not rows; 'rows': by name, the columns of events that have ids
+        shared              'learner': all that is not rows; 'rows': by name, the columns of events that have ids;
+                            'space': the space that they are of, and its tag
         layouts             the columns of values, by number
         rows/<name>         a value for each id
 
@@ -18,7 +19,7 @@ import numpy as np
 
 from acclimate.arrays import BoolArray, IdArray, IntArray
 from acclimate.artifacts import Commit, Lease, Space, Store, Writes
-from acclimate.errors import FencedError, FormatError
+from acclimate.errors import FencedError, FormatError, SpaceError
 from acclimate.publish.stores.codec import (
     Layout,
     Payload,
@@ -31,7 +32,7 @@ from acclimate.publish.stores.codec import (
 from acclimate.storage import Below, Columns
 
 SHARED, LAYOUTS, ROWS = "shared", "layouts", "rows/"
-_LEARNER, COLUMNS = b"learner", b"rows"
+_LEARNER, COLUMNS, _SPACE = b"learner", b"rows", b"space"
 
 _AT_ONCE = 1 << 24
 """Bytes of rows that a fill writes in one transaction, about."""
@@ -99,8 +100,13 @@ class Unit:
 
     @property
     def position(self) -> str | None:
-        """How far into its stream the unit goes."""
+        """How far into its stream the unit goes; nothing while it is not filled, or was filled without one."""
         return self.store.position(self.name)
+
+    @property
+    def _told_space(self) -> bytes:
+        """What the shared part says of its space."""
+        return json.dumps({"space": str(self.space), "tag": f"{self.space.tag:016x}"}).encode()
 
     def resumed(self, make: Callable[[bytes], C]) -> C | None:
         """The learner as it was last committed, which reads its rows from here; nothing where none was filled in.
@@ -109,11 +115,18 @@ class Unit:
             make: a learner of its shared part.
 
         Raises:
+            SpaceError: it is of another space of that name and number.
             FormatError: the shared part is not what was written.
         """
-        (shared,) = self.store.read(self.name, SHARED, [_LEARNER])
+        shared, told = self.store.read(self.name, SHARED, [_LEARNER, _SPACE])
         if shared is None:
             return None
+        if told != self._told_space:
+            raise SpaceError(
+                f"'{self.name}' holds a learner of {_shown_space(told)}, "
+                f"and not of {_shown_space(self._told_space)}",
+                hint=f"drop the unit, and it is filled anew: store.drop('{self.name}')",
+            )
         carried = make(shared)
         carried.rest_on(self.rows)
         self._shared = shared
@@ -130,12 +143,13 @@ class Unit:
     ) -> None:
         """Write all of a learner into a unit, in several transactions of which the last one makes it complete.
 
-        Where it is cut off, a new one begins anew. The learner reads its rows from here then.
+        Where it is cut off, the unit counts as not filled: it has no position, and a new fill begins anew. The
+        learner reads its rows from here then.
 
         Args:
             lease: the right to do so.
             carried: the learner.
-            position: where the stream is to go on.
+            position: where the stream is to go on: what the first commit comes ``after``.
             keep: which rows belong to this partition; all without.
             more: further values by table, written with the last transaction.
 
@@ -147,6 +161,7 @@ class Unit:
             raise FencedError(f"'{self.name}' is filled already", hint="go on from there, or drop it before")
         for table in self.store.size(self.name):
             self._clear(lease, table)
+        self._layouts, self._shared = {}, None  # known from before that, they are not there any more
         for name, ids, columns in carried.everything():
             kept = (
                 np.arange(len(ids)) if keep is None else np.flatnonzero(keep(name, carried.columns()[name], ids))
@@ -219,7 +234,7 @@ class Unit:
         shared = carried.shared()
         if shared != self._shared:
             columns = json.dumps(carried.columns(), sort_keys=True).encode()
-            writes[SHARED] = [(_LEARNER, shared), (COLUMNS, columns)]
+            writes[SHARED] = [(_LEARNER, shared), (COLUMNS, columns), (_SPACE, self._told_space)]
         self._commit(lease, {**writes, **more}, position, after, lives or {})
         if self._shared is None:
             carried.rest_on(self.rows)
@@ -332,3 +347,10 @@ class UnitRows:
             if known == (there := self.unit.layouts(anew=True)):
                 raise
             yield from decoded(place, keys, values, there)  # another process has written a new layout meanwhile
+
+
+def _shown_space(told: bytes | None) -> str:
+    if told is None:
+        return "a space that it does not name"
+    space: dict[str, str] = json.loads(told)
+    return f"{space['space']} with the tag {space['tag']}"
