@@ -2,6 +2,7 @@
 
 import datetime as dt
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 import acclimate as ac
 from acclimate.errors import ColumnError, RowError
-from acclimate.events.streams import Validator
+from acclimate.events.streams import Log, Validator, append_events, restored
 
 START = 1_650_816_000_000_000
 SCHEMA = ac.Schema(
@@ -264,13 +265,12 @@ def made(x: Any, **others: Any) -> bytes:
     ("values", "kind", "then", "ends"),
     [
         ([1, None], pa.int64(), 2.0, 2),
-        ([1, 1.5], pa.float64(), 2, 2.0),
+        ([1.0, 1], pa.float64(), 2, 2.0),
         (["a", "b", 3], pa.string(), "c", "c"),
         ([True], pa.bool_(), False, False),
         ([[], ["a"]], pa.list_(pa.string()), [], []),
-        ([[1, 2]], pa.list_(pa.int64()), [3], [3]),
+        ([[], [None], [1, 2]], pa.list_(pa.int64()), [3], [3]),
         ([[1, 2.5]], pa.list_(pa.float64()), [3], [3.0]),
-        ([[]], pa.list_(pa.string()), ["a"], ["a"]),
     ],
     ids=str,
 )
@@ -282,6 +282,92 @@ def test_a_column_is_what_it_was_first(values: list[Any], kind: Any, then: Any, 
         rows = validator([made(then), made(None)]).rows
         assert rows["x"].type == kind
         assert rows["x"].to_pylist() == [ends, None]
+
+
+def test_a_record_that_is_refused_settles_no_type():
+    for bad in (made("a", click=2), made("a", at="noon"), b'{"x": "a", "at": 5, "id": 7', made(["a", 5])):
+        validate = Validator(OPEN, features=["x"])
+        assert len(validate([bad]).refused) == 1
+        assert pa.types.is_null(validate.types.field("x").type)
+        assert validate([bad, made(1)]).rows["x"].to_pylist() == [1]
+    (refused,) = Validator(OPEN)([made(0, click=2)]).refused
+    assert refused.reason == "column 'click' is neither 0 nor 1"
+
+
+RESTARTED = ac.Schema(
+    ac.TimeColumn("at", unit="ms"), ["id"], "click",
+    features={"v": ac.Feature(kind="embedding"), "tags": ac.Feature(kind="multi")},
+)  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    events=st.lists(
+        st.fixed_dictionaries(
+            {"at": st.sampled_from([START // 1000, "2022-04-25T18:00Z", "noon"])},
+            optional={
+                "id": st.sampled_from([1, 2.0, "a", None]),
+                "event": st.sampled_from([5, "e", 6]),
+                "click": st.sampled_from([0, 1, 2]),
+                "x": st.sampled_from([1, 1.5, "b", True, [], [1], ["c"], {}, None]),
+                "v": st.sampled_from([[1, 2], [1.5, 2], [1], [], [None], "a"]),
+                "tags": st.sampled_from([[], ["a"], [1], "a", [[1]]]),
+            },
+        ),
+        min_size=1,
+        max_size=8,
+    ),
+    cuts=st.sets(st.integers(0, 8)),
+    is_new=st.booleans(),
+)
+def test_a_restart_anywhere_changes_nothing(events: list[dict[str, Any]], cuts: set[int], is_new: bool):
+    records, asked = lines(*events), {"features": ["x"], "event_id": "event"}
+
+    def read(cuts: list[int]) -> tuple[dict[int, Any], list[tuple[int, str]], pa.Schema]:
+        validate, rows, refused, first = (
+            Validator(RESTARTED, **asked),
+            dict[int, Any](),
+            list[tuple[int, str]](),
+            0,
+        )
+        for cut in cuts:
+            result = validate(records[first:cut])
+            rows |= dict(zip((result.index + first).tolist(), result.rows.to_pylist(), strict=True))
+            refused += [(r.index + first, r.reason) for r in result.refused]
+            first = cut
+            if is_new:
+                kept = validate.types.serialize().to_pybytes()
+                again = Validator(RESTARTED, types=restored(kept, pa.schema([])), **asked)
+                assert again.types == validate.types
+                validate = again
+        return rows, refused, validate.types
+
+    assert read([*sorted({c for c in cuts if c < len(records)}), len(records)]) == read([len(records)])
+
+
+def test_what_was_settled_goes_before_what_the_fit_knew():
+    fitted = pa.schema([("x", pa.int64()), ("y", pa.string())])
+    assert restored(None, fitted) == fitted
+    kept = pa.schema([("x", pa.string()), ("y", pa.null()), ("e", pa.int64())]).serialize().to_pybytes()
+    assert restored(kept, fitted) == pa.schema([("x", pa.string()), ("y", pa.string()), ("e", pa.int64())])
+
+
+@pytest.mark.parametrize("kind", [pa.timestamp("us"), pa.date32(), pa.list_(pa.timestamp("s"))], ids=str)
+def test_times_that_became_categories(kind: Any):
+    with pytest.raises(ColumnError, match=r"column 'x' was of .*, and records would .* \(declare it as hour"):
+        Validator(OPEN, features=["x"], types=pa.schema([("x", kind)]))
+    hours = ac.Schema("at", ["id"], "click", features={"h": ac.Feature("x", kind="hour")})
+    assert Validator(hours, types=pa.schema([("x", kind)])).types.field("x").type == pa.string()
+
+
+@pytest.mark.parametrize(
+    "record", [b'"y": ' + b"[" * 5000 + b"]" * 5000, b'"y": ' + b"1" * 5000], ids=["deep", "long"]
+)
+def test_a_record_is_judged_alike_whoever_its_neighbours_are(record: bytes):
+    record = made(1)[:-1] + b", " + record + b"}"
+    for neighbours in ([], [b"{"], [b"\xff"], [made(1, id=2.0)]):
+        result = Validator(OPEN, types=pa.schema([("id", pa.int64())]))([record, *neighbours])
+        assert 0 in result.index
 
 
 def test_types_that_a_model_was_fitted_on_hold():
@@ -341,6 +427,70 @@ def test_numbers_of_another_unit_are_far_off(value: float):
 def test_numbers_without_a_unit_are_no_times():
     (refused,) = Validator(OPEN)([made(0, at=1650816000)]).refused
     assert refused.reason == "column 'at' is a number, but text before"
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns", None])
+@pytest.mark.parametrize("is_text", [False, True])
+def test_events_that_were_read_come_back_from_a_stream(tmp_path: Path, unit: Any, is_text: bool):
+    schema = ac.Schema(ac.TimeColumn("at", unit=unit), ["id"], "click")
+    numbers = {"s": 10**6, "ms": 10**3, "us": 1}.get(unit, 1)
+    micros = [START, START + 10**6 + 5 * numbers]
+    at = pa.array([pa.scalar(us, pa.timestamp("us", "UTC")).as_py().isoformat() for us in micros])
+    if unit is not None and not is_text:
+        at = pa.array([us * 1000 if unit == "ns" else us // numbers for us in micros])
+    events = ac.read_events(pa.table({"at": at, "id": [1, 2], "click": [0, 1]}), schema)
+    with Log(tmp_path / "log") as log:
+        assert append_events(log, events, schema) == 2
+        records = list(log.read(0, None, 5).values)
+    validate = Validator(schema, types=events.source.columns())
+    result = validate(records)
+    assert result.refused == ()
+    assert result.rows.equals(events.table())
+    text = made(0, at="2022-04-24T16:00:00Z", id=0)
+    both = validate([text, *records, b"{"])
+    assert both.rows["id"].to_pylist() == [0, 1, 2]
+    assert both.index.tolist() == [0, 1, 2]
+    assert validate([text]).rows["at"].cast(pa.int64()).to_pylist() == [START]
+
+
+def test_nanoseconds_stay_beside_a_record_without_a_time():
+    schema = ac.Schema(ac.TimeColumn("at", unit="ns"), ["id"], "click")
+    good = made(0, at=START * 1000 + 123_456_999)
+    result = Validator(schema)([good, made(0, at=None)])
+    assert result.rows["at"].cast(pa.int64()).to_pylist() == [START + 123_456]
+    assert [r.reason for r in result.refused] == ["column 'at' is empty"]
+
+
+def test_only_odd_times_take_the_long_way(monkeypatch: pytest.MonkeyPatch):
+    from acclimate.events.streams import values
+
+    asked: list[str] = []
+    long_way = values._read_by_database
+    monkeypatch.setattr(
+        values,
+        "_read_by_database",
+        lambda column, time: asked.extend(column.to_pylist()) or long_way(column, time),
+    )
+    odd = [
+        "2022-04-25T18:00:00.1234567890Z",
+        "2022-04-25T18:00:00+05",
+        "2022-02-30T00:00:00Z",
+        "2022-03-27T02:30",
+        "2023-02-29T00:00Z",
+    ]
+    fine = [
+        "2022-04-25T18:00:00.1234567Z",
+        "2022-04-25T18:00:00Z",
+        "2022-04-25 18:00",
+        "2024-02-29T00:00:00.123456+05:30",
+        "noon",
+        "2000-02-29T01:00Z",
+    ]
+    schema = ac.Schema(ac.TimeColumn("at", zone="Europe/Berlin"), ["id"], "click")
+    result = Validator(schema)([made(0, at=text) for text in odd + fine])
+    assert asked[-4:] == odd[1:]
+    assert not set(asked) & set(fine)
+    assert [(odd + fine)[r.index] for r in result.refused] == [odd[0], odd[2], odd[4], "noon"]
 
 
 TIMES = [

@@ -5,7 +5,7 @@ from acclimate.events.streams.log import Log
 from acclimate.events.streams.parse import Refused
 from acclimate.events.streams.partitions import partition_of
 from acclimate.events.streams.urls import open_stream, without_password
-from acclimate.events.streams.validate import Validated, Validator
+from acclimate.events.streams.validate import Validated, Validator, restored
 from acclimate.events.streams.wire import append_events, encode
 
 __all__ = [
@@ -19,5 +19,6 @@ __all__ = [
     "encode",
     "open_stream",
     "partition_of",
+    "restored",
     "without_password",
 ]

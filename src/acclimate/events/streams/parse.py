@@ -2,17 +2,18 @@
 
 import json
 import re
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.json as pj
 
 from acclimate.arrays import IntArray
-from acclimate.events.streams.values import Part, settled_type
+
+Pieces: TypeAlias = list[tuple[pa.Table, IntArray]]
+"""Tables, and which of the records their rows are."""
 
 _BRANCHES, _FEW = 8, 16
 _INF = re.compile(
@@ -28,55 +29,59 @@ class Refused:
     reason: str
 
 
-def parsed(
-    records: Sequence[bytes], parts: Sequence[Part], types: dict[str, pa.DataType], unit: str | None
-) -> tuple[pa.Table, IntArray, list[Refused]]:
-    """The records that have a value of the right type in each column, which they are, and those that do not.
+def layouts(types: Mapping[str, pa.DataType], time: str) -> tuple[pa.Schema, ...]:
+    """The types as JSON has them; times that may be numbers may be text too, in the second layout."""
+    columns = {
+        name: pa.list_(pa.float64()) if pa.types.is_fixed_size_list(kind) else kind for name, kind in types.items()
+    }
+    both = [types[time]] if pa.types.is_string(types[time]) else [types[time], pa.string()]
+    return tuple(pa.schema(list((columns | {time: kind}).items())) for kind in both)
 
-    Columns of no type yet get one in ``types`` as soon as a value comes.
+
+def parsed(records: Sequence[bytes], wanted: Sequence[pa.Schema], time: str) -> tuple[Pieces, list[Refused]]:
+    """The records that have a value of the right type in each column, by layout, and those that do not.
+
+    There is no white space around any of them.
     """
-    refused: list[Refused] = []
-    columns = _columns(types)
-    whole = _at_once(records, columns)
-    if whole is None and any(pa.types.is_null(kind) for kind in types.values()):
-        _settle(records, parts, types, unit)
-        columns = _columns(types)
-        whole = _at_once(records, columns)
+    whole = _at_once(records, wanted)
     if whole is not None:
-        return whole, np.arange(len(records)), refused
-    pieces: list[tuple[pa.Table, IntArray]] = []
-    _divide(records, 0, columns, pieces, refused)
-    tables, places = zip(*pieces, strict=True) if pieces else ((columns.empty_table(),), (np.arange(0),))
-    return pa.concat_tables(tables), np.concatenate(places), refused
+        return [(whole, np.arange(len(records)))], []
+    pieces: Pieces = []
+    refused: list[Refused] = []
+    _divide(records, 0, (wanted, time), pieces, refused)
+    groups = [[piece for piece in pieces if piece[0].schema.equals(layout)] for layout in wanted]
+    joined = [
+        (pa.concat_tables([table for table, _ in group]), np.concatenate([places for _, places in group]))
+        for group in groups
+        if group
+    ]
+    return joined or [(wanted[0].empty_table(), np.arange(0))], refused
 
 
-def _columns(types: dict[str, pa.DataType]) -> pa.Schema:
-    """The types as JSON has them."""
-    return pa.schema(
-        [
-            (name, pa.list_(pa.float64()) if pa.types.is_fixed_size_list(kind) else kind)
-            for name, kind in types.items()
-        ]
-    )
-
-
-def _at_once(records: Sequence[bytes], columns: pa.Schema) -> pa.Table | None:
-    """The records as a table; ``None`` where one of them needs a closer look."""
+def _at_once(records: Sequence[bytes], wanted: Sequence[pa.Schema]) -> pa.Table | None:
+    """The records as a table of one of the layouts; ``None`` where one of them needs a closer look."""
     text = b"\n".join(records)
     if not _is_framed(text, len(records)):
         return None
-    source: Any = pa.BufferReader(text)
     try:
         if not text.isascii():
             text.decode()
-        table = pj.read_json(
-            source,
-            read_options=pj.ReadOptions(use_threads=False, block_size=len(text) + 1),
-            parse_options=pj.ParseOptions(explicit_schema=columns, unexpected_field_behavior="ignore"),
-        )
-    except (pa.ArrowInvalid, UnicodeDecodeError):
+    except UnicodeDecodeError:
         return None
-    return table if table.num_rows == len(records) else None
+    source: Any
+    for columns in wanted:
+        source = pa.BufferReader(text)
+        try:
+            table = pj.read_json(
+                source,
+                read_options=pj.ReadOptions(use_threads=False, block_size=len(text) + 1),
+                parse_options=pj.ParseOptions(explicit_schema=columns, unexpected_field_behavior="ignore"),
+            )
+        except pa.ArrowInvalid:
+            continue
+        if table.num_rows == len(records):
+            return table
+    return None
 
 
 def _is_framed(text: bytes, records: int) -> bool:
@@ -95,49 +100,65 @@ def _is_framed(text: bytes, records: int) -> bool:
 def _divide(
     records: Sequence[bytes],
     first: int,
-    columns: pa.Schema,
-    pieces: list[tuple[pa.Table, IntArray]],
+    wanted: tuple[Sequence[pa.Schema], str],
+    pieces: Pieces,
     refused: list[Refused],
 ) -> None:
     """Read records, some of which need a closer look, in parts; few of them one by one."""
     if len(records) <= _FEW:
-        table, places = _one_by_one(records, first, columns, refused)
-        if len(places):
-            pieces.append((table, places))
+        _one_by_one(records, first, wanted, pieces, refused)
         return
     size = -(-len(records) // _BRANCHES)
     for start in range(0, len(records), size):
         part = records[start : start + size]
-        table = _at_once(part, columns)
+        table = _at_once(part, wanted[0])
         if table is None:
-            _divide(part, first + start, columns, pieces, refused)
+            _divide(part, first + start, wanted, pieces, refused)
         else:
             pieces.append((table, np.arange(first + start, first + start + len(part))))
 
 
 def _one_by_one(
-    records: Sequence[bytes], first: int, columns: pa.Schema, refused: list[Refused]
-) -> tuple[pa.Table, IntArray]:
-    converters = [(field.name, _converter(field.type)) for field in columns]
-    rows: list[list[Any]] = []
-    places: list[int] = []
+    records: Sequence[bytes],
+    first: int,
+    wanted: tuple[Sequence[pa.Schema], str],
+    pieces: Pieces,
+    refused: list[Refused],
+) -> None:
+    schemas, time = wanted
+    converters = [[(field.name, _converter(field.type)) for field in columns] for columns in schemas]
+    rows: list[list[list[Any]]] = [[] for _ in schemas]
+    places: list[list[int]] = [[] for _ in schemas]
     for place, record in enumerate(records, first):
         try:
-            event = _object(record)
-            rows.append([_cell(event.get(name), name, convert) for name, convert in converters])
-            places.append(place)
+            event = event_in(record)
+            layout = -1 if isinstance(event.get(time), str) else 0
+            rows[layout].append([_cell(event.get(name), name, convert) for name, convert in converters[layout]])
+            places[layout].append(place)
         except _UnfitError as error:
-            refused.append(Refused(place, str(error)))
-    cells = zip(*rows, strict=True) if rows else ([] for _ in columns)
-    arrays = [pa.array(list(column), field.type) for column, field in zip(cells, columns, strict=True)]
-    return pa.table(arrays, schema=columns), np.array(places, np.int64)
+            # Arrow's parser takes what Python's does not: numbers of 5,000 digits, lists 5,000 deep.
+            table = _at_once([record], schemas) if isinstance(error, _UnreadError) else None
+            if table is None:
+                refused.append(Refused(place, str(error)))
+            else:
+                pieces.append((table, np.array([place])))
+    for columns, some, where in zip(schemas, rows, places, strict=True):
+        if some:
+            cells = zip(*some, strict=True)
+            arrays = [pa.array(list(column), field.type) for column, field in zip(cells, columns, strict=True)]
+            pieces.append((pa.table(arrays, schema=columns), np.array(where, np.int64)))
 
 
 class _UnfitError(Exception):
     """A record or a value that is not what it must be."""
 
 
-def _object(record: bytes) -> dict[str, Any]:
+class _UnreadError(_UnfitError):
+    """A record that is no JSON to Python."""
+
+
+def event_in(record: bytes) -> dict[str, Any]:
+    """A record as an object of Python."""
     try:
         text = record.decode()
         try:
@@ -145,12 +166,23 @@ def _object(record: bytes) -> dict[str, Any]:
         except ValueError:
             event = json.loads(_INF.sub("Infinity", text))
     except UnicodeDecodeError as error:
-        raise _UnfitError("the record is no UTF-8") from error
+        raise _UnreadError("the record is no UTF-8") from error
     except (ValueError, RecursionError) as error:
-        raise _UnfitError("the record is no JSON") from error
+        raise _UnreadError("the record is no JSON") from error
     if not isinstance(event, dict):
         raise _UnfitError("the record is no JSON object")
     return event
+
+
+def values_in(record: bytes, columns: Sequence[str]) -> dict[str, Any]:
+    """The values that a record has in these columns; none where it is no event."""
+    if b"\\" not in record and not any(f'"{name}"'.encode() in record for name in columns):
+        return {}
+    try:
+        event = event_in(record)
+    except _UnfitError:
+        return {}
+    return {name: event[name] for name in columns if event.get(name) is not None}
 
 
 def _cell(value: Any, name: str, convert: Callable[[Any], Any]) -> Any:
@@ -214,7 +246,8 @@ def _bool(value: Any) -> bool:
 
 
 def _nothing(value: Any) -> None:
-    raise _UnfitError(f"is {_sort(value)}, which it cannot be")
+    if not isinstance(value, list) or any(item is not None for item in value):
+        raise _UnfitError(f"is {_sort(value)}, which it cannot be")
 
 
 _CONVERTERS: dict[Any, Callable[[Any], Any]] = {
@@ -230,35 +263,3 @@ def _sort(value: Any) -> str:
     """What a value is, for a message."""
     sorts = {bool: "true or false", str: "text", list: "a list", dict: "an object"}
     return sorts.get(type(value), "a number")
-
-
-# --- the types of columns ------------------------------------------------------------------------------------
-
-
-def _settle(
-    records: Sequence[bytes], parts: Sequence[Part], types: dict[str, pa.DataType], unit: str | None
-) -> None:
-    """Give the columns that have no type yet the one that most of their values have."""
-    seen = {part.column: Counter[str]() for part in parts if pa.types.is_null(types[part.column])}
-    for record in records:
-        try:
-            event = _object(record)
-        except _UnfitError:
-            continue
-        for column, counts in seen.items():
-            if (value := event.get(column)) is not None and value == value:
-                counts.update(_sorts(value))
-    for part in parts:
-        if part.column in seen:
-            types[part.column] = settled_type(part, seen[part.column], unit)
-
-
-def _sorts(value: Any) -> list[str]:
-    if isinstance(value, bool):
-        return ["boolean"]
-    if isinstance(value, (int, float)):
-        return ["number", "float"] if isinstance(value, float) else ["number"]
-    if isinstance(value, list):
-        items = [sort for item in value if item is not None for sort in _sorts(item)]
-        return [f"list of {sort}" for sort in dict.fromkeys(items)] or ["list of nothing"]
-    return ["text"] if isinstance(value, str) else ["object"]

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from acclimate.arrays import BoolArray, FloatArray, IntArray
 from acclimate.config import Feature, LabelKind, Schema, TimeColumn
+from acclimate.errors import ColumnError
 from acclimate.events import checks
 from acclimate.events.database import Database
 from acclimate.events.files import POSITION, open_rows
@@ -22,9 +23,15 @@ Role: TypeAlias = Literal["time", "id", "key", "label", "weight", "offset", "tru
 _Faults: TypeAlias = list[tuple[BoolArray, str]]
 """Which rows are not allowed, and what completes "column 'x' ..." for them."""
 
-_ZONED = r"^\d{4}-\d\d-\d\d[T ]([01]\d|2[0-3]):[0-5]\d(:[0-5]\d(\.\d{1,6})?)?(Z|[+-](0\d|1[0-4]):[0-5]\d)$"
-_LOCAL = r"^\d{4}-\d\d-\d\d[T ]([01]\d|2[0-3]):[0-5]\d(:[0-5]\d(\.\d{1,6})?)?$"
-"""What Arrow and DuckDB read alike; other times, and a mixture of these, are left to DuckDB."""
+_DAY = (
+    r"(\d{4}-((0[13578]|1[02])-(0[1-9]|[12]\d|3[01])|(0[469]|11)-(0[1-9]|[12]\d|30)|02-(0[1-9]|1\d|2[0-8]))"
+    r"|((19|20)(0[48]|[2468][048]|[13579][26])|2000)-02-29)"
+)
+_CLOCK = r"[T ]([01]\d|2[0-3]):[0-5]\d(:[0-5]\d(\.\d{1,6})?)?"
+_ZONED = rf"^{_DAY}{_CLOCK}(Z|[+-](0\d|1[0-4]):[0-5]\d)$"
+_LOCAL = rf"^{_DAY}{_CLOCK}$"
+"""What Arrow and DuckDB read alike; other times are left to DuckDB."""
+_FINER = r"(:\d\d\.\d{6})\d{1,3}(\D|$)"  # than microseconds: DuckDB leaves the rest off, Arrow refuses it
 
 
 @dataclass(frozen=True)
@@ -50,50 +57,59 @@ class Part:
 
 
 def usual_type(part: Part, known: Any, unit: str | None) -> pa.DataType:
-    """The type of a column that is known to have been of some type (or ``None``); null where it has to show."""
-    known = None if known is None else _plain(known)
+    """The type of a column that is known to have been of some type (or ``None``); null where it has to show.
+
+    Raises:
+        ColumnError: it was of times that became categories.
+    """
     if part.role == "time":
-        return known if known in _of_times(unit) else pa.string() if unit is None else pa.null()
-    if part.role in ("id", "key"):
-        return known if known in (pa.int64(), pa.string()) else pa.null()
-    if part.role != "feature" or part.kind == "numeric":
+        # Numbers of nanoseconds would lose some as doubles.
+        return pa.string() if unit is None else pa.int64() if unit == "ns" else pa.float64()
+    if part.role not in ("id", "key", "feature") or part.kind == "numeric":
         return pa.float64()
     if part.is_moment or part.feature.separator is not None:
         return pa.string()
+    if part.role == "feature" and known is not None and _has_times(known):
+        raise ColumnError(
+            f"column '{part.column}' was of {known}, and records would name its categories otherwise",
+            hint="declare it as hour or weekday, or make it text where it comes from",
+        )
+    known = None if known is None else _plain(known)
+    if part.role != "feature":
+        return known if known in (pa.int64(), pa.string()) else pa.null()
     if part.kind == "embedding":
-        return known if known is not None and pa.types.is_fixed_size_list(known) else pa.list_(pa.float64())
+        return known if known is not None and pa.types.is_fixed_size_list(known) else pa.null()
     return known or pa.null()
 
 
-def _of_times(unit: str | None) -> tuple[pa.DataType, ...]:
-    """What times may be on the wire. Of nanoseconds, doubles would lose some."""
-    numbers = () if unit is None else (pa.int64(),) if unit == "ns" else (pa.float64(),)
-    return (pa.string(), *numbers)
+def first_type(part: Part, value: Any) -> pa.DataType:
+    """The type of a column by its first value; null where it cannot be, or tells nothing."""
+    if value != value:
+        return pa.null()
+    is_list = isinstance(value, list)
+    kinds = {_KINDS.get(type(item)) for item in (value if is_list else [value]) if item is not None}
+    kind = pa.float64() if kinds == {pa.int64(), pa.float64()} else kinds.pop() if len(kinds) == 1 else None
+    is_number = kind in (pa.int64(), pa.float64())
+    if part.role in ("id", "key"):
+        kind = pa.int64() if is_number else kind
+        return kind if kind in (pa.int64(), pa.string()) and not is_list else pa.null()
+    if part.kind == "embedding":
+        return pa.list_(pa.float64(), len(value)) if is_list and is_number else pa.null()
+    if kind is None or (part.kind in ("categorical", "multi") and is_list != (part.kind == "multi")):
+        return pa.null()
+    return pa.list_(kind) if is_list else kind
 
 
-def settled_type(part: Part, seen: Mapping[str, int], unit: str | None) -> pa.DataType:
-    """The type of a column by how many values of each sort were seen: most of them decide; null if none fits."""
-    numbers = pa.int64() if not seen.get("float") else pa.float64()
-    types = {
-        "number": pa.int64() if part.role in ("id", "key") else numbers,
-        "text": pa.string(),
-        "boolean": pa.bool_(),
-        "list of number": pa.list_(pa.int64() if not seen.get("list of float") else pa.float64()),
-        "list of text": pa.list_(pa.string()),
-        "list of boolean": pa.list_(pa.bool_()),
-        "list of nothing": pa.list_(pa.string()),
-    }
-    if part.role == "time":
-        types = {"text": pa.string()} | ({} if unit is None else {"number": _of_times(unit)[-1]})
-    elif part.role in ("id", "key"):
-        types = {sort: types[sort] for sort in ("number", "text")}
-    elif part.kind in ("categorical", "multi"):
-        types = {sort: kind for sort, kind in types.items() if pa.types.is_list(kind) == (part.kind == "multi")}
-    counts = {sort: seen.get(sort, 0) for sort in types}
-    if counts.get("list of text") or counts.get("list of number") or counts.get("list of boolean"):
-        counts.pop("list of nothing", None)
-    likely = max(counts, key=lambda sort: counts[sort])
-    return types[likely] if counts[likely] else pa.null()
+_KINDS: dict[type, Any] = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
+
+
+def _has_times(kind: Any) -> bool:
+    is_made_of_others = pa.types.is_dictionary(kind) or _is_list(kind)
+    return _has_times(kind.value_type) if is_made_of_others else pa.types.is_temporal(kind)
+
+
+def _is_list(kind: Any) -> bool:
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
 
 
 def _plain(kind: Any) -> Any:
@@ -116,12 +132,9 @@ def _plain(kind: Any) -> Any:
 
 
 def accepted(
-    table: pa.Table, parts: list[Part], schema: Schema, types: dict[str, pa.DataType]
+    table: pa.Table, parts: list[Part], schema: Schema, types: Mapping[str, pa.DataType]
 ) -> tuple[pa.Table, BoolArray, list[tuple[int, str]]]:
-    """The rows that are allowed, in their final types; which they are, ``(n,)``, and what is wrong with others.
-
-    What ``types`` does not say about the length of vectors, their usual one here does.
-    """
+    """The rows that are allowed, in their final types; which they are, ``(n,)``, and what is wrong with others."""
     arrays: dict[str, Any] = {}
     fault = np.full(table.num_rows, -1)
     reasons: list[str] = []
@@ -138,7 +151,7 @@ def accepted(
     return rows.filter(pa.array(good)), good, [(int(row), reasons[fault[row]]) for row in np.flatnonzero(~good)]
 
 
-def _converted(part: Part, column: Any, time: TimeColumn, types: dict[str, pa.DataType]) -> tuple[Any, _Faults]:
+def _converted(part: Part, column: Any, time: TimeColumn, types: Mapping[str, pa.DataType]) -> tuple[Any, _Faults]:
     if part.role == "time":
         return _time(column, time)
     if part.is_moment:
@@ -146,7 +159,7 @@ def _converted(part: Part, column: Any, time: TimeColumn, types: dict[str, pa.Da
     if part.role == "id":
         return column, [(_blank(column), "is empty")]
     if part.role == "feature" and pa.types.is_list(column.type):
-        return _lists(part, column, types)
+        return _lists(column, types[part.column])
     if pa.types.is_floating(column.type):
         return _NUMBERS[part.role](part, column, column.to_numpy(zero_copy_only=False))
     return column, []
@@ -203,28 +216,21 @@ _NUMBERS: dict[str, Callable[[Part, Any, FloatArray], tuple[Any, _Faults]]] = {
 }
 
 
-def _lists(part: Part, column: Any, types: dict[str, pa.DataType]) -> tuple[Any, _Faults]:
+def _lists(column: Any, kind: Any) -> tuple[Any, _Faults]:
     faults: _Faults = []
-    kind: Any = types[part.column]
     if pa.types.is_floating(column.type.value_type):
         parents = pc.list_parent_indices(column).to_numpy(zero_copy_only=False)
-        values = column.flatten()
-        numbers = values.to_numpy(zero_copy_only=False)
+        numbers = column.flatten().to_numpy(zero_copy_only=False)
         faults.append((_any_of(parents, np.isinf(numbers), len(column)), "holds an infinite number"))
-        if part.kind == "embedding" or pa.types.is_fixed_size_list(kind):
+        if pa.types.is_fixed_size_list(kind):
             faults.append((_any_of(parents, np.isnan(numbers), len(column)), "lacks a number inside its vector"))
-            return _vectors(part, column, types, faults)
+            return _vectors(column, kind, faults)
     return column, faults
 
 
-def _vectors(part: Part, column: Any, types: dict[str, pa.DataType], faults: _Faults) -> tuple[Any, _Faults]:
+def _vectors(column: Any, kind: Any, faults: _Faults) -> tuple[Any, _Faults]:
     """Lists as vectors of one length."""
     lengths = pc.list_value_length(column).fill_null(-1).to_numpy(zero_copy_only=False)
-    kind: Any = types[part.column]
-    if not pa.types.is_fixed_size_list(kind):
-        if not np.any(lengths > 0):
-            return column, faults
-        kind = types[part.column] = pa.list_(pa.float64(), int(np.argmax(np.bincount(lengths[lengths > 0]))))
     size = kind.list_size
     fits = lengths == size
     rows = column.filter(pa.array(fits))
@@ -252,8 +258,8 @@ def _time(column: Any, time: TimeColumn) -> tuple[Any, _Faults]:
     empty = np.isnan(micros) if micros.dtype.kind == "f" else np.zeros(len(column), bool)
     outside = ~empty & ((micros < checks.FIRST) | (micros > checks.LAST - 1))
     times = np.where(empty | outside, checks.FIRST, micros).astype(np.int64)
-    missing = _mask(column.is_null())
-    faults = [(unread, "is no time"), (missing | (empty & ~unread), "is empty")]
+    missing = _mask(column.is_null()) | (empty & ~unread)
+    faults = [(unread, "is no time"), (missing, "is empty")]
     return _stamps(times), [*faults, (outside, "is outside the years 1990 to 2100")]
 
 
@@ -271,29 +277,41 @@ def _stamps(micros: IntArray, missing: BoolArray | None = None) -> Any:
 def _read_numbers(column: Any, time: TimeColumn) -> Any:
     """Microseconds; NaN where there are none, far off where the year is."""
     up, down, _ = checks.UNITS[time.unit or "us"]
-    if pa.types.is_integer(column.type) and not column.null_count:
-        return column.to_numpy() * up // down
+    if pa.types.is_integer(column.type):
+        return column.fill_null(0).to_numpy(zero_copy_only=False) * up // down
     values = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False) * up / down
     return np.trunc(values + np.copysign(0.5, values))
 
 
 def _read_text(column: Any, time: TimeColumn) -> tuple[IntArray, BoolArray]:
     """Microseconds, and which texts are no time; both 0 where there is no text."""
-    unread = np.zeros(len(column), bool)
-    try:
-        if _all_match(column, _ZONED):
-            times = column.cast(pa.timestamp("us", "UTC"))
-        elif _all_match(column, _LOCAL):
-            times = pc.assume_timezone(column.cast(pa.timestamp("us")), time.zone)
-        else:
-            return _read_by_database(column, time)
-    except pa.ArrowInvalid:  # the 30th of February; an hour that clocks leave out, or have twice
-        return _read_by_database(column, time)
-    return times.cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False), unread
+    micros, unread = np.zeros(len(column), np.int64), np.zeros(len(column), bool)
+    if _matches(column, _FINER).any():
+        column = pc.replace_substring_regex(column, _FINER, r"\1\2")
+    zoned, local = _matches(column, _ZONED), _matches(column, _LOCAL)
+    micros[zoned] = _micros(column.filter(pa.array(zoned)).cast(pa.timestamp("us", "UTC")))
+    if local.any():
+        times = column.filter(pa.array(local)).cast(pa.timestamp("us"))
+        one, other = (
+            _micros(pc.assume_timezone(times, time.zone, ambiguous=which, nonexistent=which))
+            for which in ("earliest", "latest")
+        )
+        micros[local] = one
+        local[local] = one == other  # hours that clocks leave out, or have twice, are DuckDB's
+    rest = _mask(column.is_valid()) & ~zoned & ~local
+    likely = rest & _matches(column, rf"^({checks.ISO_8601})$") if rest.any() else rest
+    unread |= rest & ~likely
+    if likely.any():
+        micros[likely], unread[likely] = _read_by_database(column.filter(pa.array(likely)), time)
+    return micros, unread
 
 
-def _all_match(texts: Any, pattern: str) -> bool:
-    return pc.all(pc.match_substring_regex(texts, pattern), min_count=0).as_py()
+def _matches(texts: Any, pattern: str) -> BoolArray:
+    return _mask(pc.match_substring_regex(texts, pattern).fill_null(False))
+
+
+def _micros(times: Any) -> IntArray:
+    return times.cast(pa.int64()).to_numpy(zero_copy_only=False)
 
 
 def _read_by_database(column: Any, time: TimeColumn) -> tuple[IntArray, BoolArray]:
