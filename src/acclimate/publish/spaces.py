@@ -223,7 +223,7 @@ class Spaces:
         nbytes = sum(part.size for part in manifest.files.values())
 
         def is_ready(state: State, now: int) -> tuple[str, State]:
-            _check_life(state, str(space), ["building"], "made ready")
+            check_life(state, str(space), ["building"], "made ready")
             new = Known(space, "ready", now, manifest.seal, nbytes)
             return str(space), _with(state, new)
 
@@ -242,7 +242,7 @@ class Spaces:
         """
 
         def promoted(state: State, now: int) -> tuple[str, State]:
-            new = _check_life(state, str(space), ["ready"], "promoted")
+            new = check_life(state, str(space), ["ready"], "promoted")
             before = _check_live(state, new.space.name, instead_of)
             if before is None:
                 return str(space), _with(state, replace(new, life="live", since=now))
@@ -294,7 +294,7 @@ class Spaces:
         """
 
         def retired(state: State, now: int) -> tuple[str, State]:
-            known = _check_life(state, str(space), ["ready"], "retired")
+            known = check_life(state, str(space), ["ready"], "retired")
             if pins := state.pins_of(known.space):
                 owners = ", ".join(f"{pin.owner} ({_ago(now - pin.since)})" for pin in pins)
                 raise SpaceError(
@@ -315,7 +315,7 @@ class Spaces:
             raise ConfigError("the owner of a pin is empty", hint="name who reads the space")
 
         def pinned(state: State, now: int) -> tuple[str, State]:
-            one = _check_life(state, str(space), ["ready", "live"], "pinned").space
+            one = check_life(state, str(space), ["ready", "live"], "pinned").space
             others = [pin for pin in state.pins if (pin.owner, pin.name) != (owner, one.name)]
             return str(space), replace(state, pins=[*others, Pin(owner, one.name, one.number, now)])
 
@@ -369,7 +369,7 @@ class Spaces:
     # --- how it works -------------------------------------------------------------------------------------------
 
     def _with_snapshot(self, space: Space | str) -> Known:
-        known = _check_life(self.state(), str(space), ["ready", "live", "retired"], "read")
+        known = check_life(self.state(), str(space), ["ready", "live", "retired"], "read")
         if isinstance(space, Space) and known.space != space:
             raise SpaceError(
                 f"{space} is another space here: of weights {known.space.weights[:12]}, not {space.weights[:12]}",
@@ -404,8 +404,12 @@ def _with(state: State, new: Known) -> State:
     return replace(state, known=[new if one.space == new.space else one for one in state.known])
 
 
-def _check_life(state: State, space: str, lives: Sequence[Life], asked: str) -> Known:
-    """The space, which must be in one of these parts of its life."""
+def check_life(state: State, space: str, lives: Sequence[Life], asked: str) -> Known:
+    """The space, which must be in one of these parts of its life.
+
+    Raises:
+        SpaceError: there is none, or it is not.
+    """
     known = state.at(space)
     if known.life not in lives:
         raise SpaceError(
