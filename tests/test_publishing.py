@@ -292,6 +292,12 @@ def test_a_bound_that_says_nothing_of_a_learner_is_said_not_to_be_asked(project)
     *_, coverage = publishing.promote(rate, "rate/1")
     assert str(coverage) == "coverage: not asked: this learner keeps nothing of entities"
     assert coverage.passed
+    declared = ("--set", "learners.rate={kind: global-rate}", "--set", "replay.learner=ranker")
+    publishing.publish(rate, model, learner="rate")
+    bounds = ("--set", "publish.gates={coverage: 1.0}")
+    told = run("spaces", "promote", "rate/2", project, *declared, *bounds, "--json").stdout
+    assert "NaN" not in told
+    assert json.loads(told)["gates"][-1]["value"] is None
 
 
 # --- the command line ----------------------------------------------------------------------------------------
