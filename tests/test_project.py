@@ -1035,3 +1035,11 @@ def test_dates_of_yaml_are_times(file: Path) -> None:
     replay = load_project(file).replay
     assert replay is not None
     assert replay.start == "2024-01-05"
+
+
+@pytest.mark.parametrize("key", ["publish.spaces", "stream.refused"])
+@pytest.mark.parametrize("value", ["", "''", "[a, b]", "{a: b}", "7"])
+def test_a_place_that_is_no_text_is_no_path(file: Path, key: str, value: str) -> None:
+    error = failure(file, "publish.spaces=x", "stream.source=log://x", f"{key}={value}")
+    assert f"{key}: " in error.message
+    assert "string" in error.message or "at least 1 character" in error.message

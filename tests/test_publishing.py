@@ -5,14 +5,32 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
-from acclimate import learners, pipeline, publishing
+from acclimate import GLMix, learners, pipeline, publishing
+from acclimate.artifacts import Space
 from acclimate.cli.commands import app
-from acclimate.errors import ConfigError, GateError, MismatchError, SpaceError
+from acclimate.errors import (
+    ConfigError,
+    FormatError,
+    GateError,
+    MismatchError,
+    ModelError,
+    SourceError,
+    SpaceError,
+)
+from acclimate.learners.carried import Carried
 from acclimate.project import Project, load_project
+from acclimate.publish import Spaces
+
+
+def flip(path: Path) -> None:
+    """One bit of the last byte."""
+    data = path.read_bytes()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
 
 
 def run(*arguments: Any) -> Result:
@@ -159,15 +177,127 @@ def test_an_encoder_is_judged_by_its_vectors(project):
         "size": 3, "code": 3, "hidden": 4, "training": {"epochs": 1, "batch": 32},
     }  # fmt: skip
     declared = f"learners.taste={json.dumps(encoder)}"
-    described = load_project(project, [declared, "publish.gates={drift: 1e-9}", "replay.learner=ranker"])
+    bounds = "publish.gates={drift: 1e-9, quality: 0.0}"
+    described = load_project(project, [declared, bounds, "replay.learner=ranker"])
     for number, until in enumerate(("2024-01-06", "2024-01-08")):
         model = project.with_name(f"taste-{number}")
         shutil.rmtree(model, ignore_errors=True)
         pipeline.fit(described, model, learner="taste", until=until)
         publishing.publish(described, model, learner="taste")
     publishing.promote(described, "taste/1")
-    with pytest.raises(GateError, match=r"taste/2 does not pass 1 of 3 gates: drift: .* from the live space"):
+    with pytest.raises(GateError, match=r"taste/2 does not pass 1 of 4 gates: drift: .* from the live space"):
         publishing.promote(described, "taste/2")
+    *_, quality = publishing.promote(described, "taste/2", force=True, reason="a test")
+    assert (quality.passed, quality.said) == (True, "not asked: an encoder predicts no label, and has no loss")
+
+
+def test_a_space_that_is_still_being_built_is_not_promoted_past_its_gates(project, monkeypatch):
+    spaces = publishing.spaces_of(loaded(project))
+    early = project.with_name("early")
+    space = spaces.begin(lambda number: Space("ranker", number, "w" * 64, "c" * 64, 1))
+    seen = spaces.state()
+    spaces.ready(space, spaces._snapshots.write(str(space), lambda folder: learners.load(early).save(folder)))
+    with monkeypatch.context() as at_that_moment:
+        at_that_moment.setattr(Spaces, "state", lambda _: seen)
+        with pytest.raises(SpaceError, match="ranker/1 is building and cannot be promoted"):
+            publishing.promote(loaded(project), "ranker/1")
+    assert spaces.state().live("ranker") is None
+
+
+def test_states_that_are_not_finite_are_found_wherever_they_are(project):
+    model = learners.load(project.with_name("early"))
+    window = publishing._last_window(pipeline.open_events(loaded(project)), "1h")
+    (ids,) = (ids for name, ids, _ in Carried(model).everything() if name == "states-2")
+    item = next(id for id in ids.tolist() if id not in window.table(["item_id"])["item_id"].to_pylist())
+    states = model.entities.take("item", np.array([item]), model.state.effects[2].population)
+    states.posterior.mean[:] = np.nan
+    model.entities.commit({"item": [states]})
+    broken = project.with_name("broken")
+    shutil.rmtree(broken, ignore_errors=True)
+    model.save(broken)
+    publishing.publish(loaded(project), broken)
+    what = rf"ranker/1 does not pass 2 of 2 gates: finite: 1 numbers of 1 .*; worst: item_id {item} \(1\)"
+    with pytest.raises(GateError, match=what):
+        publishing.promote(loaded(project, window="1h", drift=1.0), "ranker/1")
+
+
+def test_a_model_that_cannot_predict_fails_finite_and_can_be_forced(project, monkeypatch):
+    published(project, "early")
+
+    def infinite(*_):
+        raise ModelError("no probability of 3 rows")
+
+    monkeypatch.setattr(GLMix, "predict", infinite)
+    with pytest.raises(
+        GateError, match=r"2 of 2 gates: finite: no probability of 3 rows; parity: not all numbers"
+    ):
+        publishing.promote(loaded(project), "ranker/1")
+    publishing.promote(loaded(project), "ranker/1", force=True, reason="a fire")
+    assert publishing.spaces_of(loaded(project)).live("ranker").number == 1
+
+
+@pytest.mark.parametrize(
+    ("other", "what"),
+    [
+        ({"label": "like"}, "it is of label 'click' with loss logistic, and the new one of label 'like'"),
+        ({"loss": "squared"}, "with loss logistic, and the new one of label 'click' with loss squared"),
+    ],
+)
+def test_spaces_of_other_aims_are_not_compared(project, other, what):
+    changes = [f"learners.ranker.{key}={value}" for key, value in other.items()]
+    wide = "publish.gates={drift: 100.0, quality: 100.0}"
+    published(project, "early")
+    publishing.promote(loaded(project), "ranker/1")
+    changed, model = load_project(project, [*changes, wide]), project.with_name("-".join(other))
+    shutil.rmtree(model, ignore_errors=True)
+    learner = learners.make(changed.learner("ranker"))
+    learner.fit(pipeline.open_events(changed).before("2024-01-06")).save(model)
+    publishing.publish(changed, model)
+    with pytest.raises(GateError, match=r"2 of 4 gates: drift: .*; quality: ") as error:
+        publishing.promote(changed, "ranker/2")
+    assert error.value.message.count(what) == 2
+
+
+def test_force_goes_past_a_live_space_and_a_log_that_cannot_be_read(project, tmp_path):
+    published(project, "early", "late", "late")
+    publishing.promote(loaded(project), "ranker/1")
+    bounds = {"drift": 100.0, "quality": 100.0, "coverage": 0.1}
+    flip(tmp_path / "spaces" / "ranker" / "1" / "generation-1" / "arrays.safetensors")
+    with pytest.raises(GateError, match=r"drift: the live space cannot be compared: .*ranker/1 is damaged"):
+        publishing.promote(loaded(project, **bounds), "ranker/2")
+    publishing.promote(loaded(project, **bounds), "ranker/2", force=True, reason="it is broken")
+    *_, last = publishing.spaces_of(loaded(project)).entries()
+    assert (last.space, last.reason) == ("ranker/2", "forced past drift, quality: it is broken")
+    bounds = f"publish.gates={json.dumps(bounds)}"
+    lost = load_project(project, ["events.path=nowhere.parquet", bounds])
+    with pytest.raises(SourceError, match="nowhere"):
+        publishing.promote(lost, "ranker/3")
+    verdicts = publishing.promote(lost, "ranker/3", force=True, reason="no log")
+    assert not any(verdict.passed for verdict in verdicts)
+    *_, last = publishing.spaces_of(loaded(project)).entries()
+    assert last.reason == "forced past finite, parity, coverage, drift, quality: no log"
+    flip(tmp_path / "spaces" / "ranker" / "2" / "generation-1" / "arrays.safetensors")
+    with pytest.raises(FormatError, match="ranker/2 is damaged"):
+        publishing.promote(loaded(project), "ranker/2", force=True, reason="a fire")
+
+
+def test_a_bound_that_says_nothing_of_a_learner_is_said_not_to_be_asked(project):
+    rate = load_project(
+        project, ["learners.rate={kind: global-rate}", "publish.gates={coverage: 1.0}", "replay.learner=ranker"]
+    )
+    model = project.with_name("rate")
+    shutil.rmtree(model, ignore_errors=True)
+    pipeline.fit(rate, model, learner="rate", until="2024-01-06")
+    publishing.publish(rate, model, learner="rate")
+    *_, coverage = publishing.promote(rate, "rate/1")
+    assert str(coverage) == "coverage: not asked: this learner keeps nothing of entities"
+    assert coverage.passed
+    declared = ("--set", "learners.rate={kind: global-rate}", "--set", "replay.learner=ranker")
+    publishing.publish(rate, model, learner="rate")
+    bounds = ("--set", "publish.gates={coverage: 1.0}")
+    told = run("spaces", "promote", "rate/2", project, *declared, *bounds, "--json").stdout
+    assert "NaN" not in told
+    assert json.loads(told)["gates"][-1]["value"] is None
 
 
 # --- the command line ----------------------------------------------------------------------------------------

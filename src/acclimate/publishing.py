@@ -1,7 +1,7 @@
 """The verbs of spaces: publish a saved model, let it pass the gates and promote it, compare two."""
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,15 +14,17 @@ from numpy.typing import NDArray
 from acclimate import learners
 from acclimate.arrays import FloatArray
 from acclimate.artifacts import Events, Space, TableSource
-from acclimate.config import LABEL_KINDS, Gates, predicts
-from acclimate.errors import ConfigError, DataError, MismatchError
+from acclimate.config import LABEL_KINDS, Gates, Schema, loss_of, predicts
+from acclimate.errors import AcclimateError, ConfigError, DataError, MismatchError, ModelError
 from acclimate.evaluate.comparisons import compare
 from acclimate.evaluate.replay import ROW_LOSSES
+from acclimate.learners.carried import Carried
 from acclimate.models.alignment import procrustes
 from acclimate.pipeline import check_settings, open_events
 from acclimate.project import Project
 from acclimate.publish import Spaces, gates
 from acclimate.publish.gates import Verdict
+from acclimate.publish.spaces import check_life
 from acclimate.times import duration_us, instant_us
 
 
@@ -71,7 +73,7 @@ def promote(
 ) -> list[Verdict]:
     """Make a space live, once it has passed the gates of the project; what they said.
 
-    With ``force`` it need not pass, and the journal says so, and why.
+    With ``force`` it need not pass, and the journal says so, and why; only its own snapshot has to be whole.
 
     Raises:
         ConfigError: it is to be forced without a reason.
@@ -82,10 +84,10 @@ def promote(
         raise ConfigError("a promotion is forced without a reason", hint="say why: --reason '...'")
     spaces = spaces_of(project, who=who)
     state = spaces.state()
-    known = state.at(space)
+    known = check_life(state, space, ["ready"], "promoted")
     before = state.live(known.space.name)
     live = before.space if before else None
-    verdicts = judged(project, spaces, known.space, live) if known.life == "ready" else []
+    verdicts = judged(project, spaces, known.space, live, force=force)
     failed = [verdict for verdict in verdicts if not verdict.passed]
     if failed and not force:
         raise gates.refused(known.space, verdicts)
@@ -94,23 +96,44 @@ def promote(
     return verdicts
 
 
-def judged(project: Project, spaces: Spaces, space: Space, live: Space | None) -> list[Verdict]:
+def judged(
+    project: Project, spaces: Spaces, space: Space, live: Space | None, *, force: bool = False
+) -> list[Verdict]:
     """What the gates of the project say of a space beside the live one, if there is one.
+
+    A live space that cannot be read or compared fails the gates that need it. With ``force`` so does a log that
+    cannot be read, or not by this space; its snapshot has to be whole all the same.
 
     Raises:
         DataError: there are no events to look at.
         MismatchError: the space is of another schema than the project has now.
+        FormatError: the snapshot is damaged.
     """
     bounds = project.publish.gates if project.publish else Gates()
     model: Any = learners.load(spaces.open(space))
-    window = _last_window(open_events(project), bounds.window)
-    rows = _Rows(window, model)
-    said = rows.said(model)
-    verdicts = [gates.finite(said, rows.ids, model.shared().arrays), _parity(model, window, bounds)]
-    if bounds.coverage is not None:
-        verdicts += _coverage(model, window, bounds.coverage)
-    if live is not None and (bounds.drift is not None or bounds.quality is not None):
-        verdicts += _beside_live(rows, said, (model, learners.load(spaces.open(live))), bounds)
+    beside: dict[str, float | None] = {"drift": bounds.drift, "quality": bounds.quality} if live else {}
+    beside = {gate: bound for gate, bound in beside.items() if bound is not None}
+    verdicts = list[Verdict]()
+    try:
+        window = _last_window(open_events(project), bounds.window)
+        rows = _Rows(window, model)
+        finite, said = _finite(model, rows)
+        verdicts.append(finite)
+        if bounds.coverage is not None:
+            verdicts += _coverage(model, window, bounds.coverage)
+        if not finite.passed:
+            return verdicts + _unanswered(["parity", *beside], "not all numbers are finite")
+        verdicts.insert(1, _parity(model, window, bounds))
+    except AcclimateError as error:
+        if not force:
+            raise
+        asked = ["finite", "parity", *(["coverage"] if bounds.coverage is not None else []), *beside]
+        return _unanswered(asked, error.message)
+    if live is not None and beside:
+        try:
+            verdicts += list(_beside_live(rows, said, (model, learners.load(spaces.open(live))), bounds))
+        except AcclimateError as error:
+            verdicts += _unanswered(beside, f"the live space cannot be compared: {error.message}")
     return verdicts
 
 
@@ -174,6 +197,27 @@ class _Rows:
         return _said(model, self.events)
 
 
+def _unanswered(asked: Iterable[str], why: str) -> list[Verdict]:
+    return [gates.incomparable(gate, why, 0.0) for gate in asked]
+
+
+def _finite(model: Any, rows: _Rows) -> tuple[Verdict, FloatArray]:
+    """Whether all is finite that is stored and that is said of rows; and what is said, if it is said at all."""
+    carried, nothing = Carried(model), np.zeros(0)
+    columns = carried.columns()
+    kept = ((" ".join(columns[name]), ids, values) for name, ids, values in carried.everything())
+    try:
+        stored = gates.finite_rows(kept, model.shared().arrays)
+        if not stored.passed:
+            return stored, nothing
+        said = rows.said(model)
+    except MismatchError:
+        raise
+    except ModelError as error:
+        return gates.incomparable("finite", error.message, 0.0), nothing
+    return gates.finite(said, rows.ids), said
+
+
 def _said(model: Any, events: Events) -> FloatArray:
     return model.predict(events) if predicts(model.parameters) else model.vectors(events)
 
@@ -186,7 +230,10 @@ def _last_window(log: Events, length: str) -> Events:
 
 
 def _parity(model: Any, window: Events, bounds: Gates) -> Verdict:
-    """The same rows, asked of a model and of the one that it is after a save and a load."""
+    """The same rows, asked of a model and of the one that it is after a save and a load.
+
+    It is a check of save and load: both are the same model, and nothing in a store is looked at.
+    """
     some = Events(window.schema, TableSource(window.schema, window.head(bounds.sample)))
     with tempfile.TemporaryDirectory(prefix="acclimate-") as room:
         model.save(Path(room) / "model")
@@ -197,6 +244,8 @@ def _parity(model: Any, window: Events, bounds: Gates) -> Verdict:
 def _coverage(model: Any, window: Events, least: float | Mapping[str, float]) -> Iterator[Verdict]:
     names, schema, found = window.source.columns().names, window.schema, model.known(window)
     asked = least if isinstance(least, Mapping) else dict.fromkeys(found, least)
+    if not asked:
+        yield gates.unasked("coverage", "this learner keeps nothing of entities")
     for name, share in asked.items():
         if name not in found:
             yield gates.incomparable("coverage", f"no '{name}' is known by such a learner", share)
@@ -211,19 +260,32 @@ def _coverage(model: Any, window: Events, least: float | Mapping[str, float]) ->
 
 
 def _beside_live(rows: _Rows, said: FloatArray, models: tuple[Any, Any], bounds: Gates) -> Iterator[Verdict]:
-    """Drift and quality beside the live space; where that cannot read these events no gate is passed."""
+    """Drift and quality beside the live space.
+
+    Raises:
+        ModelError: that cannot read these events, says nothing finite of them, or something else than the new one.
+    """
     model, live = models
-    try:
-        of_live = rows.said(live)
-    except MismatchError as error:
-        asked = {"drift": bounds.drift, "quality": bounds.quality}
-        for gate in (gate for gate, bound in asked.items() if bound is not None):
-            yield gates.incomparable(gate, f"the live space cannot be compared: {error.message}", 0.0)
-        return
+    aims = [_aim(one, rows.events.schema) for one in models]
+    if aims[0] != aims[1]:
+        raise MismatchError(f"it is of {aims[1]}, and the new one of {aims[0]}")
+    of_live = rows.said(live)
+    if not np.isfinite(of_live).all():
+        raise ModelError("not all that it says of these rows is finite")
     if bounds.drift is not None:
         yield _drift(rows, said, of_live, bounds.drift)
     if bounds.quality is not None and predicts(model.parameters):
         yield _quality(rows, np.column_stack([said, of_live]), max(model.cut, live.cut), model, bounds.quality)
+    elif bounds.quality is not None:
+        yield gates.unasked("quality", "an encoder predicts no label, and has no loss")
+
+
+def _aim(model: Any, schema: Schema) -> str:
+    """What is predicted, and by which loss: only what has the same aim can be compared."""
+    record = model.parameters
+    if not predicts(record):
+        return f"vectors of '{model.entity}'"
+    return f"label '{schema.label(record.label, kinds=LABEL_KINDS)}' with loss {loss_of(record)}"
 
 
 def _drift(rows: _Rows, said: FloatArray, of_live: FloatArray, most: float) -> Verdict:

@@ -22,17 +22,31 @@ def test_coverage_names_the_unknown_with_the_most_rows():
     assert gates.coverage("user", [], nobody.astype(bool), nobody, least=1.0).passed
 
 
-def test_finite_names_entities_and_arrays():
-    arrays = {"weights": np.array([1.0, np.nan, np.inf]), "ids": np.array([1, 2]), "fine": np.ones(2)}
-    assert gates.finite(np.ones(4), IDS, {"fine": np.ones(2)}).passed
-    verdict = gates.finite(np.array([1.0, np.nan, 0.5, np.inf]), IDS, arrays)
+def test_finite_names_the_entities_whose_rows_are_not():
+    assert gates.finite(np.ones(4), IDS).passed
+    verdict = gates.finite(np.array([1.0, np.nan, 0.5, np.inf]), IDS)
     assert not verdict.passed
-    assert verdict.value == 4.0
-    assert dict(verdict.worst) == {"b": 1.0, "c": 1.0, "weights": 2.0}
+    assert (verdict.value, dict(verdict.worst)) == (2.0, {"b": 1.0, "c": 1.0})
     vectors = np.ones((4, 3))
-    assert gates.finite(vectors, IDS, {}).passed
+    assert gates.finite(vectors, IDS).passed
     vectors[2, 1] = np.nan
-    assert gates.finite(vectors, IDS, {}).worst == (("a", 1.0),)
+    assert gates.finite(vectors, IDS).worst == (("a", 1.0),)
+
+
+def test_finite_looks_at_all_that_is_kept():
+    arrays = {"weights": np.array([1.0, np.nan, np.inf]), "ids": np.array([1, 2]), "one": np.array(2.0)}
+    ids = np.array([7, 8, 9])
+    mean, covariance = np.ones((3, 2)), np.ones((3, 2, 2))
+    fine = {"rows": ids, "mean": mean, "covariance": covariance}
+    nothing = {name: column[:0] for name, column in fine.items()}
+    assert gates.finite_rows([("user", ids, fine), ("user", ids[:0], nothing)], {"one": arrays["one"]}).passed
+    assert gates.finite_rows([], {}).passed
+    broken = {**fine, "mean": mean.copy(), "covariance": covariance.copy()}
+    broken["mean"][1, 0], broken["covariance"][1], broken["mean"][2, 1] = np.nan, -np.inf, np.inf
+    verdict = gates.finite_rows([("user", ids, broken)], arrays)
+    assert not verdict.passed
+    assert verdict.worst == (("user 8", 5.0), ("weights", 2.0), ("user 9", 1.0))
+    assert verdict.value == 8.0
 
 
 def test_drift_is_a_root_mean_square_and_names_the_farthest():

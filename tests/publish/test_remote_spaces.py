@@ -1,5 +1,6 @@
 """Spaces behind a URL: an S3 server on a port of its own, and file systems that cannot say who was first."""
 
+import shutil
 import threading
 import zlib
 from collections.abc import Generator
@@ -13,7 +14,7 @@ from sample_spaces import made, promote, publish, saved
 
 from acclimate.errors import ConfigError, FormatError, OutputError, SourceError, SpaceError
 from acclimate.publish import Spaces
-from acclimate.publish.remote import RemoteShelf
+from acclimate.publish.remote import RemoteShelf, without_secrets
 from acclimate.publish.shelves import shelf_at
 
 
@@ -104,6 +105,61 @@ def test_what_is_cached_is_proved_before_it_is_used_again(url, s3, tmp_path):
     assert spaces.open(space) == path.parents[1]  # no need of the bucket
 
 
+def test_a_cache_that_is_damaged_or_holds_another_model_is_made_anew(url, tmp_path):
+    spaces = Spaces(url, cache=tmp_path / "cache")
+    space = publish(spaces, seed=1)
+    folder = spaces.open(space)
+    arrays = Path("generation-1", "arrays.safetensors")
+    whole = (folder / arrays).read_bytes()
+    (folder / "manifest.json").write_text("{")
+    assert (spaces.open(space) / arrays).read_bytes() == whole
+    shutil.rmtree(folder)
+    saved(2)(folder)  # whole, and another one
+    assert (spaces.open(space) / arrays).read_bytes() == whole
+    assert list((tmp_path / "cache").iterdir()) == [folder]
+
+
+def test_many_open_a_space_that_none_has_yet(url, tmp_path):
+    space = publish(Spaces(url, cache=tmp_path / "cache"))
+    opened, start = [], threading.Barrier(6)
+
+    def attempt():
+        spaces = Spaces(url, cache=tmp_path / "cache")
+        start.wait()
+        opened.append(spaces.open(space))
+
+    threads = [threading.Thread(target=attempt) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert opened == [tmp_path / "cache" / opened[0].name] * 6
+    assert list((tmp_path / "cache").iterdir()) == opened[:1]
+
+
+def test_a_damaged_manifest_is_named_by_its_address(url, s3, tmp_path):
+    spaces = Spaces(url, cache=tmp_path / "cache")
+    space = publish(spaces)
+    s3.pipe_file(f"{url.removeprefix('s3://')}/ranker/1/manifest.json", b"{")
+    for look in (spaces.open, spaces.verify, spaces.manifest):
+        with pytest.raises(FormatError, match=f"^{url}/ranker/1/manifest.json is damaged: "):
+            look(space)
+
+
+def test_what_is_not_removed_is_told(tmp_path):
+    class Keeping(fsspec.get_filesystem_class("memory")):
+        """An S3 whose policy denies deletes: its answer lists them, and fsspec does not look."""
+
+        def rm(self, path, recursive=False, maxdepth=None):
+            pass
+
+    shelf = RemoteShelf("s3://kept/spaces", "s3", Keeping(), f"/{tmp_path.name}")
+    saved()(tmp_path / "model")
+    shelf.put(tmp_path / "model", "ranker/1")
+    with pytest.raises(OutputError, match="s3://kept/spaces/ranker/1 cannot be removed: 2 files are still there"):
+        shelf.remove("ranker/1")
+
+
 def test_a_second_put_under_a_name_is_refused_by_s3(url):
     shelf = shelf_at(url)
     shelf.create("journal/00000001.json", b"first")
@@ -123,9 +179,11 @@ def test_who_promotes_on_stale_facts_loses_on_s3(url, tmp_path):
 
 def test_a_bucket_that_is_not_there(endpoint, s3, tmp_path):  # noqa: ARG001 - where S3 is
     spaces = Spaces("s3://nowhere/spaces", cache=tmp_path)
-    assert spaces.state().known == ()
+    for ask in (spaces.state, lambda: publish(spaces)):
+        with pytest.raises(SourceError, match="s3://nowhere/spaces cannot be read: there is no such bucket"):
+            ask()
     with pytest.raises(OutputError, match="s3://nowhere/spaces cannot be written"):
-        publish(spaces)
+        shelf_at("s3://nowhere/spaces").create("journal/00000001.json", b"")
 
 
 def test_a_server_that_is_not_there(s3, monkeypatch, tmp_path):  # noqa: ARG001 - the credentials
@@ -152,10 +210,36 @@ def test_many_threads_in_memory_lose_no_entry(tmp_path):
 
 
 def test_a_file_system_that_promises_nothing_is_not_written_to(tmp_path):
-    spaces = Spaces(f"dir::file://{tmp_path}/x", cache=tmp_path / "cache")
-    with pytest.raises(ConfigError, match=r"cannot tell which of two writers was first"):
-        publish(spaces)
+    for url in (f"dir::file://{tmp_path}/x", "sftp://ann:open@127.0.0.1:9/spaces"):  # and not connected to
+        with pytest.raises(ConfigError, match=r"cannot tell which of two writers was first") as error:
+            Spaces(url)
+        assert "open" not in error.value.message
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("s3://ann:a/b@c@bucket/x", "s3://ann:***@bucket/x"),
+        (
+            "nothing://ann:open@host/x?access_KEY=1&at=2&SecretId=3",
+            "nothing://ann:***@host/x?access_KEY=***&at=2&SecretId=***",
+        ),
+        ("s3://bucket/a:b@c", "s3://bucket/a:b@c"),
+    ],
+)
+def test_passwords_are_not_shown(url, shown):
+    assert without_secrets(f"'{url}' is wrong", url) == f"'{shown}' is wrong"
+    root = url.partition("://")[2]
+    assert without_secrets(f"no {root}", url) == f"no {shown.partition('://')[2]}"
+
+
+def test_an_error_of_s3_does_not_show_its_password(s3, tmp_path):  # noqa: ARG001 - where S3 is
+    spaces = Spaces("s3://ann:open@bucket/spaces", cache=tmp_path)
+    assert spaces.url == "s3://ann:***@bucket/spaces"
+    with pytest.raises((SourceError, OutputError)) as error:
+        publish(spaces)
+    assert "open" not in str(error.value)
 
 
 def test_a_store_that_takes_a_second_file_under_a_name_is_not_written_to(tmp_path):

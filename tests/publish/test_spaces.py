@@ -13,7 +13,7 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from sample_spaces import flip, made, promote, publish, saved
 
-from acclimate.errors import ConfigError, FormatError, OutputError, SpaceError
+from acclimate.errors import ConfigError, FormatError, OutputError, SourceError, SpaceError
 from acclimate.publish import Spaces
 
 HERE = Path(__file__).parent
@@ -193,8 +193,54 @@ def test_an_entry_of_another_registry_breaks_the_chain(spaces, tmp_path):
 
 def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="cannot be written"):
-        publish(Spaces(tmp_path / "file" / "spaces"))
+    for url in (tmp_path / "file" / "spaces", tmp_path / "file"):
+        with pytest.raises(SourceError, match=r"file.* cannot be read: Not a directory"):
+            publish(Spaces(url))
+    (tmp_path / "spaces" / "journal" / "00000001.json").mkdir(parents=True)
+    with pytest.raises(SourceError, match=r"00000001\.json cannot be read: Is a directory"):
+        Spaces(tmp_path / "spaces").state()
+
+
+def test_an_entry_that_is_nested_without_end(spaces, tmp_path):
+    publish(spaces)
+    (tmp_path / "spaces" / "journal" / "00000002.json").write_text("[" * 100_000)
+    with pytest.raises(FormatError, match=r"00000002\.json is damaged: maximum recursion"):
+        spaces.state()
+
+
+def test_spaces_of_a_folder_need_no_home(tmp_path, monkeypatch):
+    def nobody():
+        raise RuntimeError("nobody is at home")
+
+    monkeypatch.setattr(Path, "home", nobody)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    spaces = Spaces(tmp_path / "spaces")
+    assert spaces.open(publish(spaces)).is_dir()
+    remote = Spaces(f"memory://{tmp_path.name}")
+    with pytest.raises(ConfigError, match="there is no place for snapshots: nobody is at home"):
+        remote.open(publish(remote))
+
+
+def test_rolled_back_twice_it_is_as_it_was_twice_before(spaces):
+    one, two, three = publish(spaces), publish(spaces), publish(spaces)
+    for space in (one, two, three, two):
+        promote(spaces, space)
+    assert spaces.roll_back("ranker", instead_of=two) == three
+    assert spaces.roll_back("ranker", instead_of=three) == two
+    assert spaces.roll_back("ranker", instead_of=two) == one
+    with pytest.raises(SpaceError, match="no space of 'ranker' was live before ranker/1"):
+        spaces.roll_back("ranker", instead_of=one)
+
+
+def test_of_two_who_prune_at_once_one_writes_it_down(spaces, tmp_path, monkeypatch):
+    spaces.retire(publish(spaces))
+    other, seen = Spaces(tmp_path / "spaces"), spaces._journal.head()
+    assert other.prune() == ["ranker/1"]
+    heads = iter([seen])  # what was read before the other one pruned
+    head = spaces._journal.head
+    monkeypatch.setattr(spaces._journal, "head", lambda: next(heads, None) or head())
+    assert spaces.prune() == []
+    assert [entry.action for entry in spaces.entries()] == ["begin", "ready", "retire", "prune"]
 
 
 # --- snapshots -----------------------------------------------------------------------------------------------
@@ -231,6 +277,12 @@ def test_a_space_of_another_registry_is_refused(spaces, tmp_path):
     other = Spaces(tmp_path / "other").publish(made(weights="v"), saved())
     with pytest.raises(SpaceError, match="ranker/1 is another space here: of weights wwww"):
         spaces.open(other)
+    for verb in (spaces.retire, lambda space: spaces.pin("feed", space)):
+        with pytest.raises(SpaceError, match="ranker/1 is another space here: of weights wwww"):
+            verb(other)
+    with pytest.raises(SpaceError, match="ranker/1 is another space here"):
+        spaces.promote(other, instead_of=None)
+    assert set(lives(spaces).values()) == {"ready"}
 
 
 def test_a_failed_save_leaves_no_folder_and_its_number_is_passed(spaces):
@@ -333,7 +385,7 @@ class Lives(RuleBasedStateMachine):
         if self._allowed(allowed, self.spaces.roll_back, "ranker", instead_of=before):
             self.life[self._live()] = "ready"
             self.life[kept[-1]] = "live"
-            self.lived = kept[:-1]
+            self.lived = self.lived[: len(self.lived) - 1 - self.lived[::-1].index(kept[-1])]
 
     @precondition(lambda self: self.all)
     @rule(data=st.data())

@@ -1,10 +1,11 @@
 """What a person sees of spaces, a line each, and what a machine reads: JSON with the same words."""
 
 import json
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, cast
 
 from acclimate.artifacts import Space
 from acclimate.cli.terminal import say_line
@@ -129,5 +130,14 @@ def _iso(time_us: int) -> str:
     return utc(time_us).isoformat(timespec="seconds")
 
 
+def _told_in_json(value: Any) -> Any:
+    """The same with ``None`` for numbers that JSON does not have."""
+    if isinstance(value, dict):
+        return {key: _told_in_json(part) for key, part in cast("dict[str, Any]", value).items()}
+    if isinstance(value, list | tuple):
+        return [_told_in_json(part) for part in cast("list[Any]", value)]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def _say_json(value: Any) -> None:
-    say_line(json.dumps(value, default=str))
+    say_line(json.dumps(_told_in_json(value), default=str, allow_nan=False))

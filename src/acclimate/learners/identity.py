@@ -28,7 +28,8 @@ def identity_of(learner: Any) -> tuple[str, str]:
 def distances(one: Any, other: Any) -> dict[str, float | None]:
     """How far the shared parts of two learners are apart, by name: ``|a - b| / |a|``.
 
-    ``None`` where one is of another shape, or there is none. Coefficients that have names are compared by them.
+    Where ``a`` is 0 it is relative to ``|b|``, which is 1. ``None`` where one is of another shape, or there is none.
+    Coefficients that have names are compared by them.
     """
     first, second = one.shared().arrays, other.shared().arrays
     found = {name: _distance(first.get(name), second.get(name)) for name in sorted({*first, *second})}
@@ -44,9 +45,8 @@ def _distance(a: Any, b: Any) -> float | None:
     if a is None or b is None or a.shape != b.shape or a.dtype.kind not in "fiu":
         return None
     a, b = a.astype(np.float64), b.astype(np.float64)
-    size = float(np.linalg.norm(a))
-    apart = float(np.linalg.norm(a - b))
-    return apart / size if size else (0.0 if not apart else None)
+    size = float(np.linalg.norm(a)) or float(np.linalg.norm(b))
+    return float(np.linalg.norm(a - b)) / size if size else 0.0
 
 
 def _json(value: Any) -> bytes:

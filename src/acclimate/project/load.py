@@ -138,7 +138,7 @@ def _assembled(content: Mapping[str, Any], folder: Path, origins: Origins) -> di
         if "path" in events:
             content["events"]["path"] = _under(folder, events["path"])
     if isinstance(stream := content.get("stream"), dict):
-        content["stream"] = {**stream, "refused": str(folder / str(stream.get("refused", "refused")))}
+        content["stream"] = {**stream, "refused": _in_folder(folder, stream.get("refused", "refused"))}
         if isinstance(stream.get("source"), str):
             content["stream"]["source"] = _address(folder, stream["source"])
     return {**content, "folder": folder}
@@ -172,6 +172,11 @@ def _under(folder: Path, path: Any) -> Any:
     if isinstance(path, list):
         return [_under(folder, part) for part in path]
     return str(folder / path) if path and isinstance(path, str) and "://" not in path else path
+
+
+def _in_folder(folder: Path, path: Any) -> Any:
+    """A path from the project's folder; one that is empty is none, and what is no text is left to the checks."""
+    return (str(folder / path) if path else None) if isinstance(path, str) else path
 
 
 _ON_THIS_MACHINE = ("log", "lmdb")

@@ -1,13 +1,13 @@
 """Gates before a promotion: numbers in, a verdict out, with the entities that are to blame and by how much."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from acclimate.arrays import BoolArray, FloatArray, IntArray
+from acclimate.arrays import BoolArray, FloatArray, IdArray, IntArray
 from acclimate.artifacts import Space
 from acclimate.errors import GateError
 
@@ -48,21 +48,41 @@ def coverage(entity: str, ids: Sequence[str], known: BoolArray, rows: IntArray, 
     return Verdict("coverage", share >= least, share, least, said, worst)
 
 
-def finite(values: NDArray[Any], ids: Sequence[str], arrays: Mapping[str, NDArray[Any]]) -> Verdict:
-    """Whether all numbers are finite.
+def finite(values: NDArray[Any], ids: Sequence[str]) -> Verdict:
+    """Whether all that is said of rows is finite.
 
     Args:
-        values: what is said of rows, ``(n,)`` or ``(n, s)``.
+        values: ``(n,)`` or ``(n, s)``.
         ids: whose row each is, ``n`` of them.
-        arrays: by name what is shared.
     """
     wrong: BoolArray = np.any(~np.isfinite(_by_row(values)), axis=1)
-    parts = {name: int((~np.isfinite(array)).sum()) for name, array in arrays.items() if array.dtype.kind == "f"}
-    parts = {name: count for name, count in parts.items() if count}
-    count = int(wrong.sum()) + sum(parts.values())
-    worst = (*_worst(ids, wrong.astype(np.float64), np.sum), *((name, float(n)) for name, n in parts.items()))
-    said = f"{count:,} numbers are not finite" if count else f"all of {len(values):,} rows and of what is shared"
-    return Verdict("finite", not count, float(count), 0.0, said, worst[:_SHOWN])
+    count = int(wrong.sum())
+    said = (
+        f"what is said of {count:,} of {len(wrong):,} rows is not finite" if count else "all that is kept or said"
+    )
+    return Verdict("finite", not count, float(count), 0.0, said, _worst(ids, wrong.astype(np.float64), np.sum))
+
+
+def finite_rows(
+    kept: Iterable[tuple[str, IdArray, Mapping[str, NDArray[Any]]]], arrays: Mapping[str, NDArray[Any]]
+) -> Verdict:
+    """Whether all that is stored is finite.
+
+    Args:
+        kept: what is kept by id, piece by piece: what the ids are of, ``(t,)`` ids, and columns ``(t, ...)``.
+        arrays: by name what is shared.
+    """
+    wrong = {name: _not_finite(array[None]) for name, array in arrays.items()}
+    counts = {name: int(count[0]) for name, count in wrong.items() if count[0]}
+    for name, ids, columns in kept:
+        by_id = np.sum([np.zeros(len(ids), np.int64), *map(_not_finite, columns.values())], axis=0)
+        for place in np.flatnonzero(by_id).tolist():
+            whose = f"{name} {ids[place]}"
+            counts[whose] = counts.get(whose, 0) + int(by_id[place])
+    total, whose = sum(counts.values()), sorted(counts, key=lambda name: -counts[name])
+    said = f"{total:,} numbers of {len(counts):,} entities or shared arrays are not finite"
+    worst = tuple((name, float(counts[name])) for name in whose[:_SHOWN])
+    return Verdict("finite", not total, float(total), 0.0, said if total else "all that is kept", worst)
 
 
 def drift(ids: Sequence[str], new: FloatArray, live: FloatArray, most: float) -> Verdict:
@@ -113,6 +133,8 @@ def quality(
 def parity(ids: Sequence[str], stored: NDArray[Any], again: NDArray[Any], most: float) -> Verdict:
     """Whether values that were stored are those that are computed again.
 
+    It says no more than what its values are of: those of a save and a load prove these, and nothing of a store.
+
     Args:
         ids: whose value each is, ``n`` of them.
         stored: ``(n,)`` or ``(n, s)``.
@@ -133,6 +155,11 @@ def incomparable(gate: str, why: str, bound: float) -> Verdict:
     return Verdict(gate, False, np.nan, bound, why)
 
 
+def unasked(gate: str, why: str) -> Verdict:
+    """A gate that there is nothing to ask of, and so does not stand in the way."""
+    return Verdict(gate, True, np.nan, np.nan, f"not asked: {why}")
+
+
 def refused(space: Space, verdicts: Sequence[Verdict]) -> GateError:
     """The error that names what was not passed, which entities are to blame, and by how much."""
     failed = [verdict for verdict in verdicts if not verdict.passed]
@@ -145,6 +172,13 @@ def refused(space: Space, verdicts: Sequence[Verdict]) -> GateError:
 def _by_row(values: NDArray[Any]) -> NDArray[Any]:
     """Values ``(n,)`` or ``(n, s)`` as a table of ``n`` rows."""
     return values if values.ndim == 2 else values[:, None]
+
+
+def _not_finite(values: NDArray[Any]) -> IntArray:
+    """How many numbers of each row of ``(n, ...)`` are not finite, ``(n,)``."""
+    if values.dtype.kind != "f":
+        return np.zeros(len(values), np.int64)
+    return (~np.isfinite(values)).sum(axis=tuple(range(1, values.ndim)))
 
 
 def _worst(ids: Sequence[str], values: FloatArray, together: Any) -> tuple[tuple[str, float], ...]:

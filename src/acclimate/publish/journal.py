@@ -14,11 +14,12 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from acclimate.errors import FormatError, OutputError
 from acclimate.publish.shelves import Shelf
 
+_State: TypeAlias = Mapping[str, Any]
 FOLDER = "journal"
 _FORMAT = 1
 _NAME = re.compile(r"(\d{8,})\.json")
@@ -73,22 +74,25 @@ class Journal:
             yield entry
 
     def change(
-        self, action: str, reason: str, decided: Callable[[Mapping[str, Any]], tuple[str, Mapping[str, Any]]]
-    ) -> Entry:
-        """Append an entry.
+        self, action: str, reason: str, decided: Callable[[_State], tuple[str, _State] | None]
+    ) -> Entry | None:
+        """Append an entry, unless nothing is to be changed.
 
         Args:
             action: in a word.
             reason: why, for people.
-            decided: from the state that is, the space that is meant and the state that is to be. It is asked again
-                where another has changed the state meanwhile.
+            decided: from the state that is, the space that is meant and the state that is to be; ``None`` to leave
+                it so. It is asked again where another has changed the state meanwhile.
 
         Raises:
             OutputError: others were faster each time, or it cannot be written.
         """
         for _ in range(_ATTEMPTS):
             head = self.head()
-            space, state = decided(head.state if head else {})
+            new = decided(head.state if head else {})
+            if new is None:
+                return None
+            space, state = new
             content = {
                 "format": _FORMAT,
                 "number": head.number + 1 if head else 1,
@@ -135,7 +139,7 @@ class Journal:
             return _entry(content, seal)
         except FileNotFoundError as error:
             raise self._damaged(number, "it is absent") from error
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise self._damaged(number, str(error).splitlines()[0]) from error
 
     def _damaged(self, number: int, what: str) -> FormatError:

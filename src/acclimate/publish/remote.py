@@ -1,5 +1,6 @@
 """A registry behind a URL: any file system of fsspec that refuses a second file under one name."""
 
+import re
 import secrets
 import sys
 import threading
@@ -8,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from fsspec import available_protocols
 from fsspec.core import url_to_fs
 
 from acclimate.errors import ConfigError, MissingExtraError, OutputError, SourceError
@@ -16,21 +18,51 @@ from acclimate.storage.manifest import MANIFEST
 _CONDITIONAL = ("s3", "s3a", "gs", "gcs", "abfs", "abfss", "az")
 """Protocols of object stores that refuse a put under a name that is taken, where they are asked to."""
 
+_MEMORY = "memory"
+_CHECK = "check the address, the network and the credentials"
+_SECRETS = (
+    re.compile(r"://([^\s/@:]*:)(\S*)(@)"),
+    re.compile(r"[?&]([^=&\s]*(?:password|secret|token|key|sig)[^=&\s]*=)([^&\s]+)()", re.IGNORECASE),
+)
+"""What is not shown of a URL: each the second of three groups."""
+
 
 def shelf_behind(url: str, protocol: str) -> "RemoteShelf":
     """The place at a URL.
 
     Raises:
-        ConfigError: it names no file system.
+        ConfigError: it names no file system, or one that cannot tell which of two writers was first.
         MissingExtraError: its file system is not installed.
+        SourceError: it cannot be reached.
     """
+    shown = without_secrets(url, url)
+    if unknown := set(protocol.split("::")) - set(available_protocols()):
+        raise ConfigError(
+            f"'{shown}' names no file system: {', '.join(unknown)}", hint="such as s3://bucket/spaces"
+        )
+    if protocol not in (*_CONDITIONAL, _MEMORY):
+        raise ConfigError(
+            f"'{shown}': {protocol}:// cannot tell which of two writers was first",
+            hint="keep spaces in a local folder, or in an object store with conditional puts, such as s3://",
+        )
     try:
         system, root = url_to_fs(url, use_listings_cache=False)
-    except ValueError as error:
-        raise ConfigError(f"'{url}' names no file system: {error}", hint="such as s3://bucket/spaces") from error
     except ImportError as error:
-        raise MissingExtraError(f"'{url}': {error}", hint="pip install 'acclimate[remote]' brings S3") from error
-    return RemoteShelf(url.rstrip("/"), protocol, system, root.rstrip("/"))
+        raise MissingExtraError(f"'{shown}': {error}", hint="pip install 'acclimate[remote]' brings S3") from error
+    except ValueError as error:
+        what = without_secrets(str(error), url)
+        raise ConfigError(f"'{shown}' names no place: {what}", hint="such as s3://bucket/spaces") from error
+    except _failures() as error:
+        what = without_secrets(str(error), url)
+        raise SourceError(f"'{shown}' cannot be reached: {what}", hint=_CHECK) from error
+    return RemoteShelf(url, protocol, system, root.rstrip("/"))
+
+
+def without_secrets(text: str, url: str) -> str:
+    """A text in which passwords and keys that a URL has are not shown."""
+    for secret in (match for pattern in _SECRETS for match in pattern.finditer(url)):
+        text = text.replace("".join(secret.groups()), f"{secret[1]}***{secret[3]}")
+    return text
 
 
 class RemoteShelf:
@@ -40,8 +72,9 @@ class RemoteShelf:
     _in_memory = threading.Lock()
 
     def __init__(self, url: str, protocol: str, system: Any, root: str) -> None:
-        self.url, self._protocol, self._system, self._root = url, protocol, system, root
-        self._is_proved = protocol == "memory"
+        self.url = without_secrets(url, url).rstrip("/")
+        self._named, self._protocol, self._system, self._root = url, protocol, system, root
+        self._is_proved = protocol == _MEMORY
 
     def names(self, folder: str) -> list[str]:
         """What is in a folder."""
@@ -49,7 +82,11 @@ class RemoteShelf:
             try:
                 self._system.invalidate_cache()
                 found = self._system.ls(self._at(folder), detail=False)
-            except FileNotFoundError:
+            except FileNotFoundError as error:
+                if _has_no_bucket(error):
+                    raise SourceError(
+                        f"{self.url} cannot be read: there is no such bucket", hint=_CHECK
+                    ) from error
                 return []
         names = {name.rstrip("/").rpartition("/")[2] for name in found}
         return sorted(name for name in names - {folder.rpartition("/")[2]} if not name.startswith("."))
@@ -83,8 +120,14 @@ class RemoteShelf:
             try:
                 self._system.invalidate_cache()
                 self._system.rm(self._at(folder), recursive=True)
+                self._system.invalidate_cache()
+                left = self._system.find(self._at(folder))
             except FileNotFoundError:
                 return
+        if left:  # some stores keep silent about what they do not remove
+            raise OutputError(
+                f"{self.url}/{folder} cannot be removed: {len(left):,} files are still there", hint=_CHECK
+            )
 
     def tidy(self, folder: str) -> None:
         """Nothing: what is uploaded is whole or not there."""
@@ -96,16 +139,10 @@ class RemoteShelf:
         """See, before the first entry is made, that a name that is taken is refused.
 
         Raises:
-            ConfigError: it is not, or nobody promises that two at the same time cannot both be first.
+            ConfigError: it is not.
         """
         if self._is_proved:
             return
-        if self._protocol not in _CONDITIONAL:
-            raise ConfigError(
-                f"{self.url}: {self._protocol}:// cannot tell which of two writers was first, so that nothing is "
-                "written there",
-                hint="keep spaces in a local folder, or in an object store with conditional puts, such as s3://",
-            )
         name = f"journal/.probe-{secrets.token_hex(8)}"
         with self._written():
             self._system.pipe_file(self._at(name), b"1", mode="create")
@@ -127,7 +164,7 @@ class RemoteShelf:
         """
         with self._reached():
             try:
-                if self._protocol == "memory":  # whose own check and write are two steps
+                if self._protocol == _MEMORY:  # whose own check and write are two steps
                     with self._in_memory:
                         self._system.pipe_file(self._at(name), data, mode="create")
                 else:
@@ -146,9 +183,8 @@ class RemoteShelf:
         except FileNotFoundError:
             raise
         except _failures() as error:
-            raise SourceError(
-                f"{self.url} cannot be read: {error}", hint="check the address, the network and the credentials"
-            ) from error
+            what = without_secrets(str(error), self._named)
+            raise SourceError(f"{self.url} cannot be read: {what}", hint=_CHECK) from error
 
     @contextmanager
     def _written(self) -> Generator[None]:
@@ -158,9 +194,17 @@ class RemoteShelf:
             raise self._refused(error) from error
 
     def _refused(self, error: BaseException) -> OutputError:
-        return OutputError(
-            f"{self.url} cannot be written: {error}", hint="check the address, the network and the credentials"
-        )
+        what = without_secrets(str(error), self._named)
+        return OutputError(f"{self.url} cannot be written: {what}", hint=_CHECK)
+
+
+def _has_no_bucket(error: BaseException | None) -> bool:
+    """Whether it is not a folder that is absent, but all that it would be in."""
+    while error is not None:
+        if getattr(error, "response", {}).get("Error", {}).get("Code") == "NoSuchBucket":
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _failures() -> tuple[type[BaseException], ...]:

@@ -8,10 +8,12 @@ import fcntl
 import os
 import secrets
 import shutil
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from acclimate.errors import ConfigError
+from acclimate.errors import ConfigError, SourceError
 from acclimate.extras import import_module
 from acclimate.storage.locks import locked_if_free, sync
 from acclimate.storage.places import telling
@@ -22,7 +24,7 @@ class Shelf(Protocol):
 
     @property
     def url(self) -> str:
-        """As it was named."""
+        """As it was named, without what is secret in it."""
         ...
 
     @property
@@ -31,7 +33,11 @@ class Shelf(Protocol):
         ...
 
     def names(self, folder: str) -> list[str]:
-        """What is in a folder, by its last part, sorted; nothing where there is no such folder."""
+        """What is in a folder, by its last part, sorted; nothing where there is no such folder.
+
+        Raises:
+            SourceError: it cannot be read.
+        """
         ...
 
     def read(self, name: str) -> bytes:
@@ -39,6 +45,7 @@ class Shelf(Protocol):
 
         Raises:
             FileNotFoundError: there is none.
+            SourceError: it cannot be read.
         """
         ...
 
@@ -76,7 +83,7 @@ def shelf_at(url: str) -> Shelf:
     """The place that a path or a URL names.
 
     Raises:
-        ConfigError: it is empty, or there is no such protocol.
+        ConfigError: it is empty, there is no such protocol, or it cannot tell which of two writers was first.
         MissingExtraError: its file system is not installed.
     """
     if not url:
@@ -96,13 +103,15 @@ class LocalShelf:
     def names(self, folder: str) -> list[str]:
         """What is in a folder."""
         try:
-            return sorted(name for name in os.listdir(self.folder / folder) if not name.startswith("."))
-        except (FileNotFoundError, NotADirectoryError):
+            with _reached(self.folder / folder):
+                return sorted(name for name in os.listdir(self.folder / folder) if not name.startswith("."))
+        except FileNotFoundError:
             return []
 
     def read(self, name: str) -> bytes:
         """What a file holds."""
-        return (self.folder / name).read_bytes()
+        with _reached(self.folder / name):
+            return (self.folder / name).read_bytes()
 
     def create(self, name: str, data: bytes) -> None:
         """Make a new file: written aside, then linked, which is refused where the name is taken."""
@@ -141,6 +150,19 @@ class LocalShelf:
                         path.unlink()
             except FileNotFoundError:
                 continue  # its writer was alive, and is done
+
+
+@contextmanager
+def _reached(path: Path) -> Generator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise SourceError(
+            f"{path} cannot be read: {error.strerror or error}",
+            hint="check publish.spaces, and who may read there",
+        ) from error
 
 
 def _linked(final: Path, data: bytes) -> bool | None:

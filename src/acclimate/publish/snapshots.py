@@ -5,8 +5,9 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from acclimate.errors import FormatError, SpaceError
+from acclimate.errors import ConfigError, FormatError, MismatchError, SpaceError
 from acclimate.publish.shelves import Shelf
+from acclimate.storage.locks import locked
 from acclimate.storage.manifest import MANIFEST, Differs, Manifest, check_artifact, check_parts, read_manifest
 from acclimate.storage.places import workshop
 
@@ -20,7 +21,7 @@ class Snapshots:
     """
 
     def __init__(self, shelf: Shelf, cache: Path | None = None) -> None:
-        self._shelf, self._cache = shelf, cache or _usual_cache()
+        self._shelf, self._cache = shelf, cache
 
     def write(self, name: str, save: Callable[[Path], None]) -> Manifest:
         """Keep what ``save`` writes to a folder that is not there yet; its manifest."""
@@ -53,8 +54,9 @@ class Snapshots:
         if self._shelf.folder is not None:
             self.verify(name, seal)
             return self._shelf.folder / name
-        kept = self._cache / seal
-        if kept.exists() and not _wrong(kept, read_manifest(kept)):
+        cache = self._cache or _usual_cache()
+        kept = cache / seal
+        if _is_whole(kept, seal):
             return kept
         with workshop(kept) as room:
             new = room / "new"
@@ -64,9 +66,12 @@ class Snapshots:
             for file in manifest.files:
                 self._get(name, file, new)
             self._check_files(name, new, manifest)
-            if kept.exists():
-                kept.rename(room / "damaged")
-            new.rename(kept)
+            with locked(cache):
+                if _is_whole(kept, seal):  # another was faster
+                    return kept
+                if kept.exists():
+                    kept.rename(room / "damaged")
+                new.rename(kept)
         return kept
 
     def verify(self, name: str, seal: str) -> Manifest:
@@ -104,8 +109,14 @@ class Snapshots:
             ) from error
 
     def _checked(self, name: str, folder: Path, seal: str) -> Manifest:
-        manifest = read_manifest(folder)
-        check_artifact(manifest, folder, "model")
+        try:
+            manifest = read_manifest(folder)
+            check_artifact(manifest, folder, "model")
+        except (FormatError, MismatchError) as error:
+            if self._shelf.folder is not None:
+                raise
+            place = f"{self._shelf.url}/{name}/{MANIFEST}"  # and not where it was copied to
+            raise type(error)(error.message.replace(str(folder), place), hint=error.hint) from error
         if manifest.seal != seal:
             raise SpaceError(
                 f"{self._shelf.url}/{name} is another snapshot than was published under this name",
@@ -126,6 +137,15 @@ class Snapshots:
             )
 
 
+def _is_whole(folder: Path, seal: str) -> bool:
+    """Whether the snapshot with this seal is in a folder, every byte of it."""
+    try:
+        manifest = read_manifest(folder)
+    except FormatError:
+        return False
+    return manifest.seal == seal and not _wrong(folder, manifest)
+
+
 def _wrong(folder: Path, manifest: Manifest) -> list[str]:
     """The files that are not what the manifest says."""
     wrong = list[str]()
@@ -138,5 +158,8 @@ def _wrong(folder: Path, manifest: Manifest) -> list[str]:
 
 
 def _usual_cache() -> Path:
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    try:
+        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError as error:  # a container in which nobody has a home
+        raise ConfigError(f"there is no place for snapshots: {error}", hint="set XDG_CACHE_HOME") from error
     return Path(home) / "acclimate" / "spaces"

@@ -223,7 +223,7 @@ class Spaces:
         nbytes = sum(part.size for part in manifest.files.values())
 
         def is_ready(state: State, now: int) -> tuple[str, State]:
-            _check_life(state, str(space), ["building"], "made ready")
+            check_life(state, space, ["building"], "made ready")
             new = Known(space, "ready", now, manifest.seal, nbytes)
             return str(space), _with(state, new)
 
@@ -242,7 +242,7 @@ class Spaces:
         """
 
         def promoted(state: State, now: int) -> tuple[str, State]:
-            new = _check_life(state, str(space), ["ready"], "promoted")
+            new = check_life(state, space, ["ready"], "promoted")
             before = _check_live(state, new.space.name, instead_of)
             if before is None:
                 return str(space), _with(state, replace(new, life="live", since=now))
@@ -272,16 +272,18 @@ class Spaces:
             ready = {
                 one.space.number: one for one in state.known if one.space.name == name and one.life == "ready"
             }
-            lived = [number for number in state.lived.get(name, ()) if number in ready]
-            if now_live is None or not lived:
+            lived = state.lived.get(name, ())
+            places = [place for place, number in enumerate(lived) if number in ready]
+            if now_live is None or not places:
                 raise SpaceError(
                     f"no space of '{name}' was live before {instead_of}, or none that is kept",
                     hint="promote another one",
                 )
-            back = ready[lived[-1]].space
-            state = replace(state, lived={**state.lived, name: lived[:-1]})
+            before = ready[lived[places[-1]]]
+            back = before.space
+            state = replace(state, lived={**state.lived, name: lived[: places[-1]]})
             state = _with(state, replace(now_live, life="ready", since=now))
-            return str(back), _with(state, replace(ready[lived[-1]], life="live", since=now))
+            return str(back), _with(state, replace(before, life="live", since=now))
 
         self._change("rollback", reason, rolled)
         return back
@@ -294,7 +296,7 @@ class Spaces:
         """
 
         def retired(state: State, now: int) -> tuple[str, State]:
-            known = _check_life(state, str(space), ["ready"], "retired")
+            known = check_life(state, space, ["ready"], "retired")
             if pins := state.pins_of(known.space):
                 owners = ", ".join(f"{pin.owner} ({_ago(now - pin.since)})" for pin in pins)
                 raise SpaceError(
@@ -315,7 +317,7 @@ class Spaces:
             raise ConfigError("the owner of a pin is empty", hint="name who reads the space")
 
         def pinned(state: State, now: int) -> tuple[str, State]:
-            one = _check_life(state, str(space), ["ready", "live"], "pinned").space
+            one = check_life(state, space, ["ready", "live"], "pinned").space
             others = [pin for pin in state.pins if (pin.owner, pin.name) != (owner, one.name)]
             return str(space), replace(state, pins=[*others, Pin(owner, one.name, one.number, now)])
 
@@ -347,14 +349,15 @@ class Spaces:
         """
         gone = list[str]()
 
-        def pruned(state: State, now: int) -> tuple[str, State]:
+        def pruned(state: State, now: int) -> tuple[str, State] | None:
             gone[:] = _outlived(state, now - abandoned_after)
+            if not gone:
+                return None
             return ", ".join(gone), replace(
                 state, known=[one for one in state.known if str(one.space) not in gone]
             )
 
-        if _outlived(self.state(), _now() - abandoned_after):
-            self._change("prune", reason, pruned)
+        self._change("prune", reason, pruned)
         state = self.state()
         kept = {str(one.space) for one in state.known}
         for name in state.last:
@@ -369,18 +372,12 @@ class Spaces:
     # --- how it works -------------------------------------------------------------------------------------------
 
     def _with_snapshot(self, space: Space | str) -> Known:
-        known = _check_life(self.state(), str(space), ["ready", "live", "retired"], "read")
-        if isinstance(space, Space) and known.space != space:
-            raise SpaceError(
-                f"{space} is another space here: of weights {known.space.weights[:12]}, not {space.weights[:12]}",
-                hint="is this the registry that it was published to?",
-            )
-        return known
+        return check_life(self.state(), space, ["ready", "live", "retired"], "read")
 
-    def _change(self, action: str, reason: str, decided: Callable[[State, int], tuple[str, State]]) -> None:
-        def change(content: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
-            space, state = decided(_state(content), _now())
-            return space, asdict(state)
+    def _change(self, action: str, reason: str, decided: Callable[[State, int], tuple[str, State] | None]) -> None:
+        def change(content: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]] | None:
+            new = decided(_state(content), _now())
+            return None if new is None else (new[0], asdict(new[1]))
 
         self._journal.change(action, reason, change)
 
@@ -404,9 +401,18 @@ def _with(state: State, new: Known) -> State:
     return replace(state, known=[new if one.space == new.space else one for one in state.known])
 
 
-def _check_life(state: State, space: str, lives: Sequence[Life], asked: str) -> Known:
-    """The space, which must be in one of these parts of its life."""
-    known = state.at(space)
+def check_life(state: State, space: Space | str, lives: Sequence[Life], asked: str) -> Known:
+    """The space, which must be in one of these parts of its life, and not one of another registry.
+
+    Raises:
+        SpaceError: there is none, or it is not.
+    """
+    known = state.at(str(space))
+    if isinstance(space, Space) and known.space != space:
+        raise SpaceError(
+            f"{space} is another space here: of weights {known.space.weights[:12]}, not {space.weights[:12]}",
+            hint="is this the registry that it was published to?",
+        )
     if known.life not in lives:
         raise SpaceError(
             f"{space} is {known.life} and cannot be {asked}", hint=f"only what is {' or '.join(lives)}"
