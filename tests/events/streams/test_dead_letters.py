@@ -10,8 +10,10 @@ from acclimate.errors import OutputError, SourceError
 from acclimate.events.streams import DeadLetter, DeadLetters, Log
 
 
-def letter(number: int, *, reason: str = "no JSON", value: bytes = b"{", partition: int = 0) -> DeadLetter:
-    return DeadLetter("log://events", partition, str(number), reason, value)
+def letter(
+    number: int, *, reason: str = "no JSON", value: bytes = b"{", partition: int = 0, space: str = ""
+) -> DeadLetter:
+    return DeadLetter("log://events", partition, str(number), reason, value, space=space)
 
 
 def test_letters_are_kept_once_in_their_order(tmp_path: Path):
@@ -19,7 +21,7 @@ def test_letters_are_kept_once_in_their_order(tmp_path: Path):
     assert letters.add([letter(2), letter(1, reason="no time"), letter(2)]) == 2
     assert letters.add([letter(1), letter(3, value=b"\xff\n\x00")]) == 1
     again = DeadLetters(tmp_path / "dead")
-    assert again.add([letter(3), letter(2)]) == 0
+    assert again.add([letter(3, value=b"\xff\n\x00"), letter(2)]) == 0
     for one in (letters, again):
         kept = list(one.letters())
         assert [(part.position, part.reason, part.value) for part in kept] == [
@@ -34,6 +36,32 @@ def test_letters_are_kept_once_in_their_order(tmp_path: Path):
 def test_places_of_two_streams_or_partitions_are_not_one(tmp_path: Path):
     others = [DeadLetter("log://other", 0, "1", "r", b""), letter(1, partition=1)]
     assert DeadLetters(tmp_path).add([letter(1), *others]) == 3
+
+
+def test_another_record_at_a_place_is_another_letter(tmp_path: Path):
+    letters = DeadLetters(tmp_path)
+    letters.add([letter(1, value=b"of the old log")])
+    assert letters.add([letter(1, value=b"of the new log"), letter(1, value=b"of the old log")]) == 1
+    assert [part.value for part in DeadLetters(tmp_path).letters()] == [b"of the old log", b"of the new log"]
+
+
+def test_what_one_space_has_refused_is_sent_only_if_it_is_named(tmp_path: Path):
+    letters, log = DeadLetters(tmp_path / "dead"), Log(tmp_path / "log")
+    spaces = ["", "a", "b"]
+    assert letters.add([letter(1, value=b"%d" % n, space=space) for n, space in enumerate(spaces)]) == 3
+    assert letters.add([letter(1, value=b"1", space=space) for space in spaces]) == 2
+    again = DeadLetters(tmp_path / "dead")
+    assert again.add([letter(1, value=b"1", space="a")]) == 0
+    assert [(part.value, part.space) for part in again.letters()] == [
+        (b"0", ""), (b"1", "a"), (b"2", "b"), (b"1", ""), (b"1", "b"),
+    ]  # fmt: skip
+    assert again.replay(log) == 2
+    assert list(log.read(0, None, 9).values) == [b"0", b"1"]
+    assert again.replay(log, space="b") == 2
+    assert list(log.read(0, "2", 9).values) == [b"2", b"1"]
+    assert again.replay(log) == again.replay(log, space="b") == 0
+    assert [(part.value, part.space) for part in letters.letters()] == [(b"1", "a")]
+    log.close()
 
 
 def test_files_are_rotated(tmp_path: Path):
@@ -86,7 +114,7 @@ def test_letters_are_sent_again_once_and_marked(tmp_path: Path):
     assert list(log.read(1, None, 20).values) == [b"1", b"7", b"3", b"5", b"9"]
     assert letters.replay(log) == 0
     assert list(letters.letters()) == []
-    assert letters.add([letter(4)]) == 0
+    assert letters.add([letter(4, value=b"4")]) == 0
     assert letters.counts() == {"reason 0": 4, "reason 1": 3, "reason 2": 3}
     log.close()
 

@@ -73,6 +73,32 @@ def test_what_retention_took_is_told(brokers: str):
     stream.close()
 
 
+def test_a_seek_behind_what_retention_took(brokers: str, monkeypatch: pytest.MonkeyPatch):
+    make_topic(brokers, "old")
+    stream: Any = open_stream(f"kafka://{brokers}/old")
+    stream.append(0, [b"x" * 900_000 for _ in range(12)])
+    first = int(stream.read(0, None, 1, 30.0).positions[0])
+
+    class Watcher:  # the mock cluster has no look-up by time
+        def __init__(self, offset: int) -> None:
+            self.offset, self.get_watermark_offsets = offset, watcher.get_watermark_offsets
+
+        def offsets_for_times(self, places: list[Any], **_: Any) -> list[Any]:
+            return [kafka.TopicPartition(places[0].topic, places[0].partition, self.offset)]
+
+    watcher = stream._watcher
+    for offset, position in ((first + 1, str(first)), (-1, "11")):
+        monkeypatch.setattr(stream, "_watcher", Watcher(offset))
+        assert stream.seek(0, 10**15) == position
+    monkeypatch.setattr(stream, "_watcher", Watcher(first))
+    with pytest.raises(
+        SourceError, match=f"may no longer hold .* since 2001.*: its first {first} records are gone"
+    ):
+        stream.seek(0, 10**15)
+    monkeypatch.undo()
+    stream.close()
+
+
 def test_what_is_not_understood(brokers: str):
     with pytest.raises(ConfigError, match='No such configuration property: "colour"'):
         open_stream(f"kafka://{brokers}/t?colour=blue")

@@ -56,6 +56,21 @@ def test_others_may_append_and_trim(client: Any, port: int):
     stream.close()
 
 
+def test_a_seek_behind_what_others_have_trimmed(client: Any, port: int):
+    stream = open_stream(f"redis://localhost:{port}?stream=s")
+    for milliseconds in (1_000, 2_000, 3_000):
+        client.xadd("{s:0}", {"event": "{}"}, id=f"{milliseconds}-0")
+    client.xtrim("{s:0}", maxlen=2, approximate=False)
+    assert stream.seek(0, 2_500_000) == "2000-0"
+    with pytest.raises(SourceError, match="no longer holds up to 1 records that were appended since 1970"):
+        stream.seek(0, 1_500_000)
+    client.xtrim("{s:0}", maxlen=0, approximate=False)
+    with pytest.raises(SourceError, match="no longer holds up to 3 records"):
+        stream.seek(0, 3_000_000)
+    assert stream.seek(0, 3_000_001) is None
+    stream.close()
+
+
 def test_a_stream_that_the_server_has_lost(client: Any, port: int):
     stream = open_stream(f"redis://localhost:{port}?stream=s")
     stream.append(0, [b"a"])

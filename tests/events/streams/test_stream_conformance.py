@@ -12,7 +12,7 @@ from stream_servers import kafka_brokers, make_topic, redis_server
 
 from acclimate.artifacts import Records, Stream
 from acclimate.errors import ConfigError, MissingExtraError, SourceError
-from acclimate.events.streams import open_stream
+from acclimate.events.streams import open_stream, without_password
 
 WAIT = 30.0  # seconds, of which none passes where there is something to read
 Opener = Callable[..., Stream]
@@ -257,6 +257,32 @@ def test_what_was_trimmed_is_told(opened: Opener, url: str):
     assert stream.trim(1, before=4 * 10**15) == 0
 
 
+@pytest.mark.usefixtures("url")
+@pytest.mark.parametrize("url", ["log", "redis"], indirect=True)
+def test_a_seek_for_what_was_trimmed_is_told(opened: Opener):
+    stream = opened()
+    stream.append(0, numbered(0, 10))
+    stream.append(0, numbered(10, 20))
+    records = stream.read(0, None, 20)
+    positions, first, last = records.positions, int(records.arrived[0]), int(records.arrived[-1])
+    stream.trim(0, through=positions[4])
+    for reader in (stream, opened()):
+        with pytest.raises(
+            SourceError, match=r"partition 0 no longer holds up to 5 records .* since 20.*fit anew"
+        ):
+            reader.seek(0, first)
+    stream.append(0, numbered(20, 21))
+    assert stream.seek(0, 4 * 10**15) == stream.read(0, positions[-1], 1).positions[0]
+    stream.trim(0, before=last + 10**9)
+    with pytest.raises(SourceError, match="no longer holds up to 21 records"):
+        stream.seek(0, first)
+    # Nothing came later: nothing is missing, and what comes next is read.
+    position = stream.seek(0, 4 * 10**15)
+    stream.append(0, numbered(21, 22))
+    assert values_of(stream.read(0, position, 5)) == numbered(21, 22)
+    assert stream.trim(0, before=1) == 0
+
+
 def test_servers_that_are_not_there(monkeypatch: pytest.MonkeyPatch):
     import acclimate.events.streams.kafka as kafka
 
@@ -289,6 +315,7 @@ def test_a_client_that_is_not_installed(client: str, module: str, url: str, extr
         ("rdis://h?stream=s", "'rdis://h?stream=s' is no stream (did you mean 'redis'?)"),
         ("amqp://u:secret@h/q", "'amqp://u:***@h/q' is no stream (there are: kafka, log, redis, rediss)"),
         ("log://", "'log:' is no folder of a log"),
+        ("redis://u:secret@[bad", "'redis://u:***@[bad' is no stream: "),
         ("log://a?colour=blue", "'log://a?colour=blue' is no folder of a log"),
         ("redis://h?stream=s&partitions=many", "partitions=many is no number"),
     ],
@@ -297,3 +324,24 @@ def test_urls_that_are_not_understood(url: str, message: str):
     with pytest.raises(ConfigError) as caught:
         open_stream(url)
     assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("log:///x/y", "log:///x/y"),
+        ("redis://host:6379/0?stream=s", "redis://host:6379/0?stream=s"),
+        ("redis://u:hidden@h/0?stream=s", "redis://u:***@h/0?stream=s"),
+        ("redis://:hidden@h", "redis://:***@h"),
+        ("redis://u:hid/d?e#n@h/0", "redis://u:***@h/0"),
+        ("redis:/u:hidden@h", "redis:/u:***@h"),
+        ("redis:u:hidden@h", "redis:***@h"),
+        ("redis;//u:hidden@h", "redis;//u:***@h"),
+        ("kafka://h/t?sasl.password=hidden&group=g", "kafka://h/t?sasl.password=***&group=g"),
+        ("redis://h/0?TOKEN=hidden;a=1", "redis://h/0?TOKEN=***"),
+        ("redis://h/0?pass%77ord=hidden&api_key=hidden", "redis://h/0?pass%77ord=***&api_key=***"),
+        ("redis://h/0?stream=s#hidden", "redis://h/0?stream=s#***"),
+    ],
+)
+def test_no_secret_shows(url: str, shown: str):
+    assert without_password(url) == shown

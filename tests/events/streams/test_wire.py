@@ -48,7 +48,8 @@ def test_times_are_numbers_where_the_schema_has_a_unit(unit: Any, number: float)
 
 
 def test_infinite_numbers_do_not_go_out():
-    for x in (pa.array([float("inf")]), pa.array([[float("-inf")]])):
+    infinite = pa.array([float("inf")])
+    for x in (infinite, infinite.dictionary_encode(), pa.array([[float("-inf")]])):
         with pytest.raises(RowError, match="column 'x' holds an infinite number"):
             encode(frame(x=x), SCHEMA)
 
@@ -80,3 +81,53 @@ def test_events_without_their_entity_are_not_appended(tmp_path: Path):
         append_events(log, frame().drop("id"), SCHEMA)
     assert log.lag(0, None) == 0
     log.close()
+
+
+@pytest.mark.parametrize(
+    ("ids", "kind"),
+    [
+        (pa.array([7.0, 2.0**53, -1.0]), pa.int64()),
+        (pa.array([7, 8, 9], pa.uint64()), pa.int64()),
+        (pa.array([7, 8, 7]).dictionary_encode(), pa.int64()),
+        (pa.array(["a", "b", "a"]).dictionary_encode(), pa.string()),
+        (pa.array(["a", "b", "c"], pa.large_string()), pa.string()),
+    ],
+    ids=str,
+)
+def test_ids_go_where_their_plain_form_goes(tmp_path: Path, ids: Any, kind: Any):
+    schema = ac.Schema("at", ["id"], "click")
+    events = pa.table({"at": pa.array([AT] * 3), "id": ids, "click": [1, 0, 1]})
+    plain = (ids.dictionary_decode() if pa.types.is_dictionary(ids.type) else ids).cast(kind)
+    with Log(tmp_path / "log", 3) as log:
+        append_events(log, events, schema)
+        for partition in range(3):
+            result = Validator(schema, types=pa.schema([("id", kind)]))(log.read(partition, None, 9).values)
+            wanted = plain.filter(pa.array(partition_of(plain, 3) == partition))
+            assert sorted(result.rows["id"].to_pylist()) == sorted(wanted.to_pylist())
+
+
+def test_ids_that_are_none(tmp_path: Path):
+    with Log(tmp_path / "log") as log:
+        for ids, message in [
+            (pa.array([7.5]), "column 'id' is no whole number in 1 of 1 events"),
+            (pa.array([float("nan")]), "column 'id' is empty in 1 of 1 events"),
+            (pa.array([2**63], pa.uint64()), "column 'id' is beyond"),
+        ]:
+            with pytest.raises(RowError, match=message):
+                append_events(log, frame(id=ids), SCHEMA)
+        with pytest.raises(ColumnError, match="column 'id' is bool, but ids are whole numbers or text"):
+            append_events(log, frame(id=[True]), SCHEMA)
+        assert log.lag(0, None) == 0
+
+
+@pytest.mark.parametrize(
+    "x", [b"a", dt.time(1), dt.timedelta(1), [AT], [b"a"], {"a": 1}], ids=lambda x: type(x).__name__
+)
+def test_what_json_has_no_word_for(x: Any):
+    with pytest.raises(ColumnError, match=r"column 'x' is .*, for which JSON has no word"):
+        encode(frame(x=pa.array([x])), SCHEMA)
+
+
+def test_lists_of_decimals_are_lists_of_numbers():
+    (record,) = encode(frame(x=pa.array([[decimal.Decimal("1.5"), None]])), SCHEMA)
+    assert json.loads(record)["x"] == [1.5, None]

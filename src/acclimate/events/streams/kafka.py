@@ -105,14 +105,27 @@ class Topic:
         )
 
     def seek(self, partition: int, time: int) -> str | None:
-        """See :class:`acclimate.artifacts.Stream`."""
+        """See :class:`acclimate.artifacts.Stream`.
+
+        When records came that retention took is not known: where the first one that is left came at or after that
+        time, they count as missing. Of a partition that has none left, nothing is known, and the end is given.
+
+        Raises:
+            SourceError: records that were appended at or after that time may have been removed.
+        """
         self._check(partition)
         place = kafka.TopicPartition(self._topic, partition, -(-time // 1000))
         with self._telling():
             low, high = self._watcher.get_watermark_offsets(place, timeout=_REACH)
             offset = self._watcher.offsets_for_times([place], timeout=_REACH)[0].offset
         first = high if offset < 0 else offset
-        return str(first - 1) if first > low else None
+        if 0 < low == first < high:
+            raise SourceError(
+                f"{self._name}: partition {partition} may no longer hold all that was appended since "
+                f"{np.datetime64(time, 'us')}Z: its first {low:,} records are gone",
+                hint="its retention ended; fit anew on what happened since, or keep records for longer",
+            )
+        return str(first - 1) if first > 0 else None
 
     def lag(self, partition: int, after: str | None) -> int:
         """See :class:`acclimate.artifacts.Stream`."""

@@ -61,9 +61,8 @@ class Log:
         self._check(partition)
         with self._transaction() as writer:
             lost, last, arrived = self._end(writer, partition)
-            now = max(
-                time.time_ns() // 1000, arrived
-            )  # clocks may go back, and a search by time relies on the order
+            # clocks may go back, and a search by time relies on the order
+            now = max(time.time_ns() // 1000, arrived, self._trimmed(writer, partition))
             rows = ((offset, now, value) for offset, value in enumerate(values, max(lost, last) + 1))
             writer.executemany(f"INSERT INTO partition_{partition} VALUES (?, ?, ?)", rows)
 
@@ -86,16 +85,31 @@ class Log:
             pause = min(2 * pause, _LATEST)
 
     def seek(self, partition: int, time: int) -> str | None:
-        """See :class:`acclimate.artifacts.Stream`."""
+        """See :class:`acclimate.artifacts.Stream`.
+
+        Raises:
+            SourceError: records that were appended at or after that time were trimmed.
+        """
         self._check(partition)
         with self._consistent() as reader:
-            lost, last, _ = self._end(reader, partition)
-            first, end = lost, max(lost, last)  # all up to first are earlier, all beyond end are not
-            while first < end:
-                middle = (first + end + 1) // 2
-                sql = f"SELECT arrived FROM partition_{partition} WHERE offset = ?"
-                earlier = reader.execute(sql, (middle,)).fetchone()[0] < time
-                first, end = (middle, end) if earlier else (first, middle - 1)
+            lost, _, _ = self._end(reader, partition)
+            if lost and self._trimmed(reader, partition) >= time:
+                raise SourceError(
+                    f"{self._folder}: partition {partition} no longer holds up to {lost:,} records "
+                    f"that were appended since {_shown(time)}",
+                    hint="they were trimmed; fit anew on what happened since, or trim less",
+                )
+            return self._before(reader, partition, time)
+
+    def _before(self, reader: sqlite3.Connection, partition: int, time: int) -> str | None:
+        """The last position that is earlier than a time, or was trimmed."""
+        lost, last, _ = self._end(reader, partition)
+        first, end = lost, max(lost, last)  # all up to first are earlier, all beyond end are not
+        sql = f"SELECT arrived FROM partition_{partition} WHERE offset = ?"
+        while first < end:
+            middle = (first + end + 1) // 2
+            earlier = reader.execute(sql, (middle,)).fetchone()[0] < time
+            first, end = (middle, end) if earlier else (first, middle - 1)
         return str(first) if first else None
 
     def lag(self, partition: int, after: str | None) -> int:
@@ -111,14 +125,20 @@ class Log:
         Returns how many went. The file keeps its size, and takes new records in the room of those.
         """
         self._check(partition)
-        upto = self.seek(partition, before) if through is None and before is not None else through
         with self._transaction() as writer:
+            upto = through
+            if through is None and before is not None:
+                upto = self._before(writer, partition, before)
             lost, last, _ = self._end(writer, partition)
             end = min(0 if upto is None else _offset(upto), max(last, lost))
             if end <= lost:
                 return 0
+            sql = f"SELECT arrived FROM partition_{partition} WHERE offset = ?"
+            (arrived,) = writer.execute(sql, (end,)).fetchone()
             writer.execute(f"DELETE FROM partition_{partition} WHERE offset <= ?", (end,))
-            writer.execute("UPDATE partitions SET lost = ? WHERE number = ?", (end, partition))
+            writer.execute(
+                "UPDATE partitions SET lost = ?, arrived = ? WHERE number = ?", (end, arrived, partition)
+            )
         return end - lost
 
     def assigned(self) -> None:
@@ -157,7 +177,9 @@ class Log:
         if wanted is not None and wanted < 1:
             raise ConfigError(f"a log has 1 partition or more, not {wanted}")
         with self._transaction() as writer:
-            writer.execute("CREATE TABLE IF NOT EXISTS partitions (number INTEGER PRIMARY KEY, lost INTEGER)")
+            writer.execute(
+                "CREATE TABLE IF NOT EXISTS partitions (number INTEGER PRIMARY KEY, lost INTEGER, arrived INTEGER)"
+            )
             there = writer.execute("SELECT count(*) FROM partitions").fetchone()[0]
             if there and wanted not in (None, there):
                 raise ConfigError(
@@ -165,7 +187,7 @@ class Log:
                     hint="an entity would change its partition: append to a new log of that many",
                 )
             for number in range(0 if there else wanted or 1):
-                writer.execute("INSERT INTO partitions VALUES (?, 0)", (number,))
+                writer.execute("INSERT INTO partitions VALUES (?, 0, 0)", (number,))
                 writer.execute(
                     f"CREATE TABLE partition_{number} "
                     "(offset INTEGER PRIMARY KEY, arrived INTEGER NOT NULL, value BLOB NOT NULL)"
@@ -184,6 +206,10 @@ class Log:
         sql = f"SELECT offset, arrived FROM partition_{partition} ORDER BY offset DESC LIMIT 1"
         last, arrived = connection.execute(sql).fetchone() or (0, 0)
         return lost, last, arrived
+
+    def _trimmed(self, connection: sqlite3.Connection, partition: int) -> int:
+        """When the last record that was trimmed had come; 0 for none."""
+        return connection.execute("SELECT arrived FROM partitions WHERE number = ?", (partition,)).fetchone()[0]
 
     def _check_position(self, reader: sqlite3.Connection, partition: int, start: int) -> None:
         lost, last, _ = self._end(reader, partition)
@@ -230,6 +256,10 @@ class Log:
                         self._reader.execute("COMMIT")
             except sqlite3.Error as error:
                 raise SourceError(f"{self._folder}: the log cannot be read: {error}") from error
+
+
+def _shown(micros: int) -> str:
+    return str(np.datetime64(micros, "us")) + "Z"
 
 
 def _offset(position: str) -> int:

@@ -118,12 +118,27 @@ class RedisStreams:
         return Records([fields.get(FIELD, b"") for _, fields in entries], positions, arrived)
 
     def seek(self, partition: int, time: int) -> str | None:
-        """See :class:`acclimate.artifacts.Stream`."""
+        """See :class:`acclimate.artifacts.Stream`.
+
+        When records came that others than :meth:`trim` removed is not known: where no record from before that
+        time is left, they count as missing.
+
+        Raises:
+            SourceError: records that were appended at or after that time were removed, or may have been.
+        """
+        before = self._before(partition, time)
+        if before is None:
+            self._check_time(partition, -(-time // 1000))
+        return before
+
+    def _before(self, partition: int, time: int) -> str | None:
+        """The last position that is earlier than a time."""
         milliseconds = -(-time // 1000)
+        key = self._key_of(partition)
         if milliseconds <= 0:
             return None
         with self._telling():
-            before = self._client.xrevrange(self._key_of(partition), str(milliseconds - 1), "-", count=1)
+            before = self._client.xrevrange(key, str(milliseconds - 1), "-", count=1)
         return before[0][0].decode() if before else None
 
     def lag(self, partition: int, after: str | None) -> int:
@@ -149,7 +164,7 @@ class RedisStreams:
 
         Returns how many went.
         """
-        upto = self.seek(partition, before) if through is None and before is not None else through
+        upto = self._before(partition, before) if through is None and before is not None else through
         if upto is None:
             return 0
         milliseconds, number = _numbers(_checked(upto))
@@ -227,6 +242,24 @@ class RedisStreams:
                 f"{self._name}: partition {partition} no longer holds up to {missing:,} records "
                 f"after position {after}",
                 hint="they were trimmed; go on from the first that there is if they may be missed",
+            )
+
+    def _check_time(self, partition: int, milliseconds: int) -> None:
+        """Whether nothing that came since a time was removed, where nothing from before it is left."""
+        key = self._key_of(partition)
+        with self._telling():
+            if not self._client.exists(key):
+                return
+            info = self._client.xinfo_stream(key)
+            through, known = self._client.hmget(f"{key}:trimmed", "through", "removed")
+        gone = info["entries-added"] - info["length"]
+        was_earlier = through is not None and _numbers(through.decode())[0] < milliseconds
+        missing = gone - int(known) if was_earlier else gone
+        if missing > 0 and _numbers(info["last-generated-id"].decode())[0] >= milliseconds:
+            raise SourceError(
+                f"{self._name}: partition {partition} no longer holds up to {missing:,} records "
+                f"that were appended since {np.datetime64(milliseconds, 'ms')}Z",
+                hint="they were trimmed; fit anew on what happened since, or trim less",
             )
 
     @contextmanager

@@ -1,5 +1,6 @@
 """Streams by their URLs."""
 
+import re
 from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
 
 from acclimate.artifacts import Stream
@@ -7,6 +8,8 @@ from acclimate.errors import ConfigError, nearest
 from acclimate.events.streams.log import Log
 from acclimate.extras import import_module
 
+_SCHEME = re.compile(r"[^/@:]*[:;]?/+")
+_SECRET = re.compile(r"([?&;][^=&#]*(?:pass|secret|token|key|credential|jaas|%)[^=&#]*=)[^&#]*", re.IGNORECASE)
 _HINT = "write log://folder, redis://host:6379/0?stream=events or kafka://host:9092/events?group=name"
 
 
@@ -29,7 +32,10 @@ def open_stream(url: str, *, partitions: int | None = None, group: str | None = 
         MissingExtraError: a client of that broker is not installed.
         SourceError: the stream cannot be reached.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise ConfigError(f"'{without_password(url)}' is no stream: {error}", hint=_HINT) from error
     if parts.scheme not in _OPENERS:
         hint = nearest(parts.scheme, _OPENERS) if parts.scheme else ""
         raise ConfigError(f"'{without_password(url)}' is no stream", hint=hint or _HINT)
@@ -41,16 +47,19 @@ def open_stream(url: str, *, partitions: int | None = None, group: str | None = 
 
 
 def without_password(url: str) -> str:
-    """The URL as a message may show it."""
-    parts = urlsplit(url)
-    user, at, host = parts.netloc.rpartition("@")
-    name = user.partition(":")[0]
-    return parts._replace(netloc=f"{name}:***{at}{host}" if ":" in user else parts.netloc).geturl()
+    """The URL as a message may show it, whether it is one or not: rather too little of it than a secret."""
+    before, at, after = url.rpartition("@")
+    scheme = _SCHEME.match(before)
+    start = scheme.end() if scheme else 0
+    user, colon, _ = before[start:].partition(":")
+    shown = f"{before[:start]}{user}:***@{after}" if at and colon else url
+    shown = _SECRET.sub(r"\1***", shown)
+    return re.sub(r"#.*", "#***", shown, flags=re.DOTALL)
 
 
 def _log(parts: SplitResult, options: dict[str, str], partitions: int | None, _: str | None) -> Stream:
     if options or not parts.netloc + parts.path:
-        raise ConfigError(f"'{parts.geturl()}' is no folder of a log", hint="write log://folder")
+        raise ConfigError(f"'{without_password(parts.geturl())}' is no folder of a log", hint="write log://folder")
     return Log(unquote(parts.netloc + parts.path), partitions)
 
 

@@ -46,8 +46,8 @@ class Validator:
 
     The type of a column never depends on what happens to be in a batch: it follows from the part that the schema
     gives to the column or, where that leaves it open, from ``types`` or from the first record that was let in with
-    a value there. Of a column that held numbers, a text is refused, as in a file. So records may be cut into batches
-    anywhere, and another validator that begins with the :attr:`types` of this one goes on as this one would.
+    a value there. Of a column that held numbers, a text is refused, as in a file. So records may be cut into
+    batches anywhere, and another validator that begins with the :attr:`types` of this one goes on as it would.
 
     Args:
         schema: what the columns mean. Its tables are loaded here, once.
