@@ -56,7 +56,8 @@ def forget(store: Store, column: str, ids: Sequence[int | str]) -> Forgotten:
             for name, columns in by_name.items()
             if column in columns
         }
-        is_filling = told is None and any(table.startswith(ROWS) for table in store.size(unit))
+        has_rows = any(table.startswith(ROWS) for table in store.size(unit))
+        is_filling = told is None and has_rows and store.position(unit) is None
         if is_filling or (told is not None and all(table.startswith(ROWS + VECTORS) for table in tables)):
             others.append(unit)
         if tables and (gone := _forgotten(store, unit, tables, ids)):
