@@ -348,6 +348,9 @@ def refused(
     reason: Annotated[
         str | None, typer.Option(metavar="WHY", help="Of those that are replayed: only these.")
     ] = None,
+    space: Annotated[
+        str, typer.Option(metavar="SPACE", help="Replay what this one alone refused: ranker/3.")
+    ] = "",
     set_: Set = None,
 ) -> None:
     """Count the records that a stream has refused.
@@ -359,7 +362,7 @@ def refused(
 
     streaming, described = import_module("acclimate.streaming"), _project(project, set_, None)
     if replay:
-        show_replayed(streaming.send_again(described, reason=reason))
+        show_replayed(streaming.send_again(described, reason=reason, space=space))
     else:
         show_refused(streaming.refused(described))
 

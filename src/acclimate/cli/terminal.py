@@ -197,7 +197,7 @@ def show_forgotten(forgotten: Forgotten) -> None:
     """How many values have gone, and where more may be known."""
     say_line(f"{forgotten.values:,} values have gone from {len(forgotten.units)} units")
     if forgotten.others:
-        note(f"{', '.join(forgotten.others)} know what they know in their shared part: fit anew without them")
+        note(f"something may be left in {', '.join(forgotten.others)}: fit anew without these events")
 
 
 def say_line(line: str) -> None:

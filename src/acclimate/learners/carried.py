@@ -64,30 +64,34 @@ class Carried:
         """The last event learned, microseconds UTC."""
         return self.learner.cut
 
-    def shared(self) -> bytes:
+    def packed(self) -> Packed:
+        """All of it as it is now: the methods below take it, so that it is made once where several are called."""
+        return self.learner._whole()
+
+    def shared(self, packed: Packed | None = None) -> bytes:
         """All but the rows; the same bytes where nothing has changed.
 
         Raises:
             ModelError: something in it is not finite.
         """
-        packed = self.learner._whole()
+        packed = packed or self.packed()
         check_arrays(type(self.learner).__name__, packed.arrays)
         return _written(self.learner.kind, packed)
 
-    def columns(self) -> dict[str, tuple[str, ...]]:
+    def columns(self, packed: Packed | None = None) -> dict[str, tuple[str, ...]]:
         """By the name of rows the columns of the events that have their ids."""
         exported = {VECTORS + name: one.columns for name, one in self.learner.exported().items()}
-        return {name: rows.columns for name, rows in self._packed().rows.items()} | exported
+        return {name: rows.columns for name, rows in (packed or self.packed()).rows.items()} | exported
 
     def learned_columns(self) -> set[tuple[str, ...]]:
         """The same of those rows alone that tell of all events that have the id, and not of the id itself."""
         columns = self.columns()
-        described = {name for name, rows in self._packed().rows.items() if rows.is_described}
+        described = {name for name, rows in self.packed().rows.items() if rows.is_described}
         return {one for name, one in columns.items() if name not in described}
 
-    def changed(self) -> Iterator[tuple[str, IdArray, Columns]]:
+    def changed(self, packed: Packed | None = None) -> Iterator[tuple[str, IdArray, Columns]]:
         """The rows that have changed since the learner was settled: name, ids and columns of one layout."""
-        for name, rows in self._packed().rows.items():
+        for name, rows in (packed or self.packed()).rows.items():
             for ids, columns in rows.changed():
                 yield name, ids, columns
         for name, touched in self._touched.items():
@@ -96,22 +100,23 @@ class Carried:
 
     def everything(self) -> Iterator[tuple[str, IdArray, Columns]]:
         """All rows, read piece by piece."""
-        for name, rows in self._packed().rows.items():
+        packed = self.packed()
+        for name, rows in packed.rows.items():
             for ids, columns in rows.unchanged():
                 yield name, ids, columns
-        yield from self.changed()
+        yield from self.changed(packed)
         for name, one in self.learner.exported().items():
             yield from self._vectors(name, one.ids())
 
     def rest_on(self, below: Callable[[str], Below]) -> None:
         """Read rows from there by name, and let go of what has changed in memory."""
-        for name, rows in self._packed().rows.items():
+        for name, rows in self.packed().rows.items():
             rows.rest_on(below(name))
         self._touched.clear()
 
-    def settle(self) -> None:
+    def settle(self, packed: Packed | None = None) -> None:
         """Let go of what has changed: it is where rows are read from."""
-        for rows in self._packed().rows.values():
+        for rows in (packed or self.packed()).rows.values():
             rows.settle()
         self._touched.clear()
 
@@ -121,9 +126,6 @@ class Carried:
         for first in range(0, len(ids), _VECTORS_AT_ONCE):
             some = ids[first : first + _VECTORS_AT_ONCE]
             yield VECTORS + name, some, {"vector": vectors(some).astype(np.float32)}
-
-    def _packed(self) -> Packed:
-        return self.learner._contents()
 
 
 def _written(kind: str, packed: Packed) -> bytes:

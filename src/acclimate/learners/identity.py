@@ -28,7 +28,7 @@ def identity_of(learner: Any) -> tuple[str, str]:
 def distances(one: Any, other: Any) -> dict[str, float | None]:
     """How far the shared parts of two learners are apart, by name: ``|a - b| / |a|``.
 
-    Where ``a`` is 0 it is relative to ``|b|``, which is 1. ``None`` where one is of another shape, or there is none.
+    Where ``a`` is 0 it is relative to ``|b|``: 1. ``None`` where one is of another shape, or there is none.
     Coefficients that have names are compared by them.
     """
     first, second = one.shared().arrays, other.shared().arrays

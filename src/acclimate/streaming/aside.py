@@ -20,8 +20,11 @@ def refused(project: Project) -> dict[str, int]:
     return DeadLetters(section_of(project).refused).counts()
 
 
-def send_again(project: Project, *, reason: str | None = None) -> int:
+def send_again(project: Project, *, reason: str | None = None, space: str = "") -> int:
     """Append refused records to the stream again, all that wait or those of one reason; how many.
+
+    Those that one ``space`` alone has refused are sent only where it is named: other spaces that have learned them
+    tell them by their ids, if events have any.
 
     Raises:
         ConfigError: the project has no stream.
@@ -29,7 +32,7 @@ def send_again(project: Project, *, reason: str | None = None) -> int:
     """
     section = section_of(project)
     with closing(open_stream(section.source, partitions=section.partitions)) as stream:
-        return DeadLetters(section.refused).replay(stream, reason=reason)
+        return DeadLetters(section.refused).replay(stream, reason=reason, space=space)
 
 
 def forget(project: Project, entity: str, ids: Sequence[str]) -> Forgotten:

@@ -14,7 +14,14 @@ from acclimate.arrays import BoolArray, IdArray
 from acclimate.artifacts import Records, Space, Store, Stream, update_options
 from acclimate.config import Schema
 from acclimate.errors import ConfigError, OutputError, SpaceError, nearest
-from acclimate.events.streams import DeadLetter, DeadLetters, Validator, partition_of, without_password
+from acclimate.events.streams import (
+    DeadLetter,
+    DeadLetters,
+    Validator,
+    partition_of,
+    restored,
+    without_password,
+)
 from acclimate.features import id_type, ids_as
 from acclimate.learners.carried import Carried
 from acclimate.pipeline import open_events
@@ -71,7 +78,7 @@ def make_worker(
             unit.fill(held, carried, position=stream.seek(partition, space.cut + 1), keep=keep)
         window, options = duration_us(section.duplicates), _options(carried, section, by)
         refreshed = Refreshed(unit, held, carried, stream=place, window=window, options=options)
-        decoder.begin(refreshed.types)
+        decoder.begin(partition, refreshed.types)
         return refreshed
 
     told = "\n".join([project.name, source, *names]).encode()
@@ -125,9 +132,9 @@ class _Refused:
         self, partition: int, decoded: Decoded, refused: Sequence[tuple[int, str]], space: Space | None = None
     ) -> None:
         """See :meth:`acclimate.streaming.worker.Refuses.put`."""
-        records = decoded.records
+        records, whose = decoded.records, str(space or "")
         self.letters.add(
-            DeadLetter(self.stream, partition, records.positions[number], why, records.values[number])
+            DeadLetter(self.stream, partition, records.positions[number], why, records.values[number], space=whose)
             for number, why in refused
         )
 
@@ -182,36 +189,39 @@ def _options(carried: Carried, section: StreamSection, by: str | None) -> dict[s
 
 
 class _Decoder:
-    """Reads records as events of the project; see :class:`acclimate.streaming.worker.Decodes`."""
+    """Reads records as events of the project; see :class:`acclimate.streaming.worker.Decodes`.
+
+    Each partition settles types by its own records, so that they do not depend on how partitions take turns.
+    """
 
     def __init__(self, project: Project, section: StreamSection, by: str | None, partitions: int) -> None:
         self._schema, self._by, self._partitions = project.events.schema, by, partitions
-        columns, schema = open_events(project).source.columns(), self._schema
-        of_tables = {name for name in columns.names if name.partition(".")[0] in schema.tables}
+        self._columns, schema = open_events(project).source.columns(), self._schema
         parts = {schema.time.column, *schema.entities.values(), *schema.labels}
         parts |= {column for column in (schema.weight, schema.offset, schema.truth) if column}
-        # What learners use beyond the features that are declared: any column of the log.
-        features = [name for name in columns.names if name not in parts | of_tables]
+        # What learners use beyond the features that are declared: any column of the log that can be one.
+        features = [
+            field.name
+            for field in self._columns
+            if field.name not in parts
+            and field.name.partition(".")[0] not in schema.tables
+            and not pa.types.is_temporal(field.type)
+        ]
         self._validator = partial(Validator, schema, features=features, event_id=section.event_id)
-        self._validate = self._validator(types=columns)
-        self._is_begun = False
+        self._validators = dict[int, Validator]()
 
-    @property
-    def types(self) -> bytes:
-        """What is stored with each batch, so that a process that goes on reads records in the same way."""
-        return self._validate.types.serialize().to_pybytes()
+    def types(self, partition: int) -> bytes:
+        """See :meth:`acclimate.streaming.worker.Decodes.types`."""
+        return self._validators[partition].types.serialize().to_pybytes()
 
-    def begin(self, types: bytes | None) -> None:
-        """Go on with the types that a unit has stored, unless records were read already."""
-        if types is not None and not self._is_begun:
-            stored = pa.ipc.read_schema(pa.py_buffer(types))
-            self._validate = self._validator(types=stored)
-            self._is_begun = True
+    def begin(self, partition: int, types: bytes | None) -> None:
+        """Go on with the types that a unit has stored, unless records of its partition were read already."""
+        if partition not in self._validators:
+            self._validators[partition] = self._validator(types=restored(types, self._columns))
 
     def __call__(self, records: Records, after: str | None, partition: int) -> Decoded:
         """See :class:`acclimate.streaming.worker.Decodes`."""
-        self._is_begun = True
-        good = self._validate(records.values)
+        good = self._validators[partition](records.values)
         refused = [(one.index, one.reason) for one in good.refused]
         ids = None if good.event_ids is None else ids_as(good.event_ids, id_type(good.event_ids.type), "events")
         rows, index = good.rows, good.index

@@ -52,9 +52,8 @@ class Decodes(Protocol):
         """The events of records that come after a position."""
         ...
 
-    @property
-    def types(self) -> bytes:
-        """The types that columns have by now."""
+    def types(self, partition: int) -> bytes:
+        """The types that the columns of a partition have by now."""
         ...
 
 
@@ -226,7 +225,7 @@ class Worker:
 
     def _committed(self, partition: int, unit: Refreshed, decoded: Decoded, picked: Chosen) -> None:
         before: Progress = unit.progress
-        unit.commit(picked, decoded, self._decode.types)
+        unit.commit(picked, decoded, self._decode.types(partition))
         labels = (str(unit.space), partition)
         self.metrics.batch.labels(*labels).observe(len(decoded))
         self.metrics.commits.labels(*labels).inc()

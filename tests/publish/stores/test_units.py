@@ -16,6 +16,7 @@ from acclimate.config import CalibratedParameters
 from acclimate.errors import FencedError, FormatError, OutputError, SpaceError
 from acclimate.learners import make
 from acclimate.learners.carried import Carried
+from acclimate.publish.stores.codec import encoded_ids
 from acclimate.publish.stores.forgetting import forget
 from acclimate.publish.stores.memory import MemoryStore
 from acclimate.publish.stores.units import Unit
@@ -380,6 +381,51 @@ def test_nothing_is_left_of_an_entity_that_is_forgotten(opening, text):
         assert contents(Unit(store, space, 0).resumed(Carried.made).learner)[1] == rows
     assert any(name == "states-3" and id == 4 for name, id in rows)  # an item with that number
     assert forget(store, "user_id", [gone, stays]).values == 0
+
+
+def test_units_where_something_may_be_left_are_told(monkeypatch):
+    from acclimate.publish.stores import units
+
+    monkeypatch.setattr(units, "_AT_ONCE", 1)
+    store, model = MemoryStore(), glmix(DENSE).fit(log(0))
+    lease = store.acquire("encoder/1/0", "a", 60)
+    columns = b'{"vectors/user": ["user_id"], "vectors/item": ["item_id"]}'
+    vectors = {"shared": [(b"rows", columns)], "rows/vectors/user": [(encoded_ids(np.array([4]))[0], b"vector")]}
+    store.commit(lease, Commit(vectors, "0", None))
+    store.commit(store.acquire("a/1/0", "a", 60), Commit({"seen": [(b"a", b"1")]}, "0", None))  # of no learner
+    commit, left = store.commit, iter(range(5))
+
+    def cut_off(lease: Any, one: Commit) -> None:
+        if next(left, None) is None:
+            raise OutputError("the disk is full")
+        commit(lease, one)
+
+    store.commit = cut_off  # type: ignore[method-assign]
+    unit = Unit(store, SPACE, 0)
+    with pytest.raises(OutputError):
+        unit.fill(store.acquire(unit.name, "a", 60), Carried(model), position="0")
+    store.commit = commit  # type: ignore[method-assign]
+    forgotten = forget(store, "user_id", [4])
+    assert (forgotten.values, forgotten.units) == (1, ("encoder/1/0",))
+    assert set(forgotten.others) == {"encoder/1/0", "ranker/2/0"}
+    assert store.size("encoder/1/0") == {"shared": 1}
+
+
+def test_an_entity_is_forgotten_though_a_worker_takes_over_meanwhile():
+    store = MemoryStore()
+    unit = filled(store, glmix(DENSE).fit(log(0)))
+    commit, fences = store.commit, iter(range(3))
+
+    def overtaken(lease: Any, one: Commit) -> None:
+        if next(fences, None) is not None:
+            store.acquire(unit.name, "worker", 60, take_over=True)
+        commit(lease, one)
+
+    store.commit = overtaken  # type: ignore[method-assign]
+    assert forget(store, "user_id", [4]).values == 1
+    fences = iter(range(1_000))
+    with pytest.raises(OutputError, match="others take over 'ranker/2/0' all the time; nothing was removed there"):
+        forget(store, "user_id", [5])
 
 
 def _is_of(key: tuple[str, Any], user: Any) -> bool:

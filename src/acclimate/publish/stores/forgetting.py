@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from acclimate.artifacts import Commit, Store
-from acclimate.errors import OutputError
+from acclimate.artifacts import VECTORS, Commit, Store
+from acclimate.errors import FencedError, OutputError
 from acclimate.features.keys import BETWEEN
 from acclimate.publish.stores.codec import decoded_ids, encoded_ids
 from acclimate.publish.stores.units import COLUMNS, ROWS, SHARED
@@ -15,13 +15,17 @@ from acclimate.publish.stores.units import COLUMNS, ROWS, SHARED
 _SECONDS = 60.0
 """For which the right to write is taken: it is given back before."""
 
+_TURNS = 10
+"""How often a unit is taken over, where others take it back before anything is removed."""
+
 
 @dataclass(frozen=True)
 class Forgotten:
     """How many ``values`` have gone, from which ``units``.
 
-    ``others`` are units of learners that have no rows by that column: what these know of an entity, if anything,
-    is in their shared part, which a new fit without its events replaces.
+    ``others`` are units in which something may be left: of learners that have no rows by that column, or none but
+    vectors that they make of what they know (which, if anything, is in their shared part, and a new fit without
+    its events replaces that), and units that are being filled from a snapshot, or were when that was cut off.
     """
 
     values: int
@@ -52,10 +56,11 @@ def forget(store: Store, column: str, ids: Sequence[int | str]) -> Forgotten:
             for name, columns in by_name.items()
             if column in columns
         }
-        if not tables:
-            others += [unit] if told is not None else []
-            continue
-        if gone := _forgotten(store, unit, tables, ids):
+        has_rows = any(table.startswith(ROWS) for table in store.size(unit))
+        is_filling = told is None and has_rows and store.position(unit) is None
+        if is_filling or (told is not None and all(table.startswith(ROWS + VECTORS) for table in tables)):
+            others.append(unit)
+        if tables and (gone := _forgotten(store, unit, tables, ids)):
             count += gone
             touched.append(unit)
     return Forgotten(count, tuple(touched), tuple(others))
@@ -63,15 +68,23 @@ def forget(store: Store, column: str, ids: Sequence[int | str]) -> Forgotten:
 
 def _forgotten(store: Store, unit: str, tables: dict[str, tuple[int, int]], ids: Sequence[int | str]) -> int:
     """How many values have gone from a unit."""
-    lease = store.acquire(unit, "forget", _SECONDS, take_over=True)
-    if lease is None:
-        raise OutputError(f"'{unit}' cannot be taken over", hint="try again")
-    keys = {table: _keys(store, unit, table, place, ids) for table, place in tables.items()}
-    position = store.position(unit)
-    writes = {table: [(key, None) for key in some] for table, some in keys.items()}
-    store.commit(lease, Commit(writes, position, position))
-    store.release(lease)
-    return sum(map(len, keys.values()))
+    for _ in range(_TURNS):
+        lease = store.acquire(unit, "forget", _SECONDS, take_over=True)
+        if lease is None:
+            continue
+        keys = {table: _keys(store, unit, table, place, ids) for table, place in tables.items()}
+        position = store.position(unit)
+        writes = {table: [(key, None) for key in some] for table, some in keys.items()}
+        try:
+            store.commit(lease, Commit(writes, position, position))
+        except FencedError:  # its worker has it again
+            continue
+        store.release(lease)
+        return sum(map(len, keys.values()))
+    raise OutputError(
+        f"others take over '{unit}' all the time; nothing was removed there, but from units before it",
+        hint="try again, or stop its worker first",
+    )
 
 
 def _keys(store: Store, unit: str, table: str, place: tuple[int, int], ids: Sequence[int | str]) -> list[bytes]:

@@ -13,7 +13,7 @@ All of it, the position and whatever else a worker keeps change in one transacti
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -52,15 +52,19 @@ class Carried(Protocol):
         """The last event learned, microseconds UTC."""
         ...
 
-    def shared(self) -> bytes:
+    def packed(self) -> Any:
+        """All of it as it is now, which the methods below take, so that it is made once."""
+        ...
+
+    def shared(self, packed: Any = None) -> bytes:
         """All but the rows; the same bytes where nothing has changed."""
         ...
 
-    def columns(self) -> Mapping[str, tuple[str, ...]]:
+    def columns(self, packed: Any = None) -> Mapping[str, tuple[str, ...]]:
         """By the name of rows the columns of the events that have their ids."""
         ...
 
-    def changed(self) -> Iterator[tuple[str, IdArray, Columns]]:
+    def changed(self, packed: Any = None) -> Iterator[tuple[str, IdArray, Columns]]:
         """The rows that have changed since the learner was settled: name, ids and columns of one layout."""
         ...
 
@@ -72,7 +76,7 @@ class Carried(Protocol):
         """Read rows from there by name, and let go of what has changed in memory."""
         ...
 
-    def settle(self) -> None:
+    def settle(self, packed: Any = None) -> None:
         """Let go of what has changed: it is where rows are read from."""
         ...
 
@@ -172,7 +176,7 @@ class Unit:
                 rows = kept[first : first + some]
                 piece = ids[rows], {key: column[rows] for key, column in columns.items()}
                 self._commit(lease, self._writes([(name, *piece)], carried.cut), None, None)
-        self._finish(lease, carried, {}, more or {}, position=position)
+        self._finish(lease, carried, carried.packed(), more or {}, position=position)
 
     def commit(
         self,
@@ -200,8 +204,9 @@ class Unit:
             FencedError: another has the right to write, or the unit is no longer at that position.
             OutputError: the store is full or cannot be reached.
         """
-        writes = self._writes(carried.changed(), carried.cut)
-        self._finish(lease, carried, writes, more or {}, position=position, after=after, lives=lives)
+        packed = carried.packed()
+        writes = {**self._writes(carried.changed(packed), carried.cut), **(more or {})}
+        self._finish(lease, carried, packed, writes, position=position, after=after, lives=lives)
 
     def rows(self, name: str) -> "UnitRows":
         """The rows of one name."""
@@ -224,22 +229,23 @@ class Unit:
         self,
         lease: Lease,
         carried: Carried,
-        writes: dict[str, list[tuple[bytes, bytes | None]]],
-        more: Writes,
+        packed: Any,
+        writes: Writes,
         *,
         position: str | None,
         after: str | None = None,
         lives: Mapping[str, float] | None = None,
     ) -> None:
-        shared = carried.shared()
+        shared = carried.shared(packed)
         if shared != self._shared:
-            columns = json.dumps(carried.columns(), sort_keys=True).encode()
-            writes[SHARED] = [(_LEARNER, shared), (COLUMNS, columns), (_SPACE, self._told_space)]
-        self._commit(lease, {**writes, **more}, position, after, lives or {})
+            columns = json.dumps(carried.columns(packed), sort_keys=True).encode()
+            told = [(_LEARNER, shared), (COLUMNS, columns), (_SPACE, self._told_space)]
+            writes = {**writes, SHARED: told}
+        self._commit(lease, writes, position, after, lives or {})
         if self._shared is None:
             carried.rest_on(self.rows)
         else:
-            carried.settle()
+            carried.settle(packed)
         self._shared = shared
 
     def _commit(
