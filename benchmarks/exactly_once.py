@@ -156,7 +156,7 @@ def told(url: str) -> tuple[int, str]:
             for table in sorted(store.size(unit)):
                 for key, value in sorted(store.scan(unit, table)):
                     digest.update(f"{unit}\n{table}\n{len(key)} {len(value)}\n".encode() + key + value)
-                    if table == PROGRESS:
+                    if table == PROGRESS and key == PROGRESS.encode():
                         learned += Progress.read_from(value).learned
             digest.update(str(store.position(unit)).encode())
     return learned, digest.hexdigest()
