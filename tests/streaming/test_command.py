@@ -89,3 +89,19 @@ def test_what_is_wrong_is_one_line_with_a_hint(file, overrides, said):
     assert done.returncode in (3, 5)
     assert said in done.stderr
     assert "hint:" in done.stderr
+
+
+def test_what_is_refused_is_counted_and_sent_again_and_what_is_known_is_forgotten(small, file):
+    small.append_raw([b"{"])
+    subprocess.run(command("stream", file, "--until-drained"), check=True)
+    done = subprocess.run(command("refused", file), capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["1", "the", "record", "is", "no", "JSON"]
+    done = subprocess.run(command("refused", file, "--replay"), capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("1 records")
+    space = small.spaces.live("ranker")
+    gone = int(small.unit(space)[0]["ids"][0])
+    done = subprocess.run(
+        command("forget", "user", gone, "--project", file), capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("1 values have gone")
+    assert gone not in small.unit(space)[0]["ids"]

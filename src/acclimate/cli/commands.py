@@ -370,20 +370,20 @@ def refused(
 @app.command()
 def forget(
     entity: Annotated[str, typer.Argument(parser=given, metavar="ENTITY", help="Its role or column, as in user.")],
-    ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Whose data go.")],
+    id: Annotated[str, typer.Argument(parser=given, metavar="ID", help="Whose data go.")],
     project: Annotated[Path, typer.Option(parser=path_of, metavar="PROJECT", help="The project file.")] = (
         DEFAULT_PROJECT
     ),
     set_: Set = None,
 ) -> None:
-    """Remove what the store holds of single entities.
+    """Remove what the store holds of one entity.
 
     In all spaces and partitions, while a stream goes on.
     """
     from acclimate.cli.terminal import show_forgotten
     from acclimate.extras import import_module
 
-    show_forgotten(import_module("acclimate.streaming").forget(_project(project, set_, None), entity, ids))
+    show_forgotten(import_module("acclimate.streaming").forget(_project(project, set_, None), entity, [id]))
 
 
 @app.command()
