@@ -42,6 +42,23 @@ def rows(first, count, users=30):
     )
 
 
+def content(name="state", **stream):
+    """The project file, for a store of that name."""
+    return {
+        "name": "small",
+        "events": {
+            "path": "history.parquet",
+            "time": {"column": "time"},
+            "entities": {"user": "user"},
+            "labels": ["click"],
+        },
+        "features": {"x": {"kind": "numeric"}},
+        "learners": {"ranker": {"kind": "glmix", "fixed": ["x"], "random": {"user": {"features": ["x"]}}}},
+        "publish": {"spaces": "spaces", "store": f"lmdb://{name}"},
+        "stream": {"source": "log://events", "batch": 50, "learns": "all", **stream},
+    }
+
+
 @dataclass
 class Small:
     """The project, its places, and what tests do with them."""
@@ -49,23 +66,7 @@ class Small:
     folder: Path
 
     def project(self, name="state", **stream):
-        learner = {"kind": "glmix", "fixed": ["x"], "random": {"user": {"features": ["x"]}}}
-        return parse_project(
-            {
-                "name": "small",
-                "events": {
-                    "path": "history.parquet",
-                    "time": {"column": "time"},
-                    "entities": {"user": "user"},
-                    "labels": ["click"],
-                },
-                "features": {"x": {"kind": "numeric"}},
-                "learners": {"ranker": learner},
-                "publish": {"spaces": "spaces", "store": f"lmdb://{name}"},
-                "stream": {"source": "log://events", "batch": 50, "learns": "all", "refused": "refused", **stream},
-            },
-            self.folder,
-        )
+        return parse_project(content(name, **stream), self.folder)
 
     def publish(self, until=HISTORY):
         """A new space of a model that has learned so many events; not live yet."""

@@ -8,27 +8,14 @@ import urllib.request
 
 import pytest
 import yaml
-from small_project import EVENTS, HISTORY, rows
+from small_project import EVENTS, HISTORY, content, rows
 
 
 @pytest.fixture
 def file(small):
     """The project in a file."""
-    project = {
-        "name": "small",
-        "events": {
-            "path": "history.parquet",
-            "time": {"column": "time"},
-            "entities": {"user": "user"},
-            "labels": ["click"],
-        },
-        "features": {"x": {"kind": "numeric"}},
-        "learners": {"ranker": {"kind": "glmix", "fixed": ["x"], "random": {"user": {"features": ["x"]}}}},
-        "publish": {"spaces": "spaces", "store": "lmdb://state"},
-        "stream": {"source": "log://events", "batch": 50, "learns": "all"},
-    }
     path = small.folder / "acclimate.yaml"
-    path.write_text(yaml.safe_dump(project))
+    path.write_text(yaml.safe_dump(content()))
     return path
 
 

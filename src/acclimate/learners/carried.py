@@ -22,7 +22,6 @@ from acclimate.storage import Below, Columns, Stored, arrays_in, unpacking
 
 FORMAT = 1
 
-
 _VECTORS_AT_ONCE = 1 << 14
 
 

@@ -20,7 +20,7 @@ class HeldRows:
 
     ``name``: for messages; ``columns``: of the events, that have the ids; ``read``: of ids by place ``(m,)`` those
     of one layout at a time, their places and columns; ``replace``: go on with all rows that lie there
-    instead, and these ids.
+    instead, and these ids; ``is_described``: as :class:`acclimate.learners.base.Layered` has it.
     """
 
     name: str

@@ -57,8 +57,11 @@ def make_worker(
     place = f"{source} of {stream.partitions}"
     lease = duration_us(section.lease) / 1e6
     names = _named(project, section)
-    refreshed = [space for one in names for space in spaces.refreshed(one)]
-    if not refreshed:
+
+    def wanted() -> list[Space]:
+        return [space for one in names for space in spaces.refreshed(one)]
+
+    if not wanted():
         raise SpaceError(
             f"no space of {', '.join(names)} is live or pinned",
             hint="publish a fitted model and promote it: acclimate publish, acclimate spaces promote",
@@ -87,7 +90,7 @@ def make_worker(
         Ownership(store, name, hashlib.blake2b(told, digest_size=6).hexdigest(), stream.partitions, lease),
         schema=schema,
         decode=decoder,
-        spaces=lambda: [space for one in names for space in spaces.refreshed(one)],
+        spaces=wanted,
         opened=opened,
         refuses=_Refused(DeadLetters(section.refused), source),
         rules=Rules(section.batch, duration_us(section.wait) / 1e6, duration_us(section.lateness), lease / 3),
@@ -100,7 +103,7 @@ def section_of(project: Project) -> StreamSection:
     """What a project says of its stream.
 
     Raises:
-        ConfigError: nothing.
+        ConfigError: it says nothing.
     """
     if project.stream is None:
         raise ConfigError(

@@ -27,6 +27,8 @@ class Refreshed:
         window: microseconds for which ids of events are remembered.
         options: of the learner's updates.
 
+    ``position``, ``progress``, the ``recent`` ids and the ``types`` of columns are those of the last commit.
+
     Raises:
         ConfigError: the unit has learned from another stream.
     """
@@ -43,7 +45,7 @@ class Refreshed:
     ) -> None:
         self.unit, self.lease, self.carried, self.options = unit, lease, carried, options
         self.position = unit.position
-        told, self._types = unit.store.read(unit.name, PROGRESS, [_KEY, _TYPES])
+        told, self.types = unit.store.read(unit.name, PROGRESS, [_KEY, _TYPES])
         self.progress = Progress.begun(stream, unit.space.cut) if told is None else Progress.read_from(told)
         if self.progress.stream != stream:
             raise ConfigError(
@@ -62,11 +64,6 @@ class Refreshed:
         """Learn new events, in memory; returns why it was undone, empty where it was not."""
         return self.carried.learn(events, **self.options)
 
-    @property
-    def types(self) -> bytes | None:
-        """The types of the columns of records, as they were settled with the last batch."""
-        return self._types
-
     def commit(self, picked: Chosen, decoded: Decoded, types: bytes) -> None:
         """Write what was learned, how far into the stream it goes, and what ``types`` columns have by then.
 
@@ -75,22 +72,14 @@ class Refreshed:
             OutputError: the store is full or cannot be reached.
         """
         arrived = int(np.median(decoded.records.arrived))  # one wrong clock says nothing of the others
-        settled: list[tuple[bytes, bytes | None]] = [] if types == self._types else [(_TYPES, types)]
+        settled: list[tuple[bytes, bytes | None]] = [] if types == self.types else [(_TYPES, types)]
         more = {
             PROGRESS: [(_KEY, picked.progress.written()), *settled],
             RECENT: self.recent.writes(arrived, picked.hashes),
         }
         self.unit.commit(self.lease, self.carried, position=decoded.position, after=self.position, more=more)
         self.recent.add(arrived, picked.hashes)
-        self.progress, self.position, self._types = picked.progress, decoded.position, types
-
-    def renew(self, seconds: float) -> None:
-        """Keep the right to write.
-
-        Raises:
-            FencedError: another worker has it.
-        """
-        self.unit.store.renew(self.lease, seconds)
+        self.progress, self.position, self.types = picked.progress, decoded.position, types
 
     def sizes(self) -> dict[str, int]:
         """How many values there are by table."""

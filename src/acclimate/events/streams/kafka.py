@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import confluent_kafka as kafka
@@ -50,11 +50,10 @@ class Topic:
         self._member: _Member | None = None
         self._lock = threading.Lock()
         self._watcher: Any = self._consumer({})
-        try:
+        with ExitStack() as on_failure:
+            on_failure.callback(self.close)
             self.partitions = self._laid_out(partitions)
-        except BaseException:
-            self.close()
-            raise
+            on_failure.pop_all()
 
     def append(self, partition: int, values: Sequence[bytes]) -> None:
         """See :class:`acclimate.artifacts.Stream`: all replicas in sync have it when this returns.

@@ -5,7 +5,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Self
 
@@ -45,12 +45,11 @@ class Log:
             ) from error
         self._reading, self._writing = threading.Lock(), threading.Lock()
         self._reader = self._connected()
-        try:
+        with ExitStack() as on_failure:
+            on_failure.callback(self.close)
             self._writer = self._connected()
             self.partitions = self._laid_out(partitions)
-        except BaseException:
-            self.close()
-            raise
+            on_failure.pop_all()
 
     def append(self, partition: int, values: Sequence[bytes]) -> None:
         """See :class:`acclimate.artifacts.Stream`.

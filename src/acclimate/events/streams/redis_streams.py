@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
@@ -72,14 +72,13 @@ class RedisStreams:
         self._key = name
         self._read_so_far: dict[int, tuple[str, int]] = {}  # the last position counted, and how many were up to it
         self._append, self._trim, self._count = map(self._client.register_script, (_APPEND, _TRIM, _COUNT))
-        try:
-            self.partitions = self._laid_out(partitions)
-        except TypeError as error:  # options are told to the first connection
-            self.close()
-            raise ConfigError(f"the URL of redis is not understood: {error}") from error
-        except BaseException:
-            self.close()
-            raise
+        with ExitStack() as on_failure:
+            on_failure.callback(self.close)
+            try:
+                self.partitions = self._laid_out(partitions)
+            except TypeError as error:  # options are told to the first connection
+                raise ConfigError(f"the URL of redis is not understood: {error}") from error
+            on_failure.pop_all()
 
     def append(self, partition: int, values: Sequence[bytes]) -> None:
         """See :class:`acclimate.artifacts.Stream`.

@@ -256,11 +256,9 @@ class Unit:
         after: str | None,
         lives: Mapping[str, float] | None = None,
     ) -> None:
-        try:
-            self.store.commit(lease, Commit(writes, position, after, lives or {}))
-        except BaseException:
-            self._layouts = {}  # one of them may not be there
-            raise
+        layouts, self._layouts = self._layouts, {}  # where this fails one of them may not be there
+        self.store.commit(lease, Commit(writes, position, after, lives or {}))
+        self._layouts = layouts
 
     def _writes(
         self, rows: Iterable[tuple[str, IdArray, Columns]], time: int
