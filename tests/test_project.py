@@ -400,6 +400,20 @@ def test_every_key_arrives(tmp_path: Path) -> None:
     }
 
 
+def test_addresses_are_the_same_wherever_the_project_is_named_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "acclimate.yaml").write_text(FULL)
+    there = load_project(tmp_path / "acclimate.yaml")
+    monkeypatch.chdir(tmp_path)
+    here = load_project("acclimate.yaml")
+    assert there.stream is not None
+    assert here.stream is not None
+    assert here.stream.source == there.stream.source == f"log://{tmp_path}/events"
+    assert here.publish is not None
+    assert here.publish.store == f"lmdb://{tmp_path}/state"
+
+
 def test_the_full_file_sets_every_key_that_there_is() -> None:
     content = yaml.safe_load(FULL)
     written = {str(key) for section in walk(content) for key in section}

@@ -147,8 +147,11 @@ def _assembled(content: Mapping[str, Any], folder: Path, origins: Origins) -> di
 def _with_places(section: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Where spaces and values are, from the project's folder where that is a path."""
     section = {**section, **({"spaces": _under(folder, section["spaces"])} if "spaces" in section else {})}
-    scheme, separator, path = str(section.get("store")).partition("://")
-    return {**section, "store": f"lmdb://{folder / path}"} if separator and scheme == "lmdb" else section
+    return (
+        {**section, "store": _address(folder, section["store"])}
+        if isinstance(section.get("store"), str)
+        else section
+    )
 
 
 def _located(table: Any, folder: Path) -> Any:
@@ -184,6 +187,6 @@ _ON_THIS_MACHINE = ("log", "lmdb")
 
 
 def _address(folder: Path, address: str) -> str:
-    """An address, whose path on this machine is one from the project's folder."""
+    """An address, whose path on this machine is one from the project's folder, wherever that is named from."""
     scheme, mark, path = address.partition("://")
-    return f"{scheme}://{folder / path}" if mark and scheme in _ON_THIS_MACHINE else address
+    return f"{scheme}://{(folder / path).resolve()}" if mark and scheme in _ON_THIS_MACHINE else address
