@@ -16,6 +16,7 @@ from acclimate.errors import ConfigError, ModelError
 from acclimate.learners import effects, mixed
 from acclimate.models.joint import Solution
 from acclimate.models.separate import SeparateSolution
+from acclimate.storage import InSegments
 
 SCHEMA = ac.Schema(
     time="time", entities={"user": "user_id", "video": "video_id"}, labels="click", weight="w", offset="o"
@@ -89,13 +90,15 @@ def test_what_is_kept_in_half_the_bytes_is_saved_in_half_the_bytes(tmp_path):
     assert loaded.entities.dtype == "float32"
     assert loaded.nbytes == model.nbytes
     for name in ("user", "video"):
-        (segment,), changed = loaded.entities.layers(name)
-        assert not changed
+        below = loaded.entities.below(name)
+        assert isinstance(below, InSegments)
+        (segment,) = below.segments
+        assert not len(loaded.entities.changed_ids(name))
         assert [kind for key, (kind, _) in segment.layout.items() if "." in key] == ["<f4"]
     assert_same_model(loaded, model)
     assert_same_model(loaded.update(SECOND), model.update(SECOND))
-    (changed,) = loaded.entities.layers("user")[1]
-    assert [kind for key, (kind, _) in changed.layout.items() if "." in key] == ["<f4"]
+    ((_, changed),) = loaded.entities.changed("user")
+    assert [column.dtype.str for key, column in changed.items() if "." in key] == ["<f4"]
 
 
 # --- one effect alone ---------------------------------------------------------------------------------------

@@ -435,15 +435,15 @@ def test_entities_are_as_wide_as_they_were_when_they_last_learned():
     for number, genre in enumerate(("opera", "jazz", "folk")):
         data = {**log(rows=20, seed=number), "genre": [genre] * 20, "user_id": np.full(20, number)}
         model.update(events_of(SCHEMA, data))
-    assert not model.entities.layers("user")[0]
-    widths = {name: len(rows) for rows in model.entities.layers("user")[1] for name in rows.columns if "." in name}
+    changed = [(len(ids), columns) for ids, columns in model.entities.changed("user")]
+    widths = {name: count for count, columns in changed for name in columns if "." in name}
     assert widths == {"4.full": 3, "5.full": 1, "6.full": 1, "7.full": 1}
     assert model.states("user").posterior.precision.shape == (6, 7, 7)
     assert model.entities.nbytes == 8 * (3 * (4 + 10) + (5 + 15) + (6 + 21) + (7 + 28)) + 6 * 24
     data = {**log(rows=60, seed=9), "user_id": np.arange(60) % 6}
     model.update(events_of(SCHEMA, data))
-    (rows,) = model.entities.layers("user")[1]
-    assert [name for name in rows.columns if "." in name] == ["7.full"]
+    ((_, columns),) = model.entities.changed("user")
+    assert [name for name in columns if "." in name] == ["7.full"]
 
 
 def test_a_feature_that_vanishes_is_kept():
