@@ -153,7 +153,6 @@ def freshness(project: Project, folder: Path, store: str) -> NDArray[np.float64]
         for size in (1, 200):  # what is compiled for small batches too
             append(folder, size, "zipf")
             one.run(until_drained=True)
-        one.stop.clear()
         ages = one.metrics.freshness = Ages()  # type: ignore[assignment]
         end.wait()
         begin.set()

@@ -76,6 +76,14 @@ def test_ids_are_remembered_over_restarts(small, space):
     assert small.unit(space)[1].duplicates == 100
 
 
+def test_a_worker_that_runs_again_goes_on_at_once(small, space):
+    with small.worker() as worker:
+        worker.run(until_drained=True)
+        small.append(rows(HISTORY + EVENTS, 10))
+        assert worker.step() == 10
+    assert small.unit(space)[1].learned == EVENTS + 10
+
+
 def test_what_the_fit_has_learned_is_not_learned_again(small, space):
     small.append(rows(0, 50))
     small.drain()

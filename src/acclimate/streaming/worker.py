@@ -323,4 +323,5 @@ class Worker:
             self.ownership.close()
         except OutputError as error:  # they end by themselves
             self.log.warning("leases were not given back", reason=str(error))
+        self._settled = -np.inf
         self.log.info("stopped")
