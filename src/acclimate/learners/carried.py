@@ -1,9 +1,10 @@
-"""A learner as bytes and rows, for whoever keeps it elsewhere than in a folder: its shared part is one blob.
+"""A learner as bytes and rows, for whoever keeps it elsewhere than in a folder: its shared part is a few blobs.
 
 ::
 
-    length of the manifest (8 bytes), manifest (JSON), length of the arrays (8), arrays (safetensors),
-    then each table in the order that the manifest names them: length (8), an Arrow stream
+    manifest        JSON: small, and new with each update, as it says how far the learner is
+    arrays          safetensors
+    table <name>    each an Arrow stream
 """
 
 import json
@@ -20,7 +21,9 @@ from acclimate.learners.base import Packed
 from acclimate.learners.gate import check_arrays
 from acclimate.storage import Below, Columns, Stored, arrays_in, unpacking
 
-FORMAT = 1
+FORMAT = 2
+
+_TABLE = "table "
 
 _VECTORS_AT_ONCE = 1 << 14
 
@@ -48,14 +51,14 @@ class Carried:
         return self.learner.refusal()
 
     @staticmethod
-    def made(shared: bytes) -> "Carried":
+    def made(shared: Mapping[str, bytes]) -> "Carried":
         """A learner of its shared part, with no rows yet: see :meth:`rest_on`.
 
         Raises:
             FormatError: it is not what :meth:`shared` gave, or of another version.
         """
         with unpacking("the shared part of a learner"):
-            stored = _stored(memoryview(shared))
+            stored = _stored(shared)
             return Carried(class_of_kind(stored.manifest["kind"])._made(stored))
 
     @property
@@ -67,8 +70,8 @@ class Carried:
         """All of it as it is now: the methods below take it, so that it is made once where several are called."""
         return self.learner._whole()
 
-    def shared(self, packed: Packed | None = None) -> bytes:
-        """All but the rows; the same bytes where nothing has changed.
+    def shared(self, packed: Packed | None = None) -> dict[str, bytes]:
+        """All but the rows, in parts by name; of what has not changed the same bytes.
 
         Raises:
             ModelError: something in it is not finite.
@@ -82,11 +85,15 @@ class Carried:
         exported = {VECTORS + name: one.columns for name, one in self.learner.exported().items()}
         return {name: rows.columns for name, rows in (packed or self.packed()).rows.items()} | exported
 
+    def described(self, packed: Packed | None = None) -> set[str]:
+        """The names of those rows that tell of the id itself, and not of all events that have it."""
+        return {name for name, rows in (packed or self.packed()).rows.items() if rows.is_described}
+
     def learned_columns(self) -> set[tuple[str, ...]]:
-        """The same of those rows alone that tell of all events that have the id, and not of the id itself."""
-        columns = self.columns()
-        described = {name for name, rows in self.packed().rows.items() if rows.is_described}
-        return {one for name, one in columns.items() if name not in described}
+        """The columns of events that have the ids of all other rows."""
+        packed = self.packed()
+        described = self.described(packed)
+        return {one for name, one in self.columns(packed).items() if name not in described}
 
     def changed(self, packed: Packed | None = None) -> Iterator[tuple[str, IdArray, Columns]]:
         """The rows that have changed since the learner was settled: name, ids and columns of one layout."""
@@ -127,14 +134,15 @@ class Carried:
             yield VECTORS + name, some, {"vector": vectors(some).astype(np.float32)}
 
 
-def _written(kind: str, packed: Packed) -> bytes:
+def _written(kind: str, packed: Packed) -> dict[str, bytes]:
     from safetensors.numpy import save
 
     told = {"format": FORMAT, "kind": kind, "tables": list(packed.tables), "rows": list(packed.rows)}
-    manifest = json.dumps({**told, "learner": packed.manifest}, allow_nan=False).encode()
-    parts = [manifest, save({name: np.ascontiguousarray(array) for name, array in packed.arrays.items()})]
-    parts += [_stream(table) for table in packed.tables.values()]
-    return b"".join(len(part).to_bytes(8, "little") + part for part in parts)
+    return {
+        "manifest": json.dumps({**told, "learner": packed.manifest}, allow_nan=False).encode(),
+        "arrays": save({name: np.ascontiguousarray(array) for name, array in packed.arrays.items()}),
+        **{_TABLE + name: _stream(table) for name, table in packed.tables.items()},
+    }
 
 
 def _stream(table: pa.Table) -> bytes:
@@ -144,34 +152,21 @@ def _stream(table: pa.Table) -> bytes:
     return sink.getvalue().to_pybytes()
 
 
-def _stored(shared: memoryview) -> Stored:
+def _stored(shared: Mapping[str, bytes]) -> Stored:
     """The parts, as :func:`acclimate.storage.read_artifact` would give them.
 
     Raises:
-        ValueError: they are of another version, or not whole.
+        ValueError: they are of another version.
+        KeyError: one is absent.
     """
-    manifest, arrays, *tables = _parts(shared)
-    told: Mapping[str, Any] = json.loads(bytes(manifest))
+    told: Mapping[str, Any] = json.loads(shared["manifest"])
     if told.get("format") != FORMAT:
         raise ValueError(
             f"it has format {told.get('format')}, and this version of acclimate reads format {FORMAT}"
         )
     return Stored(
         {**told["learner"], "kind": told["kind"]},
-        arrays_in(np.frombuffer(bytearray(arrays), np.uint8)),  # copied: aligned, and to be written in
-        {
-            name: pa.ipc.open_stream(pa.py_buffer(part)).read_all()
-            for name, part in zip(told["tables"], tables, strict=True)
-        },
+        arrays_in(np.frombuffer(bytearray(shared["arrays"]), np.uint8)),  # copied: aligned, and to be written in
+        {name: pa.ipc.open_stream(pa.py_buffer(shared[_TABLE + name])).read_all() for name in told["tables"]},
         {name: [] for name in told["rows"]},
     )
-
-
-def _parts(shared: memoryview) -> Iterator[memoryview]:
-    place = 0
-    while place < len(shared):
-        first = place + 8
-        place = first + int.from_bytes(shared[place:first], "little")
-        if place > len(shared):
-            raise ValueError("it is cut off")
-        yield shared[first:place]

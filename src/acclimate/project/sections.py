@@ -147,7 +147,8 @@ class StreamSection:
     At most ``batch`` events are learned at a time, and smaller batches no sooner than ``wait`` after the one
     before. An event that happened more than ``lateness`` before the newest one is refused, and one whose
     ``event_id`` came within ``duplicates`` is left out; what is refused goes to the folder ``refused``. A worker
-    that is not heard of for the time of its ``lease`` is replaced.
+    that is not heard of for the time of its ``lease`` is replaced. What is known of an entity goes where no event
+    of it was learned for ``forget_after``.
     """
 
     source: str
@@ -162,6 +163,7 @@ class StreamSection:
     duplicates: Duration = "1d"
     refused: str = "refused"
     lease: Duration = "30s"
+    forget_after: Duration | None = None
 
     def __post_init__(self) -> None:
         if self.partitions > 1 and self.by is None:

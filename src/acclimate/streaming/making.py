@@ -56,6 +56,7 @@ def make_worker(
     schema, source = project.events.schema, without_password(section.source)
     place = f"{source} of {stream.partitions}"
     lease = duration_us(section.lease) / 1e6
+    life = None if section.forget_after is None else duration_us(section.forget_after) / 1e6
     names = _named(project, section)
 
     def wanted() -> list[Space]:
@@ -70,7 +71,7 @@ def make_worker(
     decoder = _Decoder(project, section, by, stream.partitions)
 
     def opened(space: Space, partition: int) -> Refreshed:
-        unit = Unit(store, space, partition)
+        unit = Unit(store, space, partition, life=life)
         held = store.acquire(unit.name, name, lease, take_over=True)
         if held is None:
             raise OutputError(f"the right to write '{unit.name}' was not given", hint="it is asked for again")

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from clocks import Clock
 from numpy.testing import assert_allclose, assert_array_equal
 
 import acclimate as ac
@@ -162,10 +163,53 @@ def test_the_shared_part_is_written_when_it_changes():
     store.commit = noted  # type: ignore[method-assign]
     unit.commit(lease, carried, position="1", after="0")
     carried.learner.update(log(1))
-    unit.commit(lease, carried, position="2", after="1", more={"seen": [(b"event 7", b"")]}, lives={"seen": 60.0})
+    unit.commit(lease, carried, position="2", after="1", more={"seen": [(b"event 7", b"")]})
     assert written[0] == set()
     assert written[1] == {"shared", "layouts", "rows/states-1", "seen"}
     assert store.read(unit.name, "seen", [b"event 7"]) == [b""]
+
+
+def test_of_the_shared_part_is_written_what_has_changed():
+    store = MemoryStore()
+    filled(store, glmix(DENSE).fit(log(0)))
+    unit = Unit(store, SPACE, 0)
+    lease, carried = store.acquire(unit.name, "a", 60), unit.resumed(Carried.made)
+    before = dict(store.scan(unit.name, "shared"))
+    carried.learner.update(log(1), shared="keep")  # which meets new tags
+    unit.commit(lease, carried, position="1", after="0")
+    after = dict(store.scan(unit.name, "shared"))
+    changed = {key for key in after if after[key] != before.get(key)}
+    assert b"learner manifest" in changed
+    carried.learner.update(log(0), shared="keep")  # which has none that are new, and is older
+    commit, written = store.commit, list[Commit]()
+    store.commit = lambda lease, one: [written.append(one), commit(lease, one)]  # type: ignore[method-assign]
+    unit.commit(lease, carried, position="2", after="1")
+    assert {key for key, _ in written[0].writes.get("shared", ())} <= {b"learner manifest"}
+
+
+def test_what_is_known_of_entities_goes_when_they_do_not_come_again():
+    clock = Clock()
+    store, model = MemoryStore(clock), glmix(DENSE).fit(log(0))
+    unit = Unit(store, SPACE, 0, life=100.0)
+    lease = store.acquire(unit.name, "a", 1000)
+    unit.fill(lease, Carried(copy.deepcopy(model)), position="0")
+    carried = unit.resumed(Carried.made)
+    clock.now += 60.0
+    one = log(1)
+    some = one.head(5)
+    back = set(some["user_id"].to_pylist())
+    carried.learner.update(ac.read_events(some, SCHEMA))
+    unit.commit(lease, carried, position="1", after="0")
+    assert set(carried.learner.states("user").ids.tolist()) > back
+    clock.now += 60.0
+    assert set(carried.learner.states("user").ids.tolist()) == back
+    assert contents(unit.resumed(Carried.made).learner) == contents(carried.learner)
+    clock.now += 60.0
+    assert not len(carried.learner.states("user").ids)
+    # One who comes back begins as one who never was there.
+    carried.learner.update(one)
+    unit.commit(lease, carried, position="2", after="1")
+    assert set(carried.learner.states("user").ids.tolist()) == set(one.table(["user_id"])["user_id"].to_pylist())
 
 
 def test_a_fill_that_was_cut_off_begins_anew(monkeypatch):

@@ -1,10 +1,10 @@
-"""A learner in a unit of a store: its shared part as one value, its rows by id as one value each.
+"""A learner in a unit of a store: its shared part in a few values, its rows by id as one value each.
 
 ::
 
     ranker/2/0              a unit: space 2 of 'ranker', partition 0
-        shared              'learner': all that is not rows; 'rows': by name, the columns of events that have ids;
-                            'space': the space that they are of, and its tag
+        shared              'learner <part>': all that is not rows; 'space': whose it is, and its tag; 'rows': by
+                            name, the columns of events that have ids
         layouts             the columns of values, by number
         rows/<name>         a value for each id
 
@@ -12,7 +12,7 @@ All of it, the position and whatever else a worker keeps change in one transacti
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -32,7 +32,7 @@ from acclimate.publish.stores.codec import (
 from acclimate.storage import Below, Columns
 
 SHARED, LAYOUTS, ROWS = "shared", "layouts", "rows/"
-_LEARNER, COLUMNS, _SPACE = b"learner", b"rows", b"space"
+_LEARNER, COLUMNS, _SPACE = b"learner ", b"rows", b"space"
 
 _AT_ONCE = 1 << 24
 """Bytes of rows that a fill writes in one transaction, about."""
@@ -45,7 +45,7 @@ Keep = Callable[[str, tuple[str, ...], IdArray], BoolArray]
 
 
 class Carried(Protocol):
-    """A learner as a store carries it: a shared part in bytes, and rows by name and id."""
+    """A learner as a store carries it: a shared part in bytes by name, and rows by name and id."""
 
     @property
     def cut(self) -> int:
@@ -56,12 +56,16 @@ class Carried(Protocol):
         """All of it as it is now, which the methods below take, so that it is made once."""
         ...
 
-    def shared(self, packed: Any = None) -> bytes:
-        """All but the rows; the same bytes where nothing has changed."""
+    def shared(self, packed: Any = None) -> Mapping[str, bytes]:
+        """All but the rows, in parts by name; of what has not changed the same bytes."""
         ...
 
     def columns(self, packed: Any = None) -> Mapping[str, tuple[str, ...]]:
         """By the name of rows the columns of the events that have their ids."""
+        ...
+
+    def described(self, packed: Any = None) -> Collection[str]:
+        """The names of those rows that tell of the id itself, and not of all events that have it."""
         ...
 
     def changed(self, packed: Any = None) -> Iterator[tuple[str, IdArray, Columns]]:
@@ -93,14 +97,23 @@ class Unit:
         partition: from 0.
         payload: what floats of rows are kept in; as the learner keeps them without. Less than that, and what is
             learned differs from what would be in memory.
+        life: seconds after which rows go that were not written again, but for those that describe their id.
     """
 
-    def __init__(self, store: Store, space: Space, partition: int, *, payload: Payload | None = None) -> None:
-        self.store, self.space = store, space
+    def __init__(
+        self,
+        store: Store,
+        space: Space,
+        partition: int,
+        *,
+        payload: Payload | None = None,
+        life: float | None = None,
+    ) -> None:
+        self.store, self.space, self.life = store, space, life
         self.payload: Payload | None = payload
         self.name = f"{space}/{partition}"
         self._layouts: dict[int, Layout] = {}
-        self._shared: bytes | None = None
+        self._shared: dict[bytes, bytes] = {}
 
     @property
     def position(self) -> str | None:
@@ -112,7 +125,7 @@ class Unit:
         """What the shared part says of its space."""
         return json.dumps({"space": str(self.space), "tag": f"{self.space.tag:016x}"}).encode()
 
-    def resumed(self, make: Callable[[bytes], C]) -> C | None:
+    def resumed(self, make: Callable[[Mapping[str, bytes]], C]) -> C | None:
         """The learner as it was last committed, which reads its rows from here; nothing where none was filled in.
 
         Args:
@@ -122,16 +135,18 @@ class Unit:
             SpaceError: it is of another space of that name and number.
             FormatError: the shared part is not what was written.
         """
-        shared, told = self.store.read(self.name, SHARED, [_LEARNER, _SPACE])
-        if shared is None:
+        shared = dict(self.store.scan(self.name, SHARED))
+        if not shared:
             return None
+        told = shared.get(_SPACE)
         if told != self._told_space:
             raise SpaceError(
                 f"'{self.name}' holds a learner of {_shown_space(told)}, "
                 f"and not of {_shown_space(self._told_space)}",
                 hint=f"drop the unit, and it is filled anew: store.drop('{self.name}')",
             )
-        carried = make(shared)
+        parts = {key.removeprefix(_LEARNER).decode(): v for key, v in shared.items() if key.startswith(_LEARNER)}
+        carried = make(parts)
         carried.rest_on(self.rows)
         self._shared = shared
         return carried
@@ -161,22 +176,22 @@ class Unit:
             FencedError: another has the right to write, or the unit is filled already.
             OutputError: the store is full or cannot be reached.
         """
-        if self.store.read(self.name, SHARED, [_LEARNER]) != [None]:
+        if self.store.read(self.name, SHARED, [_SPACE]) != [None]:
             raise FencedError(f"'{self.name}' is filled already", hint="go on from there, or drop it before")
         for table in self.store.size(self.name):
             self._clear(lease, table)
-        self._layouts, self._shared = {}, None  # known from before that, they are not there any more
+        self._layouts, self._shared = {}, {}  # known from before that, they are not there any more
+        packed = carried.packed()
+        lives, columns_of = self._lives(carried, packed), carried.columns(packed)
         for name, ids, columns in carried.everything():
-            kept = (
-                np.arange(len(ids)) if keep is None else np.flatnonzero(keep(name, carried.columns()[name], ids))
-            )
+            kept = np.arange(len(ids)) if keep is None else np.flatnonzero(keep(name, columns_of[name], ids))
             layout = Layout.of(columns, self.payload)
             some = max(1, _AT_ONCE // layout.row.itemsize)
             for first in range(0, len(kept), some):
                 rows = kept[first : first + some]
                 piece = ids[rows], {key: column[rows] for key, column in columns.items()}
-                self._commit(lease, self._writes([(name, *piece)], carried.cut), None, None)
-        self._finish(lease, carried, carried.packed(), more or {}, position=position)
+                self._commit(lease, self._writes([(name, *piece)], carried.cut), lives)
+        self._finish(lease, carried, packed, more or {}, position=position)
 
     def commit(
         self,
@@ -186,7 +201,6 @@ class Unit:
         position: str | None,
         after: str | None,
         more: Writes | None = None,
-        lives: Mapping[str, float] | None = None,
     ) -> None:
         """Write what a learner has changed, and how far into the stream it goes by that, in one transaction.
 
@@ -198,7 +212,6 @@ class Unit:
             position: of the stream.
             after: the position before.
             more: further values by table, which are written with it.
-            lives: seconds after which values of these tables go by themselves.
 
         Raises:
             FencedError: another has the right to write, or the unit is no longer at that position.
@@ -206,7 +219,7 @@ class Unit:
         """
         packed = carried.packed()
         writes = {**self._writes(carried.changed(packed), carried.cut), **(more or {})}
-        self._finish(lease, carried, packed, writes, position=position, after=after, lives=lives)
+        self._finish(lease, carried, packed, writes, position=position, after=after)
 
     def rows(self, name: str) -> "UnitRows":
         """The rows of one name."""
@@ -234,30 +247,35 @@ class Unit:
         *,
         position: str | None,
         after: str | None = None,
-        lives: Mapping[str, float] | None = None,
     ) -> None:
-        shared = carried.shared(packed)
-        if shared != self._shared:
-            columns = json.dumps(carried.columns(packed), sort_keys=True).encode()
-            told = [(_LEARNER, shared), (COLUMNS, columns), (_SPACE, self._told_space)]
-            writes = {**writes, SHARED: told}
-        self._commit(lease, writes, position, after, lives or {})
-        if self._shared is None:
-            carried.rest_on(self.rows)
-        else:
+        shared = {_LEARNER + name.encode(): part for name, part in carried.shared(packed).items()}
+        shared |= {COLUMNS: json.dumps(carried.columns(packed), sort_keys=True).encode(), _SPACE: self._told_space}
+        if changed := [(key, value) for key, value in shared.items() if self._shared.get(key) != value]:
+            writes = {**writes, SHARED: changed}
+        self._commit(lease, writes, self._lives(carried, packed), position, after)
+        if self._shared:
             carried.settle(packed)
+        else:
+            carried.rest_on(self.rows)
         self._shared = shared
+
+    def _lives(self, carried: Carried, packed: Any) -> dict[str, float]:
+        """How long rows live, by table."""
+        if self.life is None:
+            return {}
+        described = carried.described(packed)
+        return {ROWS + name: self.life for name in carried.columns(packed) if name not in described}
 
     def _commit(
         self,
         lease: Lease,
         writes: Writes,
-        position: str | None,
-        after: str | None,
-        lives: Mapping[str, float] | None = None,
+        lives: Mapping[str, float],
+        position: str | None = None,
+        after: str | None = None,
     ) -> None:
         layouts, self._layouts = self._layouts, {}  # where this fails one of them may not be there
-        self.store.commit(lease, Commit(writes, position, after, lives or {}))
+        self.store.commit(lease, Commit(writes, position, after, lives))
         self._layouts = layouts
 
     def _writes(
@@ -284,9 +302,9 @@ class Unit:
         for key, _ in self.store.scan(self.name, table):
             gone.append((key, None))
             if len(gone) == _SCANNED:
-                self._commit(lease, {table: gone}, None, None)
+                self._commit(lease, {table: gone}, {})
                 gone = []
-        self._commit(lease, {table: gone}, None, None)
+        self._commit(lease, {table: gone}, {})
 
 
 class UnitRows:
