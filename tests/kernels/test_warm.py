@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-KINDS = [2, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 1, 1, 1, 1, 1, 1, 1, 2, 2, 1, 1, 1]
+KINDS = [2, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 1, 1, 1, 1, 1, 1, 1, 2, 2, 1, 1, 1]
 """Of each loop, how often it is compiled."""
 
 WORK = """
@@ -15,12 +15,13 @@ from acclimate.kernels import adaptation, entities, gram, newton, rows, states, 
 from acclimate.kernels.warm import warm_up
 from acclimate.models.blocks import Block, Design
 from acclimate.models.joint import solve_joint
+from acclimate.models.likelihood import loss_derivatives
 
 warm_up()
 joint = [entities.multiply, entities.gather, entities.add_gram, entities.invert_each, entities.sum_each]
 joint += [entities.multiply_each, entities.for_each_form]
 joint += [entities.vary, entities.invert_inner, entities.solve_each]
-loops = [newton.solve, gram.add_pairs, windows.window_inputs, adaptation.sum_errors, *joint]
+loops = [newton.solve, newton.derive_rows, gram.add_pairs, windows.window_inputs, adaptation.sum_errors, *joint]
 passes = [
     rows.fill_margins, rows.add_rows, rows.add_squares, rows.add_products,
     rows.add_moments, rows.add_spreads, rows.fill_standardised,
@@ -51,6 +52,8 @@ for kept in ("float64", "float32"):
 for P in (np.eye(3), np.ones(3)):
     for rows_of in (X, np.where(X > 0, X, 0.0), np.column_stack([np.ones(90), X[:, 1:]])):
         ac.update_posterior(ac.Posterior(np.zeros(3), P), rows_of, y)
+for loss in ("logistic", "squared", "poisson"):
+    loss_derivatives(loss, np.ones(70_000), np.ones(70_000))
 assert [len(loop.signatures) for loop in loops] == warm == KINDS, warm
 print(*(sum(loop.stats.cache_misses.values()) for loop in loops))
 """

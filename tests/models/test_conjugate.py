@@ -18,7 +18,7 @@ def solved(H, M, b, *, forcing=1e-12, close=0.0):
         taken.append(v)
         return H @ v
 
-    x = conjugate_gradients(product, lambda r: np.linalg.solve(M, r), b, forcing=forcing, close=close)
+    x, _ = conjugate_gradients(product, lambda r: np.linalg.solve(M, r), b, forcing=forcing, close=close)
     return x, len(taken)
 
 

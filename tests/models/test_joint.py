@@ -19,9 +19,10 @@ from sample_blocks import KINDS, Effect, World, joined, kept_precisions, optimum
 from scipy import optimize, sparse
 
 from acclimate.arrays import Diagonal, Full, Posterior
+from acclimate.models import joint
 from acclimate.models.blocks import Block, Design
 from acclimate.models.joint import Problem, Solution, solve_joint
-from acclimate.models.likelihood import Line, expected_derivatives
+from acclimate.models.likelihood import Line, expected_derivatives, loss_values
 
 
 def assert_optimal(made: World, solution: Solution, within: float = 1e-8) -> np.ndarray:
@@ -312,7 +313,7 @@ def test_a_stale_curvature_does_not_pass_for_having_arrived(kind):
 
     problem = Problem(made.blocks, rows.y, rows.weight, "logistic")
     gradient_there, curvature = problem.derivatives(np.zeros(2), np.zeros(6))
-    direction, _ = problem.newton_direction(gradient_there, curvature, problem.hessians(stale))
+    direction, *_ = problem.newton_direction(gradient_there, curvature, problem.hessians(stale))
     assert np.sqrt(-gradient_there @ direction) < tolerance  # what the direction alone would say
 
     unmoved = made.solved(tolerance=tolerance, curvature=stale, max_steps=0)
@@ -425,14 +426,63 @@ def test_products_are_those_of_all_steps(monkeypatch):
     direction = Problem.newton_direction
 
     def counting(*values):
-        found_direction, products = direction(*values)
-        taken.append(products)
-        return found_direction, products
+        found = direction(*values)
+        taken.append(found[1])
+        return found
 
     monkeypatch.setattr(Problem, "newton_direction", counting)
     solution = world(1).solved(tolerance=1e-9)
     assert len(taken) == solution.steps + 1 > 2
     assert solution.products == sum(taken) > max(taken)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10_000), st.floats(0.1, 8.0), st.sampled_from(["logistic", "poisson"]))
+def test_what_is_certain_of_a_whole_step_holds(seed, reach, loss):
+    """A step that descends for certain does, and leaves no more than is said."""
+    rng = np.random.default_rng(seed)
+    X, y = rng.normal(size=(200, 4)), rng.integers(0, 2, 200).astype(np.float64)
+    prior = Posterior(np.zeros((1, 4)), 0.1 * np.ones((1, 4)))
+    ones = np.ones(200)
+    design = Design.of(sparse.csr_array(X), None, 1, weight=ones, centre=False)
+    problem = Problem([Block(design, prior, "diagonal")], y, ones, loss)
+    w = reach * rng.normal(size=4) / 4.0
+    z = problem.margin(w)
+    g, curvature = problem.derivatives(w, z)
+    H = design.information(curvature, full=True).array[0] + 0.1 * np.eye(4)
+    newton = -np.linalg.solve(H, g)
+    direction = newton + 0.1 * np.linalg.norm(newton) * rng.normal(size=4)
+    direction *= -(g @ direction) / (direction @ H @ direction)  # as of conjugate gradients that stop early
+    missed = direction - newton
+    change = problem.margin(direction)
+    decrement = float(np.sqrt(-g @ direction))
+
+    def value(w):
+        z = problem.margin(w)
+        return loss_values(loss, y, z).sum() + 0.05 * (w @ w)
+
+    if problem.descends(direction, change, curvature, decrement):
+        assert value(w + direction) <= value(w) + 1e-9 * abs(value(w))
+    after, curvature_after = problem.derivatives(w + direction, z + change)
+    H_after = design.information(curvature_after, full=True).array[0] + 0.1 * np.eye(4)
+    left = np.sqrt(after @ np.linalg.solve(H_after, after))
+    assert left <= 1.0001 * joint._left(curvature, change, np.sqrt(missed @ H @ missed)) + 1e-9
+
+
+def test_a_whole_step_is_certain_though_a_few_margins_move_far():
+    X = np.vstack([np.eye(1), *[[[0.01]]] * 50_000])
+    y = (np.arange(50_001) % 2).astype(np.float64)
+    design = Design.of(sparse.csr_array(X), None, 1, weight=np.ones(len(y)), centre=False)
+    problem = Problem(
+        [Block(design, Posterior(np.zeros((1, 1)), np.ones((1, 1))), "diagonal")], y, np.ones(len(y)), "logistic"
+    )
+    curvature, direction = np.full(len(y), 0.25), np.ones(1)
+    direction *= 3.0 / problem.margin(direction).max()
+    change = problem.margin(direction)
+    square = float(direction @ problem.curved(curvature, direction))
+    assert (change > 1.5).sum() == 1
+    assert problem.descends(direction, change, curvature, square**0.5)
+    assert not problem.descends(4 * direction, 4 * change, curvature, 4 * square**0.5)
 
 
 @pytest.mark.parametrize("weak", [1.0, 0.01])

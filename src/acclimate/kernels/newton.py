@@ -762,6 +762,40 @@ def _keep_marginal_of_rows(P: FloatArray, room: Room, n: int) -> bool:
 # --- losses -------------------------------------------------------------------------------------------------
 
 
+def derivatives(loss: str, y: FloatArray, z: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """First and second derivative of each row's loss at its margin ``z``, all ``(n,)``."""
+    y, z = (np.require(array, np.float64, ["C", "W"]) for array in (y, z))
+    slope, curvature = np.empty_like(z), np.empty_like(z)
+
+    def piece(first: int, last: int) -> None:
+        derive_rows(y, z, _LOSSES[loss], (first, last), (slope, curvature), np.ones((8, _STRIP)))
+
+    side_by_side(piece, np.arange(len(z) + 1))
+    return slope, curvature
+
+
+@njit(cache=True, nogil=True, _nrt=False)  # type: ignore[misc]
+def derive_rows(  # noqa: PLR0917
+    y: FloatArray,
+    z: FloatArray,
+    loss: int,
+    some: tuple[int, int],
+    out: tuple[FloatArray, FloatArray],
+    lines: FloatArray,
+) -> None:
+    """Slope and curvature of ``some`` rows, first to last; ``lines`` (8, strip) is room with weights of 1."""
+    slope, curvature = out
+    for start in range(some[0], some[1], lines.shape[1]):
+        n = min(lines.shape[1], some[1] - start)
+        for i in range(n):
+            lines[_Y, i] = y[start + i]
+            lines[_MARGIN, i] = z[start + i]
+        _derive(lines, n, loss, False)
+        for i in range(n):
+            slope[start + i] = lines[_SLOPE, i]
+            curvature[start + i] = lines[_CURVATURE, i]
+
+
 @njit(cache=True, nogil=True, _nrt=False)  # type: ignore[misc]
 def _derivatives(loss: int, bounded: bool, y: float, z: float) -> tuple[float, float]:
     """Slope and curvature of one row, but for its weight."""

@@ -22,12 +22,13 @@ def warm_up() -> None:
 
 
 def _solve(kept: Form) -> None:
-    from acclimate.kernels.newton import Rows, solve_entities
+    from acclimate.kernels.newton import Rows, derivatives, solve_entities
 
     one = np.ones(1)
     rows = Rows(np.ones((1, 1)), one, np.zeros(1), one, np.zeros(1, np.int64), np.array([0, 1]))
     prior = Posterior(np.zeros((1, 1)), np.ones((1, 1, 1) if kept == "full" else (1, 1)))
     solve_entities(rows, prior, loss="logistic", kept=kept, tolerance=1e-9, max_steps=9)
+    derivatives("logistic", one, one)
 
 
 def _add_pairs() -> None:

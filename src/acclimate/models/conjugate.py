@@ -23,7 +23,7 @@ def conjugate_gradients(
     close: float,
     within: float = 0.0,
     most: int = _PRODUCTS,
-) -> FloatArray:
+) -> tuple[FloatArray, float]:
     """An ``x`` with ``H x = b`` but for a part ``forcing`` of ``b``, or so close that it does not matter.
 
     In the lengths of ``H``, which are posterior standard deviations, after steps ``a`` along residuals ``r`` with
@@ -42,6 +42,9 @@ def conjugate_gradients(
         close: length that ``x`` may miss, if ``M`` is good enough to tell.
         within: length that ``x`` is only to be told to have, by such an ``M``.
         most: products.
+
+    Returns:
+        ``x``, and the length that it misses, as ``M`` tells it with some doubt.
     """
     x, r = np.zeros_like(b), b
     u = precondition(r)
@@ -49,17 +52,17 @@ def conjugate_gradients(
     enough = forcing * np.linalg.norm(b)
     for products in range(most):
         if np.linalg.norm(r) <= enough or missing <= close**2 < length:
-            return x
+            break
         if products and length + _DOUBT * missing <= within**2:
-            return x
+            break
         Hv = product(v)
         curvature = float(v @ Hv)
         if not (missing > 0.0 and 0.0 < curvature < np.inf):  # no lengths, in the digits there are
-            return x if products else v
+            return (x if products else v), np.inf
         a = missing / curvature
         x, r = x + a * v, r - a * Hv
         length += a * missing
         u = precondition(r)
         missing, before = float(r @ u), missing
         v = u + (missing / before) * v
-    return x
+    return x, float(np.sqrt(_DOUBT * np.abs(missing)))

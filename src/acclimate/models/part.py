@@ -93,7 +93,7 @@ class Part:
         def product(v: FloatArray) -> FloatArray:
             return (design.curved(curvature, v) + P.times(v[None]))[0]
 
-        x = conjugate_gradients(product, lambda r: r / D, b, forcing=0.0, close=0.0, most=_PRODUCTS)
+        x, _ = conjugate_gradients(product, lambda r: r / D, b, forcing=0.0, close=0.0, most=_PRODUCTS)
         return bool(np.linalg.norm(product(x) - b) <= _SOLVED * np.linalg.norm(b))
 
 

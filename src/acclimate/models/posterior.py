@@ -91,7 +91,8 @@ def update_posterior(
     rows = _Rows.checked(X, y, offset, weight, d=len(posterior.mean), loss=loss)
     if len(rows.y) == 0:
         return posterior, UpdateInfo(np.array(0), np.array(0.0), np.array(True))
-    prior, cells = forget(posterior, base, forgetting), _csr(rows.X)
+    prior = forget(posterior, base, forgetting)
+    cells = rows.X if isinstance(rows.X, sparse.csr_array) else _csr(rows.X)
     search = _Search(loss, _form(posterior, diagonal), tolerance, max_steps)
     columns = None if posterior.is_full else _touched(cells)
     if columns is None:
