@@ -8,6 +8,7 @@ from scipy import linalg, optimize, sparse
 
 from acclimate.arrays import Diagonal, Full, Posterior
 from acclimate.models.blocks import Design
+from acclimate.models.held_population import HeldEvidence, learn_diagonal_population
 from acclimate.models.joint import Block, solve_joint
 from acclimate.models.population import Past, learn_population
 from acclimate.models.scaling import Scaling
@@ -216,6 +217,7 @@ def test_one_round_is_as_written_out(d):
     mean = np.where(free, b, unit.mean)
     mean[free] += np.linalg.solve((G + MEAN_ENTITIES * B)[np.ix_(free, free)], slope[free])
     away = unit.mean - mean
+    m = m if d > 1 else np.matvec(S, linear + B @ mean)  # of a single one they follow the mean
     Q = sum(np.outer(x, x) for x in m - mean) + k * t * U + MEAN_ENTITIES * np.outer(away, away)
     W = G + k * B
     root = linalg.sqrtm(W)
@@ -345,3 +347,27 @@ def test_a_coefficient_that_nobody_had_is_free_to_be_learned():
     then, _ = learned(A, linear, population, unit, [True, True], past=past, **TIGHT)
     assert_allclose(then.mean[1], 0.5, atol=0.05)
     assert_allclose(then.standard_deviation()[1], 0.05**0.5, rtol=0.15)
+
+
+@pytest.mark.parametrize("remembered", [False, True])
+def test_where_most_say_nothing_of_a_coefficient_it_is_as_learned_from_those_who_do(remembered):
+    """Round by round the same as from lists of what is held, where all is in closed form."""
+    rng, n, d = np.random.default_rng(5), 4_000, 3
+    information = np.where(rng.random((n, d)) < [1.0, 0.02, 0.005], rng.uniform(0.5, 3.0, (n, d)), 0.0)
+    truth = np.array([0.0, 4.0, -8.0]) + rng.normal(size=(n, d))
+    linear = information * truth + np.sqrt(information) * rng.normal(size=(n, d))
+    prior = unit = Posterior(np.zeros(d), np.ones(d))
+    free, past = np.ones(d, np.bool_), Past.nothing(prior)
+    if remembered:
+        past = Past(
+            50.0, np.array([1.0, 0.1, 0.01]), Posterior(np.array([0.1, 3.0, -6.0]), np.array([1.0, 2.0, 3.0]))
+        )
+    entity, column = np.nonzero(information)
+    held = HeldEvidence(linear[entity, column], information[entity, column], column, n)
+    for rounds in (1, 2, 3, 100):
+        options = {"free_mean": free, "past": past, "max_rounds": rounds}
+        dense, gained = learn_population(linear, Diagonal(information), prior, unit, **options)
+        listed, expected = learn_diagonal_population(held, prior, unit, **options)
+        assert_allclose(dense.mean, listed.mean, rtol=1e-9)
+        assert_allclose(dense.precision, listed.precision, rtol=1e-9)
+        assert_allclose(gained, expected, rtol=1e-9)

@@ -219,6 +219,12 @@ def _refined(evidence: _Evidence, b: FloatArray, B: FloatArray) -> tuple[FloatAr
     #    K C0 K' + S A S, which is C - S where C is C0.
     away = m - centre[:, None]
     past_away = b + np.matvec(K, evidence.b0 - b) - centre
+    if b.shape[-1] == 1:
+        # Posteriors follow the mean, by S_e B (centre - b), where that costs next to nothing: else entities that say
+        # nothing of a coefficient would count as far away as its mean has moved.
+        follow = B[:, 0] * (centre - b)
+        away += follow[:, None] / (evidence.information[..., 0] + B)
+        past_away += past[..., 0] * follow
     past_spread = K @ evidence.C0 @ np.swapaxes(K, 1, 2) + K @ past + _outer(past_away)
     expected = (1.0 - f) * (k * t * evidence.U + h * _outer(evidence.r - centre))
     expected += f * (k * evidence.C0 + h * _outer(evidence.b0 - centre))
