@@ -220,8 +220,8 @@ def _refined(evidence: _Evidence, b: FloatArray, B: FloatArray) -> tuple[FloatAr
     away = m - centre[:, None]
     past_away = b + np.matvec(K, evidence.b0 - b) - centre
     if b.shape[-1] == 1:
-        # Posteriors follow the mean, by S_e B (centre - b), where that costs next to nothing: else entities that say
-        # nothing of a coefficient would count as far away as its mean has moved.
+        # Posteriors follow the mean, by S_e B (centre - b), where that costs next to nothing: else entities that
+        # say nothing of a coefficient would count as far away as its mean has moved.
         follow = B[:, 0] * (centre - b)
         away += follow[:, None] / (evidence.information[..., 0] + B)
         past_away += past[..., 0] * follow
