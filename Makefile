@@ -22,8 +22,9 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)      ## simulate a drifting world, replay it day by day, write the report
 	$(BIN)/acclimate demo --out $(OUT) --overwrite
 
-test: $(READY)      ## every test, warnings as errors
-	$(BIN)/python -m pytest
+test: $(READY)      ## every test, warnings as errors, in two processes
+	$(BIN)/python -c 'from acclimate.kernels.warm import warm_up; warm_up()'  # compiled once for both
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(READY)     ## lint, types, documentation
 	$(BIN)/ruff check .

@@ -43,6 +43,13 @@ def test_heavy_packages_stay_out(code: str, absent: list[str]) -> None:
     assert found.isdisjoint(absent)
 
 
+def test_no_verb_waits_for_the_slow_parts_of_scipy() -> None:
+    tell = "print(*(name for name in ('scipy.sparse', 'scipy.stats', 'scipy.optimize') if name in sys.modules))"
+    code = f"import sys, acclimate.pipeline\n{tell}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["scipy.sparse"]
+
+
 def test_what_is_loaded_is_seen() -> None:
     assert {"duckdb", "scipy"} <= loaded("import acclimate, duckdb, scipy")
 

@@ -173,12 +173,20 @@ def fifos(tmp_path: Path) -> Generator[dict[str, str]]:
     signal.signal(signal.SIGHUP, before)
 
 
-@pytest.mark.parametrize(
-    ("number", "word"),
-    [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "ended by SIGTERM"), (signal.SIGHUP, "ended by SIGHUP")],
-)
-@pytest.mark.parametrize("arm", ["WaitsInFit", "WaitsInPredict", "WaitsInQuery"])
-@pytest.mark.parametrize("debug", [(), ("--debug",)], ids=["", "debug"])
+SIGNALS = [
+    (signal.SIGINT, "interrupted"),
+    (signal.SIGTERM, "ended by SIGTERM"),
+    (signal.SIGHUP, "ended by SIGHUP"),
+]
+WAITING = ["WaitsInFit", "WaitsInPredict", "WaitsInQuery"]
+ENDED = [  # each signal in each arm, and each of both with --debug and without
+    pytest.param(number, word, arm, ("--debug",) * ((i + j) % 2), id=f"{arm}-{number.name}")
+    for i, (number, word) in enumerate(SIGNALS)
+    for j, arm in enumerate(WAITING)
+]
+
+
+@pytest.mark.parametrize(("number", "word", "arm", "debug"), ENDED)
 def test_a_signal_ends_it_in_one_line(
     project: Path,
     tmp_path: Path,

@@ -1,5 +1,6 @@
 """The memory that reading may take, and the private folder for what exceeds it."""
 
+import gc
 import os
 import signal
 import subprocess
@@ -48,13 +49,39 @@ def test_events_know_their_memory_limit(size: str, number: int) -> None:
     assert {part.memory_limit for part in (*parts, *events.windows("1d"))} == {number}
 
 
+def test_the_next_log_has_the_engine_of_one_that_is_gone_but_no_two_share_one() -> None:
+    def engine(events: ac.Events) -> int:
+        return id(events.source.log.database._root)
+
+    events, another = (ac.read_events(frame(), SCHEMA, memory_limit="18MB") for _ in range(2))
+    before = {engine(events), engine(another)}
+    assert len(before) == 2
+    del events, another
+    gc.collect()
+    events, another, third = (ac.read_events(frame(), SCHEMA, memory_limit="18MB") for _ in range(3))
+    assert {engine(events), engine(another)} == before
+    assert engine(third) not in before
+    assert events.table().equals(third.table())
+
+
+def test_an_engine_that_has_failed_for_good_serves_no_other_log() -> None:
+    events = ac.read_events(frame(), SCHEMA, memory_limit="19MB")
+    failed = events.source.log.database._root
+    failed.close()
+    del events
+    gc.collect()
+    events = ac.read_events(frame(), SCHEMA, memory_limit="19MB")
+    assert events.source.log.database._root is not failed
+    assert events.table().num_rows == 3
+
+
 def test_a_full_disk_is_told() -> None:
     rows = 300_000
     table = pa.table(
         {"at": np.arange(rows)[::-1] + 1650880800, "user_id": np.arange(rows), "click": np.zeros(rows)}
     )
     schema = ac.Schema(ac.TimeColumn("at", unit="s"), {"user": "user_id"}, "click")
-    events = ac.read_events(table.append_column("text", pa.array(["x" * 200] * rows)), schema, memory_limit="16MB")
+    events = ac.read_events(table.append_column("text", pa.array(["x" * 200] * rows)), schema, memory_limit="17MB")
     events.source.log.database.connection().execute("SET GLOBAL max_temp_directory_size = '1MB'")
     assert "and the disk for what exceeds it is full (make room there" in told(events.table, ConfigError)
 

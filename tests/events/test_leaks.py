@@ -5,10 +5,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from scipy.stats import rankdata
 
 import acclimate as ac
 from acclimate.artifacts import Events
-from acclimate.events.leaks import find_leaks
+from acclimate.events.leaks import _ranks, find_leaks
 
 DAY = 86_400
 START = 1_650_000_000
@@ -131,3 +132,8 @@ def test_the_order_and_repetition_of_rows_change_nothing_or_hide() -> None:
         twin.deviations < leak.deviations
         for twin in find_leaks(opened(doubled, {"rate": rates(log, slice(None))}))
     )
+
+
+@pytest.mark.parametrize("values", [[], [3.0], [2.0, 1.0, 2.0, -0.0, 0.0, 2.0], [5.0, 5.0], [1.0, 3.0, 2.0]])
+def test_ranks_are_those_of_scipy(values: list[float]) -> None:
+    assert _ranks(np.array(values)).tolist() == rankdata(values).tolist()

@@ -105,12 +105,26 @@ def events(columns: Mapping[str, Any], schema: ac.Schema = SCHEMA) -> ac.Events:
     return READ[id(columns)] if id(columns) in READ and schema is SCHEMA else events_of(schema, columns)
 
 
-def learned(make: Callable[[], Any], *batches: Mapping[str, Any]) -> Any:
+LEARNED: dict[tuple[Any, ...], Any] = {}
+"""What :func:`learned` has made, by how it is made and from which of the logs above."""
+
+
+def learned_anew(make: Callable[[], Any], *batches: Mapping[str, Any]) -> Any:
     """A learner fitted on the first batch and updated with the others."""
     learner = make().fit(events(batches[0]))
     for batch in batches[1:]:
         learner.update(events(batch))
     return learner
+
+
+def learned(make: Callable[[], Any], *batches: Mapping[str, Any]) -> Any:
+    """The same, once for all checks where it learns from the logs above: each check has a copy of it."""
+    if not all(id(batch) in READ for batch in batches):
+        return learned_anew(make, *batches)
+    key = (make, *map(id, batches))
+    if key not in LEARNED:
+        LEARNED[key] = learned_anew(make, *batches)
+    return copy.deepcopy(LEARNED[key])
 
 
 def predicted(learner: Any, columns: Mapping[str, Any] = ASKED) -> np.ndarray:
@@ -253,14 +267,14 @@ def predict_changes_nothing(make, folder):
 
 @check
 def the_same_twice_gives_the_same(make, folder):
-    one, other = learned(make, FIRST, SECOND), learned(make, FIRST, SECOND)
+    one, other = learned(make, FIRST, SECOND), learned_anew(make, FIRST, SECOND)
     assert state(one, folder) == state(other, folder)
     assert_allclose(predicted(one), predicted(other), rtol=0, atol=0)
 
 
 @check
 def fit_forgets_what_was_before(make, folder):
-    anew = learned(make, THIRD, SECOND).fit(events(FIRST))
+    anew = learned_anew(make, THIRD, SECOND).fit(events(FIRST))
     assert state(anew, folder) == state(learned(make, FIRST), folder)
 
 
@@ -275,7 +289,7 @@ def update_learns(make, folder):
 
 @check
 def a_copy_has_a_life_of_its_own(make, folder):
-    learner = learned(make, FIRST)
+    learner = learned_anew(make, FIRST)
     before, copied = state(learner, folder), copy.deepcopy(learner)
     copied.update(events(SECOND))
     assert state(learner, folder) == before
@@ -300,7 +314,7 @@ def a_space_is_known_by_what_was_learned_for_all(make, folder):
     learner.save(folder / "m")
     identity = learners.identity_of(learner)
     assert learners.identity_of(learners.load(folder / "m")) == identity
-    assert learners.identity_of(learned(make, FIRST)) == identity
+    assert learners.identity_of(learned_anew(make, FIRST)) == identity
     assert all(len(part) == 64 for part in identity)
     other = learned(make, SECOND)
     weights, contract = learners.identity_of(other)
@@ -353,7 +367,7 @@ def learned_on_a_store_equals_learned_in_memory(make):
 
 @check
 def loading_gives_what_was_saved(make, folder):
-    learner = learned(make, FIRST, SECOND)
+    learner = learned_anew(make, FIRST, SECOND)
     learner.save(folder / "model")
     loaded = type(learner).load(folder / "model")
     assert state(loaded, folder) == content(folder / "model")
@@ -660,7 +674,7 @@ def nothing_is_pickled(make, folder, monkeypatch):
 
     for name in ("dump", "dumps", "load", "loads", "Pickler", "Unpickler"):
         monkeypatch.setattr(pickle, name, refuse)
-    learner = learned(make, FIRST)
+    learner = learned_anew(make, FIRST)
     learner.save(folder / "model")
     type(learner).load(folder / "model")
     assert {Path(name).suffix for name in content(folder / "model")} <= {".json", ".safetensors", ".parquet"}
@@ -686,7 +700,7 @@ def a_space_is_of_one_fit(make, folder):
     encoder.save(folder / "model")
     assert encoder.update(events(SECOND)).space == space
     assert type(encoder).load(folder / "model").space == space
-    assert learned(make, FIRST).space == space
+    assert learned_anew(make, FIRST).space == space
     assert learned(make, SECOND).space != space
 
 

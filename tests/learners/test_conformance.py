@@ -85,7 +85,7 @@ EXAMPLES = (
             hidden=[6],
             ridge=0.01,
             embedding_ridge=0.1,
-            training=ac.Training(epochs=15, batch=32, rate=0.02, update_rate=0.02, patience=15),
+            training=ac.Training(epochs=8, batch=32, rate=0.02, update_rate=0.02, patience=8),
         ),
         tolerance=1e-4,
         exceptions={name: SUPPORTS[name] for name in (*list(SUPPORTS)[:1], *list(SUPPORTS)[2:])},
@@ -104,7 +104,7 @@ EXAMPLES = (
             weighting="entities",
             ridge=0.05,
             embedding_ridge=0.5,
-            training=ac.Training(epochs=8, batch=32, rate=0.02, update_rate=0.02, patience=8),
+            training=ac.Training(epochs=4, batch=32, rate=0.04, update_rate=0.04, patience=4),
         ),
         tolerance=1e-4,
         exceptions=SUPPORTS

@@ -90,7 +90,7 @@ def edges(columns: dict[str, Any]) -> list[int]:
 
 
 @CASES
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(new=streams(), data=st.data())
 def test_one_by_one_in_chunks_in_one_batch_and_made_anew(case: Any, new: dict[str, Any], data: Any) -> None:
     rows = len(new["time"])
@@ -117,7 +117,7 @@ def test_one_by_one_in_chunks_in_one_batch_and_made_anew(case: Any, new: dict[st
 
 
 @CASES
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(new=streams(late=False), data=st.data())
 def test_along_a_log_each_row_gets_what_was_learned_before_it(case: Any, new: dict[str, Any], data: Any) -> None:
     asked = events(new)
@@ -135,7 +135,7 @@ def test_along_a_log_each_row_gets_what_was_learned_before_it(case: Any, new: di
 
 
 @CASES
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(new=streams())
 def test_along_a_log_of_late_rows_too(case: Any, new: dict[str, Any]) -> None:
     """What is older than all that is kept of someone is dropped when it comes."""

@@ -1,5 +1,6 @@
 """What tests of streams share: a project whose model is live, and a stream of events that it has not learned."""
 
+import shutil
 import socket
 
 import pyarrow.parquet as pq
@@ -7,13 +8,21 @@ import pytest
 from small_project import EVENTS, HISTORY, Small, rows
 
 
+@pytest.fixture(scope="session")
+def made(tmp_path_factory):
+    """The folder of the project, of which each test has a copy."""
+    folder = tmp_path_factory.mktemp("small")
+    pq.write_table(rows(0, HISTORY), folder / "history.parquet")
+    small = Small(folder)
+    small.spaces.promote(small.publish(), instead_of=None)
+    small.append(rows(HISTORY, EVENTS))
+    return folder
+
+
 @pytest.fixture
-def small(tmp_path):
-    pq.write_table(rows(0, HISTORY), tmp_path / "history.parquet")
-    made = Small(tmp_path)
-    made.spaces.promote(made.publish(), instead_of=None)
-    made.append(rows(HISTORY, EVENTS))
-    return made
+def small(made, tmp_path):
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    return Small(tmp_path)
 
 
 @pytest.fixture

@@ -9,6 +9,9 @@ import urllib.request
 import pytest
 import yaml
 from small_project import EVENTS, HISTORY, content, rows
+from typer.testing import CliRunner
+
+from acclimate.cli.commands import app
 
 
 @pytest.fixture
@@ -21,6 +24,13 @@ def file(small):
 
 def command(*arguments):
     return [sys.executable, "-m", "acclimate", *map(str, arguments)]
+
+
+def run(*arguments):
+    """What the command prints, in this process."""
+    done = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert done.exit_code == 0, done.output
+    return done.stdout
 
 
 def test_it_ends_when_nothing_is_left(small, file):
@@ -37,7 +47,7 @@ def test_a_signal_ends_it_after_the_batch_and_the_next_one_goes_on(small, file, 
     assert json.loads(last)["event"] == "stopped"
     assert process.returncode == 0
     small.append(rows(HISTORY + EVENTS, 50))
-    subprocess.run(command("stream", file, "--until-drained"), check=True)
+    run("stream", file, "--until-drained")
     learned, progress = small.unit(small.spaces.live("ranker"))
     assert progress.learned == EVENTS + 50
     batches = [rows(first, 50) for first in range(HISTORY, HISTORY + EVENTS + 50, 50)]
@@ -72,23 +82,18 @@ def test_metrics_are_there_for_prometheus(file, free_port):
 )
 def test_what_is_wrong_is_one_line_with_a_hint(file, overrides, said):
     options = [part for override in overrides for part in ("--set", override)]
-    done = subprocess.run(command("stream", file, *options), capture_output=True, text=True, check=False)
-    assert done.returncode in (3, 5)
+    done = CliRunner().invoke(app, ["stream", str(file), *options])
+    assert done.exit_code in (3, 5)
     assert said in done.stderr
     assert "hint:" in done.stderr
 
 
 def test_what_is_refused_is_counted_and_sent_again_and_what_is_known_is_forgotten(small, file):
     small.append_raw([b"{"])
-    subprocess.run(command("stream", file, "--until-drained"), check=True)
-    done = subprocess.run(command("refused", file), capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["1", "the", "record", "is", "no", "JSON"]
-    done = subprocess.run(command("refused", file, "--replay"), capture_output=True, text=True, check=True)
-    assert done.stdout.startswith("1 records")
+    run("stream", file, "--until-drained")
+    assert run("refused", file).split() == ["1", "the", "record", "is", "no", "JSON"]
+    assert run("refused", file, "--replay").startswith("1 records")
     space = small.spaces.live("ranker")
     gone = int(small.unit(space)[0]["ids"][0])
-    done = subprocess.run(
-        command("forget", "user", gone, "--project", file), capture_output=True, text=True, check=True
-    )
-    assert done.stdout.startswith("1 values have gone")
+    assert run("forget", "user", gone, "--project", file).startswith("1 values have gone")
     assert gone not in small.unit(space)[0]["ids"]

@@ -6,6 +6,7 @@ import re
 import shutil
 import tempfile
 import weakref
+from collections import defaultdict
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection, DuckDBPyRelation
 
 _PER_THREAD = 64 * 2**20  # a sort holds some 50 MB in each
+_MOST_IDLE = 2
 _PREFIX = "acclimate-spill-"
 
 
@@ -51,6 +53,42 @@ def size_in_bytes(memory_limit: str) -> int:
         raise ConfigError(f"memory_limit {error.message}", hint=error.hint) from error
 
 
+class _Engine:
+    """An in-memory DuckDB. One takes 30 ms to open, so that the next log has that of one that is gone."""
+
+    def __init__(self, size: int) -> None:
+        import duckdb
+
+        self.spill = _spill_folder(self)
+        self.root = duckdb.connect(config={"memory_limit": f"{size}B", "temp_directory": self.spill})
+        self.root.execute("SET GLOBAL TimeZone = 'UTC'")
+        threads = self.root.execute("SELECT current_setting('threads')").fetchall()[0][0]
+        self.root.execute(f"SET GLOBAL threads = {max(1, min(int(threads), size // _PER_THREAD))}")
+
+
+_idle: defaultdict[tuple[int, int, str], list[_Engine]] = defaultdict(list)
+"""By process (a fork cannot go on with its parent's), memory limit and folder for temporary files."""
+
+
+def _engine_for(owner: "Database") -> _Engine:
+    """One that nobody else has as long as its owner lives."""
+    import duckdb
+
+    idle = _idle[os.getpid(), owner.bytes, tempfile.gettempdir()]
+    try:
+        engine = idle.pop()
+        engine.root.execute("SELECT 1")
+    except (IndexError, duckdb.Error):  # one that has failed for good answers nothing any more
+        engine = _Engine(owner.bytes)
+    weakref.finalize(owner, _lay_by, idle, engine).atexit = False
+    return engine
+
+
+def _lay_by(idle: list[_Engine], engine: _Engine) -> None:
+    if len(idle) < _MOST_IDLE and not os.listdir(engine.spill):  # what has spilled goes, and its folder
+        idle.append(engine)
+
+
 class Database:
     """An in-memory DuckDB that spills to disk beyond ``memory_limit``.
 
@@ -58,16 +96,10 @@ class Database:
     """
 
     def __init__(self, memory_limit: str) -> None:
-        import duckdb
-
         self.memory_limit = memory_limit
         self.bytes = size_in_bytes(memory_limit)
         self._frames: dict[str, pa.Table] = {}
-        spill = _spill_folder(self)
-        self._root = duckdb.connect(config={"memory_limit": f"{self.bytes}B", "temp_directory": spill})
-        self._root.execute("SET GLOBAL TimeZone = 'UTC'")
-        threads = self._root.execute("SELECT current_setting('threads')").fetchall()[0][0]
-        self._root.execute(f"SET GLOBAL threads = {max(1, min(int(threads), self.bytes // _PER_THREAD))}")
+        self._root = _engine_for(self).root
 
     def connection(self) -> "DuckDBPyConnection":
         """A new connection that sees all frames."""
@@ -90,7 +122,7 @@ class Database:
 # --- the folder for what exceeds the memory: of mode 700, locked while its process lives ---------------------
 
 
-def _spill_folder(owner: Database) -> str:
+def _spill_folder(owner: _Engine) -> str:
     """A new folder that goes with its owner; if the process is killed, with the next one that reads events."""
     _clear_leftovers()
     folder = tempfile.mkdtemp(prefix=_PREFIX)
