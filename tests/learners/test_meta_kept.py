@@ -79,7 +79,7 @@ def test_a_meta_embedding_that_is_not_that_of_its_support_is_not_saved(block: st
     assert "adapt them anew" in caught.value.hint
     assert list(tmp_path.iterdir()) == []
     model.state.embeddings[number].values[3, 1] = np.nan
-    with pytest.raises(ModelError, match=f"'embeddings.{number}' of a MetaRanker are not finite"):
+    with pytest.raises(ModelError, match=f"'embedding' of a row of '{block}' are not finite"):
         model.save(tmp_path / "model")
     assert list(tmp_path.iterdir()) == []
 

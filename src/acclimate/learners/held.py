@@ -1,6 +1,6 @@
 """Rows by id that a learner holds in memory, all of them, and writes through: those that were touched, or all."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from acclimate.arrays import IdArray, IntArray
 from acclimate.learners.encoder.rows import Numbered
+from acclimate.learners.gate import check_arrays
 from acclimate.storage import Below, Columns, Rows, Segment, Unwritten, unpacking, write_segment
 
 _AT_ONCE = 1 << 14
@@ -33,7 +34,7 @@ class HeldRows:
     def layers(self) -> list[Segment | Unwritten]:
         """All rows, anew: one segment of each layout."""
         ids = self.numbered.index.ids()
-        parts = [Rows.of(ids[places], columns) for places, columns in self.read(np.arange(len(ids)))]
+        parts = [Rows.of(ids[places], columns) for places, columns in self._read(np.arange(len(ids)))]
         return [partial(write_segment, parts=[(rows, np.arange(len(rows)))], like=_as_they_are) for rows in parts]
 
     def written(self, segments: Sequence[Segment]) -> None:
@@ -66,12 +67,38 @@ class HeldRows:
         """See :meth:`acclimate.learners.base.Layered.settle`."""
         self.numbered.touched = {}
 
+    def _read(self, places: IntArray) -> Iterator[tuple[IntArray, Columns]]:
+        """Raises ModelError where a number is not finite: it is not written."""
+        for some, columns in self.read(places):
+            check_arrays(f"row of {self.name}", columns)
+            yield some, columns
+
     def _pieces(self, ids: IdArray, places: IntArray) -> Iterator[tuple[IdArray, Columns]]:
         """The rows of these ids ``(n,)``, whose places ascend."""
         for first in range(0, len(ids), _AT_ONCE):
             strip = slice(first, first + _AT_ONCE)
-            for some, columns in self.read(places[strip]):
+            for some, columns in self._read(places[strip]):
                 yield ids[strip][np.searchsorted(places[strip], some)], columns
+
+
+def joined(parts: Sequence[tuple[IdArray, IntArray]]) -> tuple[IdArray, IntArray]:
+    """The ids of all parts, and their numbers."""
+    if not parts:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    ids, number = zip(*parts, strict=True)
+    return np.concatenate(ids), np.concatenate(number)
+
+
+def check_columns(name: str, columns: Columns, expected: Mapping[str, tuple[tuple[int, ...], str]]) -> None:
+    """Ask that columns of rows have these shapes and types.
+
+    Raises:
+        ValueError: they have others.
+    """
+    found = {column: (values.shape[1:], values.dtype) for column, values in columns.items()}
+    wanted = {column: (shape, np.dtype(kind)) for column, (shape, kind) in expected.items()}
+    if found != wanted:
+        raise ValueError(f"rows of {name} have {found}, not {wanted}")
 
 
 def _as_they_are(rows: Rows) -> Rows:

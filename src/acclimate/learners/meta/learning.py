@@ -100,7 +100,7 @@ def check_parity(parameters: MetaRankerParameters, state: MetaState) -> None:
     """
     refresher = refresher_of(parameters, state)
     for number, (name, stored) in enumerate(zip(parameters.blocks, state.embeddings, strict=True)):
-        sample = np.unique(np.linspace(0, stored.entities - 1, _SAMPLED).astype(np.int64))
+        sample = np.unique(np.linspace(0, stored.entities - 1, min(_SAMPLED, stored.entities)).astype(np.int64))
         tasks = state.supports.tasks(number, sample)
         anew = refresher.embeddings(number, tasks, state.supports.rows_at, by_torch=True)
         away = np.abs(anew - stored.values[sample]).max(axis=1)
