@@ -6,8 +6,8 @@
               bags (room, F), cell, value (cells,)
 
 ``row`` are the numbers of support rows: those of one number, which entities of several blocks have, are one row
-again when they are read. ``bags`` are how many cells each of their fields has. Rooms are 8, 16, 32, ... as supports
-need them; rows of one room, with the same room for cells, are of one layout.
+again when they are read. ``bags`` are how many cells each of their fields has. Rooms are 8, 16, 32, ... as
+supports need them; rows of one room, with the same room for cells, are of one layout.
 """
 
 from collections.abc import Callable, Iterator
