@@ -14,6 +14,8 @@ from acclimate.learners.entities import with_room
 from acclimate.learners.meta.tasks import Tasks
 from acclimate.learners.network.rows import OF_ROWS, NetworkRows, RowStore
 
+_OF_READ = ("dense", "cell", "value", "starts")
+
 _SPARE = 65_536
 """Rows that come before those are cleared that nobody needs any more, and as many again as are needed."""
 
@@ -24,6 +26,15 @@ class RowBuffer:
     def __init__(self, fields: int) -> None:
         self.fields, self.count, self.cells = fields, 0, 0
         self._arrays: dict[str, NDArray[Any]] = {}
+
+    @staticmethod
+    def taking(rows: NetworkRows, number: IntArray, fields: int) -> "RowBuffer":
+        """These rows, which nobody else has: they are not copied."""
+        buffer, read = RowBuffer(fields), rows.read
+        buffer._arrays = {"number": number, **{name: getattr(read, name) for name in _OF_READ}}
+        buffer._arrays |= {name: getattr(rows, name) for name in OF_ROWS}
+        buffer.count, buffer.cells = len(rows), len(read.cell)
+        return buffer
 
     @property
     def nbytes(self) -> int:
@@ -65,7 +76,7 @@ class RowBuffer:
     def rows(self) -> NetworkRows:
         """All of them."""
         arrays = self.arrays()
-        read = FieldRows(arrays["dense"], arrays["cell"], arrays["value"], arrays["starts"])
+        read = FieldRows(*(arrays[name] for name in _OF_READ))
         return NetworkRows(read, *(arrays[name] for name in OF_ROWS))
 
     def _put(self, name: str, first: int, part: NDArray[Any]) -> None:
@@ -150,7 +161,7 @@ class Supports:
         store, supports = RowStore(None), Supports(self.buffer.fields, [one.most for one in self.histories])
         for _, some in parts.values():
             store.add(some.rows)
-        supports.buffer.add(store.rows().at(first), needed)
+        supports.buffer = RowBuffer.taking(store.rows().at(first), needed, self.buffer.fields)
         supports._room = 2 * len(needed) + _SPARE
         for number, (places, some) in parts.items():
             item, starts = np.searchsorted(needed, some.number), np.concatenate([[0], np.cumsum(some.length)])
@@ -164,8 +175,7 @@ class Supports:
         logs = [one.log(np.arange(one.entities)) for one in self.histories]
         needed = np.unique(np.concatenate([log.item for log in logs])).astype(np.int64)
         rows, number = self.rows_at(needed), self.buffer.number[needed]
-        self.buffer = RowBuffer(self.buffer.fields)
-        self.buffer.add(rows, number)
+        self.buffer = RowBuffer.taking(rows, number, self.buffer.fields)
         for histories, log in zip(self.histories, logs, strict=True):
             renumbered = Log(log.time, np.searchsorted(needed, log.item).astype(np.int32), log.flags, log.starts)
             histories.put(np.arange(histories.entities), renumbered)

@@ -7,11 +7,12 @@
 
 ``row`` are the numbers of support rows: those of one number, which entities of several blocks have, are one row
 again when they are read. ``bags`` are how many cells each of their fields has. Rooms are 8, 16, 32, ... as
-supports need them; rows of one room, with the same room for cells, are of one layout.
+supports need them, but for no more rows than a support may have; rows of one room, with the same room for cells,
+are of one layout.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -75,7 +76,8 @@ def _rows(state: MetaState, block: int, places: IntArray) -> Iterator[tuple[IntA
     of_rows = {"row": kept.number, "dense": rows.read.dense, "bags": bags}
     of_rows |= {name: getattr(rows, name) for name in OF_ROWS}
     of_cells = {"cell": rows.read.cell, "value": rows.read.value}
-    rooms = np.stack([rooms_of(length), rooms_of(cells)], axis=1)
+    most = state.supports.histories[block].most
+    rooms = np.stack([np.minimum(rooms_of(length), most), rooms_of(cells)], axis=1)
     for room in np.unique(rooms, axis=0):
         some = (rooms == room).all(axis=1)
         columns: dict[str, NDArray[Any]] = {
@@ -83,20 +85,10 @@ def _rows(state: MetaState, block: int, places: IntArray) -> Iterator[tuple[IntA
             "embedding": state.embeddings[block].values[places[some]],
             "length": length[some].astype(np.int32),
         }
-        for parts, sizes, most in ((of_rows, length, room[0]), (of_cells, cells, room[1])):
+        for parts, sizes, size in ((of_rows, length, room[0]), (of_cells, cells, room[1])):
             theirs = np.repeat(some, sizes)
-            columns |= {name: padded(part[theirs], sizes[some], most) for name, part in parts.items()}
+            columns |= {name: padded(part[theirs], sizes[some], size) for name, part in parts.items()}
         yield places[some], columns
-
-
-@dataclass(frozen=True)
-class _Piece:
-    """Some entities of a block as they were read ``(e, ...)``."""
-
-    ids: IdArray
-    number: IntArray
-    embedding: NDArray[np.float32]
-    kept: Kept
 
 
 def with_block(state: MetaState, block: int, below: Below) -> MetaState:
@@ -105,17 +97,20 @@ def with_block(state: MetaState, block: int, below: Below) -> MetaState:
     Raises:
         ValueError: they are not of this ranker.
     """
-    known, pieces = state.ids[block], [_piece(state, block, *piece) for piece in below.pieces()]
-    ids, places = Numbered.restored(known.what, known.kind, *joined([(one.ids, one.number) for one in pieces]))
-    store, embeddings, first = RowStore(None), Embeddings(state.embeddings[block].size), 0
+    known, store, size = state.ids[block], RowStore(None), state.embeddings[block].size
+    read, values = list[tuple[IdArray, IntArray]](), list[NDArray[np.float32]]([np.zeros((0, size), np.float32)])
+    lengths, numbers = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     store.add(_none_of(state.layout))
-    for one in pieces:
-        store.add(one.kept.rows)
-        embeddings.put(places[first : first + len(one.ids)], one.embedding)
-        first += len(one.ids)
-    lengths, numbers = (
-        [np.zeros(0, np.int64), *(getattr(one.kept, n) for one in pieces)] for n in ("length", "number")
-    )
+    for ids, columns in below.pieces():
+        kept = _kept(state, block, columns)
+        store.add(kept.rows)
+        lengths.append(kept.length)
+        numbers.append(kept.number)
+        values.append(columns["embedding"])
+        read.append((ids, columns["number"]))
+    ids, places = Numbered.restored(known.what, known.kind, *joined(read))
+    embeddings = Embeddings(size)
+    embeddings.put(places, np.concatenate(values))
     kept = Kept(np.concatenate(lengths), np.concatenate(numbers), store.rows())
     return replace(
         state,
@@ -129,8 +124,8 @@ def _with(parts: tuple[T, ...], block: int, part: T) -> tuple[T, ...]:
     return (*parts[:block], part, *parts[block + 1 :])
 
 
-def _piece(state: MetaState, block: int, ids: IdArray, columns: Columns) -> _Piece:
-    """Raises ValueError where it is not of this ranker."""
+def _kept(state: MetaState, block: int, columns: Columns) -> Kept:
+    """What some entities have; raises ValueError where it is not of this ranker."""
     layout, name, most = state.layout, state.ids[block].what, state.supports.histories[block].most
     room, cells = columns["row"].shape[-1], columns["cell"].shape[-1]
     of_rows: dict[str, tuple[tuple[int, ...], str]] = {
@@ -158,7 +153,7 @@ def _piece(state: MetaState, block: int, ids: IdArray, columns: Columns) -> _Pie
         raise ValueError(f"supports of '{name}' have names beyond the {len(layout.index):,} there are")
     starts = np.concatenate([[0], np.cumsum(rows["bags"].ravel(), dtype=np.int64)])
     told = NetworkRows(FieldRows(rows["dense"], cell, value, starts), *(rows[column] for column in OF_ROWS))
-    return _Piece(ids, columns["number"], columns["embedding"], Kept(length, rows["row"], told))
+    return Kept(length, rows["row"], told)
 
 
 def _cells_of(bags: NDArray[np.int32], length: IntArray) -> IntArray:
