@@ -31,9 +31,9 @@ from torch.nn import functional
 import acclimate as ac
 from acclimate.config import MetaRankerParameters
 from acclimate.features import FieldRows, Layout
+from acclimate.learners.carried import Carried
 from acclimate.learners.encoder.histories import Log
 from acclimate.learners.encoder.rows import Numbered
-from acclimate.learners.carried import Carried
 from acclimate.learners.meta.buffer import Supports
 from acclimate.learners.meta.fused import fused_gradient
 from acclimate.learners.meta.learning import check_parity
