@@ -132,6 +132,9 @@ def test_predictions_share_one_network_which_others_do_not(monkeypatch: pytest.M
     assert len(made) == 2
     model.update(events(shifted(log(40, seed=6), DAY)))
     model.predict(asked)
+    assert len(made) == 2  # the weights are the same
+    model.state = replace(model.state, weights=dict(model.state.weights))
+    model.predict(asked)
     assert len(made) == 3
 
 

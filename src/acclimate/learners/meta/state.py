@@ -48,10 +48,10 @@ class Embeddings:
 
 
 class Made:
-    """What is made of a state once and is its alone: another state, a changed or a copied one, starts without."""
+    """What is made of parameters and weights once, and holds for states of these; a copied one starts without."""
 
     def __init__(self) -> None:
-        self.refresher: tuple[MetaRankerParameters, Any] | None = None
+        self.refresher: tuple[MetaRankerParameters, Any, Any] | None = None
 
     def __deepcopy__(self, _: Any) -> "Made":
         return Made()
@@ -75,7 +75,7 @@ class MetaState:
     ids: tuple[Numbered, ...]
     embeddings: tuple[Embeddings, ...]
     supports: Supports
-    made: Made = field(default_factory=Made, init=False, repr=False, compare=False)
+    made: Made = field(default_factory=Made, repr=False, compare=False)
 
 
 def space_of(parameters: MetaRankerParameters, schema: Schema, weights: dict[str, NDArray[np.float32]]) -> str:
