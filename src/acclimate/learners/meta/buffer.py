@@ -1,7 +1,7 @@
 """The newest rows of each entity, as a network reads them: what meta embeddings are adapted on."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -86,6 +86,11 @@ class RowBuffer:
         array[first : first + len(part)] = part
 
 
+def _room_of(needed: NetworkRows) -> int:
+    """How many rows there may be before all but those that are needed are cleared."""
+    return 2 * len(needed) + _SPARE
+
+
 @dataclass(frozen=True)
 class Kept:
     """What ``e`` entities have: of each so many rows, ``length`` ``(e,)``, with these numbers ``(n,)``.
@@ -152,22 +157,25 @@ class Supports:
         """
         if len(np.unique(kept.number)) < len(kept.number):
             raise ValueError("a row is there twice")
-        parts = {block: (places, kept)}
-        for other, histories in enumerate(self.histories):
-            if other != block and histories.entities:
-                parts[other] = (all_of := np.arange(histories.entities), self.kept(other, all_of))
-        numbers = np.concatenate([some.number for _, some in parts.values()])
-        needed, first = np.unique(numbers, return_index=True)
-        store, supports = RowStore(None), Supports(self.buffer.fields, [one.most for one in self.histories])
-        for _, some in parts.values():
-            store.add(some.rows)
-        supports.buffer = RowBuffer.taking(store.rows().at(first), needed, self.buffer.fields)
-        supports._room = 2 * len(needed) + _SPARE
-        for number, (places, some) in parts.items():
-            item, starts = np.searchsorted(needed, some.number), np.concatenate([[0], np.cumsum(some.length)])
-            log = Log(some.rows.time, item.astype(np.int32), np.zeros(len(item), np.uint8), starts)
-            supports.histories[number].grow(len(places))
-            supports.histories[number].put(places, log)
+        where = [np.arange(one.entities) for one in self.histories]
+        logs = [one.log(entities) for one, entities in zip(self.histories, where, strict=True)]
+        numbers = [self.buffer.number[log.item] for log in logs]
+        starts = np.concatenate([[0], np.cumsum(kept.length)])
+        nothing = np.zeros(len(kept.number), np.int32), np.zeros(len(kept.number), np.uint8)
+        where[block], numbers[block], logs[block] = places, kept.number, Log(kept.rows.time, *nothing, starts)
+        needed, rows = np.unique(np.concatenate(numbers)), kept.rows
+        there, first = np.unique(np.concatenate([kept.number, self.buffer.number]), return_index=True)
+        if self.buffer.count:
+            store = RowStore(None)
+            for some in (rows, self.buffer.rows()):
+                store.add(some)
+            rows = store.rows()
+        supports = Supports(self.buffer.fields, [one.most for one in self.histories])
+        rows = rows.at(first[np.searchsorted(there, needed)])
+        supports.buffer, supports._room = RowBuffer.taking(rows, needed, self.buffer.fields), _room_of(rows)
+        for histories, entities, log, number in zip(supports.histories, where, logs, numbers, strict=True):
+            histories.grow(len(entities))
+            histories.put(entities, replace(log, item=np.searchsorted(needed, number).astype(np.int32)))
         return supports
 
     def _clear(self) -> None:
@@ -177,6 +185,6 @@ class Supports:
         rows, number = self.rows_at(needed), self.buffer.number[needed]
         self.buffer = RowBuffer.taking(rows, number, self.buffer.fields)
         for histories, log in zip(self.histories, logs, strict=True):
-            renumbered = Log(log.time, np.searchsorted(needed, log.item).astype(np.int32), log.flags, log.starts)
-            histories.put(np.arange(histories.entities), renumbered)
-        self._room = 2 * self.buffer.count + _SPARE
+            item = np.searchsorted(needed, log.item).astype(np.int32)
+            histories.put(np.arange(histories.entities), replace(log, item=item))
+        self._room = _room_of(rows)
