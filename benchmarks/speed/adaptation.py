@@ -31,13 +31,14 @@ from torch.nn import functional
 import acclimate as ac
 from acclimate.config import MetaRankerParameters
 from acclimate.features import FieldRows, Layout
+from acclimate.learners.carried import Carried
 from acclimate.learners.encoder.histories import Log
 from acclimate.learners.encoder.rows import Numbered
 from acclimate.learners.meta.buffer import Supports
 from acclimate.learners.meta.fused import fused_gradient
 from acclimate.learners.meta.learning import check_parity
 from acclimate.learners.meta.network import TABLE, network_of
-from acclimate.learners.meta.state import Embeddings, MetaState, packed
+from acclimate.learners.meta.state import Embeddings, MetaState
 from acclimate.learners.network.rows import NetworkRows
 from acclimate.learners.network.scoring import Scoring
 from acclimate.models.meta_network import MetaNetwork, Support
@@ -402,7 +403,7 @@ def crowd(entities: int, device: str) -> ac.MetaRanker:
         layout=layout(),
         scale=np.stack([np.zeros(width), np.ones(width)]).astype(np.float32),
         weights=weights | {TABLE: np.zeros((0, 1 + p.embedding), np.float32)},
-        ids=(Numbered("user", np.arange(entities), "int64"),),
+        ids=(Numbered.restored("user", "int64", np.arange(entities), np.arange(entities))[0],),
         embeddings=(Embeddings(SIZE),),
         supports=supports,
     )
@@ -421,8 +422,7 @@ def refresh(entities: int, device: str) -> None:
     seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     check_parity(model.parameters, state)
-    told = packed(state)
-    written = sum(a.nbytes for a in told.arrays.values()) + sum(t.nbytes for t in told.tables.values())
+    written = sum(part.nbytes for _, _, columns in Carried(model).everything() for part in columns.values())
     _children.tell(
         seconds=seconds,
         cpu=cpu,

@@ -79,7 +79,7 @@ def test_a_meta_embedding_that_is_not_that_of_its_support_is_not_saved(block: st
     assert "adapt them anew" in caught.value.hint
     assert list(tmp_path.iterdir()) == []
     model.state.embeddings[number].values[3, 1] = np.nan
-    with pytest.raises(ModelError, match=f"'embeddings.{number}' of a MetaRanker are not finite"):
+    with pytest.raises(ModelError, match=f"'embedding' of a row of '{block}' are not finite"):
         model.save(tmp_path / "model")
     assert list(tmp_path.iterdir()) == []
 
@@ -131,6 +131,9 @@ def test_predictions_share_one_network_which_others_do_not(monkeypatch: pytest.M
     assert np.array_equal(other.predict(asked), first)
     assert len(made) == 2
     model.update(events(shifted(log(40, seed=6), DAY)))
+    model.predict(asked)
+    assert len(made) == 2  # the weights are the same
+    model.state = replace(model.state, weights=dict(model.state.weights))
     model.predict(asked)
     assert len(made) == 3
 

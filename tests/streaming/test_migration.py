@@ -12,6 +12,7 @@ from acclimate import learners, pipeline, publishing
 from acclimate.artifacts import VECTORS
 from acclimate.errors import SpaceError
 from acclimate.events.streams import append_events, open_stream
+from acclimate.learners.carried import Carried
 from acclimate.project import load_project
 from acclimate.publish.reading import VectorReader
 from acclimate.publish.spaces import Spaces
@@ -21,27 +22,34 @@ from acclimate.streaming.making import make_worker
 from acclimate.streaming.metrics import Metrics
 
 FIRST, SECOND = "2024-01-05", "2024-01-07"
-TASTE = (
-    "learners={taste: {kind: user-encoder, entity: user, item: item, items: {alike: {size: 3}}, size: 4, "
-    "windows: [1d, 4d], training: {epochs: 1, seed: %d}}}"
-)
+KINDS = {
+    "user-encoder": "entity: user, item: item, items: {alike: {size: 3}}, size: 4, windows: [1d, 4d]",
+    "meta-ranker": "features: [hour], blocks: {user: {entity: user, size: 3}, item: {entity: item, size: 2}}, "
+    "embedding: 2, hidden: [4]",
+}
 BATCH = 40
 
 
+@pytest.fixture(params=list(KINDS))
+def kind(request):
+    return request.param
+
+
 @pytest.fixture
-def project(tmp_path):
+def project(tmp_path, kind):
     pipeline.make_world(tmp_path / "world", users=40, days=12, seed=0)
-    return project_of(tmp_path)
+    return project_of(tmp_path, kind)
 
 
-def project_of(folder, seed=0):
+def project_of(folder, kind, seed=0):
     publish = f"publish={{spaces: '{folder / 'spaces'}', store: 'lmdb://{folder / 'state'}'}}"
     stream = f"stream={{source: 'log://{folder / 'events'}', batch: {BATCH}}}"
-    return load_project(folder / "world" / "acclimate.yaml", [TASTE % seed, publish, stream])
+    taste = f"learners={{taste: {{kind: {kind}, {KINDS[kind]}, training: {{epochs: 1, seed: {seed}}}}}}}"
+    return load_project(folder / "world" / "acclimate.yaml", [taste, publish, stream])
 
 
-def published(folder, seed, until):
-    project, path = project_of(folder, seed), folder / f"taste{seed}"
+def published(folder, kind, seed, until):
+    project, path = project_of(folder, kind, seed), folder / f"taste{seed}"
     pipeline.fit(project, path, until=until, allow_unconverged=True)
     return publishing.publish(project, path)
 
@@ -49,11 +57,13 @@ def published(folder, seed, until):
 def all_vectors(folder, space, log):
     """Every vector that each user ever has in a space, as batches are learned one after another."""
     model = learners.load(Spaces(folder / "spaces").open(space))
-    seen = {
-        one: [vector]
-        for ids, vectors in model.batches()
-        for one, vector in zip(ids.tolist(), vectors, strict=True)
-    }
+
+    def now():
+        for name, ids, columns in Carried(model).everything():
+            if name == VECTORS + "user":
+                yield from zip(ids.tolist(), columns["vector"], strict=True)
+
+    seen = {one: [vector] for one, vector in now()}
     table = log.table()
     late = table.filter(table["time"].cast("int64").to_numpy() > space.cut)
     first = table.num_rows - late.num_rows
@@ -61,8 +71,10 @@ def all_vectors(folder, space, log):
     for begin, end in itertools.pairwise(edges):
         some = table.slice(begin, end - begin)
         model.update(pipeline.read_events(some, log.schema))
-        for one in set(some["user_id"].to_pylist()):
-            seen.setdefault(one, []).append(model.vectors_of([one])[0])
+        learned = set(some["user_id"].to_pylist())
+        for one, vector in now():
+            if one in learned:
+                seen.setdefault(one, []).append(vector)
     return {one: np.array(vectors, np.float32) for one, vectors in seen.items()}
 
 
@@ -86,9 +98,9 @@ class Reader:
         return VectorReader(self.store, self.spaces.pinned(self.owner, "taste"), "user")
 
 
-def test_readers_move_one_by_one_and_never_see_a_vector_of_another_space(project, tmp_path):
+def test_readers_move_one_by_one_and_never_see_a_vector_of_another_space(project, kind, tmp_path):
     spaces, log = Spaces(tmp_path / "spaces"), pipeline.open_events(project).after(FIRST).cached()
-    old = published(tmp_path, 0, FIRST)
+    old = published(tmp_path, kind, 0, FIRST)
     spaces.promote(old, instead_of=None)
     for owner in ("feed", "search"):
         spaces.pin(owner, old)
@@ -113,7 +125,7 @@ def test_readers_move_one_by_one_and_never_see_a_vector_of_another_space(project
         readers = [Reader(store, spaces, owner, users) for owner in ("feed", "search")]
         reading = [pool.submit(reader) for reader in readers]
         try:
-            new = published(tmp_path, 1, SECOND)
+            new = published(tmp_path, kind, 1, SECOND)
             spaces.pin("rehearsal", new)  # filled and refreshed, and nobody reads it yet
             learn(third, 2 * third)
             for reader in readers:

@@ -63,6 +63,11 @@ class Around(Fitted[S]):
         found = [learner.known(events) for learner in self._learners]
         return {name: told for one in reversed(found) for name, told in one.items()}
 
+    def check_kept(self) -> None:
+        """See :meth:`acclimate.learners.base.Fitted.check_kept`: all of them are asked."""
+        for learner in self._learners:
+            learner.check_kept()
+
     def _packed(self, state: S) -> Packed:
         return self._with_own(state, _side_by_side([learner._contents() for learner in self._learners]))
 

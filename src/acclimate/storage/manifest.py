@@ -20,7 +20,7 @@ from acclimate.storage.locks import sync
 Artifact: TypeAlias = Literal["model", "report", "project", "vectors", "photon", "tuning", "backup"]
 """What a folder is: it is replaced by one that is the same alone."""
 
-FORMAT = 5
+FORMAT = 6
 """Version of manifest and layout; raised when an older reader could misread a newer folder."""
 
 MANIFEST = "manifest.json"

@@ -57,6 +57,12 @@ PAIRS = ac.RandomEffect(("user", "item"), ["x"])
 TOP = replace(glmix(DENSE).parameters, fixed=ac.FixedEffect(["x", "item rate", "below"]))
 BELOW = {"below": glmix(ac.RandomEffect("item", ["x"])).parameters, "item rate": ac.Rate("item").parameters}
 
+META = {
+    "user": ac.MetaBlock(entity="user", features=["tag"], hidden=[3], size=2, support=3),
+    "pair": ac.MetaBlock(entity=["user", "item"], hidden=[], size=2, steps=2, support=40),
+}
+TRAINING = ac.Training(epochs=1, batch=16)
+
 LEARNERS = {
     "dense": lambda: glmix(DENSE),
     "float32": lambda: glmix(DENSE, states="float32"),
@@ -67,6 +73,7 @@ LEARNERS = {
     "calibrated": lambda: make(CalibratedParameters(glmix(DENSE).parameters)),
     "stack": lambda: ac.Stack(TOP, BELOW),
     "rate": lambda: ac.Rate("user"),
+    "meta": lambda: ac.MetaRanker(features=["x", "tag"], blocks=META, embedding=2, hidden=[3], training=TRAINING),
 }
 
 
@@ -102,7 +109,7 @@ def days(store: Any, space: Space, first: int, last: int, *, text: bool) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("kind", "text"), [*((kind, False) for kind in LEARNERS), ("dense", True), ("stack", True)]
+    ("kind", "text"), [*((kind, False) for kind in LEARNERS), ("dense", True), ("stack", True), ("meta", True)]
 )
 def test_it_learns_as_in_memory(opening, kind, text, tmp_path):
     in_memory = LEARNERS[kind]().fit(log(0, text=text))

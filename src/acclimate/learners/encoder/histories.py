@@ -67,20 +67,15 @@ class Log:
     def padded_to(self, room: int) -> dict[str, NDArray[Any]]:
         """The columns ``(e, room)``, filled up by zeros, and how many events each entity has, ``length``."""
         lengths = np.diff(self.starts)
-        taken, columns = np.arange(room) < lengths[:, None], {"length": lengths.astype(np.int32)}
-        for name in ("time", "item", "flags"):
-            column = getattr(self, name)
-            columns[name] = np.zeros(taken.shape, column.dtype)
-            columns[name][taken] = column
-        return columns
+        columns = {name: padded(getattr(self, name), lengths, room) for name in ("time", "item", "flags")}
+        return {"length": lengths.astype(np.int32), **columns}
 
     @staticmethod
     def unpadded(columns: Mapping[str, NDArray[Any]]) -> "Log":
         """The reverse."""
         lengths = columns["length"]
-        taken = np.arange(columns["time"].shape[1]) < lengths[:, None]
-        starts = np.concatenate([[0], np.cumsum(lengths)])
-        return Log(columns["time"][taken], columns["item"][taken], columns["flags"][taken], starts)
+        time, item, flags = (unpadded(columns[name], lengths) for name in ("time", "item", "flags"))
+        return Log(time, item, flags, np.concatenate([[0], np.cumsum(lengths)]))
 
     def newest(self, most: int) -> "Log":
         """Of each entity the last events, at most so many."""
@@ -163,7 +158,7 @@ class Histories:
 
     def rooms(self, entities: IntArray) -> IntArray:
         """The room that as many events as each entity has take at least, ``(e,)``."""
-        return self._rooms[np.searchsorted(self._rooms, self._length[entities])]
+        return rooms_of(self.lengths(entities))
 
     def stretches(self, entities: IntArray) -> list[Stretch]:
         """The histories of some entities, ``(e,)``, where they lie; those without events are left out."""
@@ -242,6 +237,24 @@ class Histories:
             if number >= 0:
                 gone = entities[self._shelf[entities] == number]
                 self._shelves[number].free.extend(self._row[gone].tolist())
+
+
+def rooms_of(lengths: IntArray) -> IntArray:
+    """The rooms that so many take at least, ``(e,)``: 8, 16, 32, ..."""
+    doublings = np.ceil(np.log2(np.maximum(lengths, _SMALLEST) / _SMALLEST))
+    return _SMALLEST * _GROWTH ** doublings.astype(np.int64)
+
+
+def padded(values: NDArray[Any], lengths: IntArray, room: int) -> NDArray[Any]:
+    """Values ``(N, ...)``, so many of each of ``e`` entities, as ``(e, room, ...)``, filled up by zeros."""
+    rows = np.zeros((len(lengths), room, *values.shape[1:]), values.dtype)
+    rows[np.arange(room) < lengths[:, None]] = values
+    return rows
+
+
+def unpadded(rows: NDArray[Any], lengths: NDArray[Any]) -> NDArray[Any]:
+    """The reverse."""
+    return rows[np.arange(rows.shape[1]) < lengths[:, None]]
 
 
 def ranges(begin: IntArray, lengths: IntArray) -> IntArray:

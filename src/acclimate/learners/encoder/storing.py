@@ -8,7 +8,7 @@
 In a history an item is its number; the room is 8, 16, 32, ... events, and rows of one room are of one layout.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -26,7 +26,7 @@ from acclimate.learners.encoder.inputs import Plan
 from acclimate.learners.encoder.items import Content, ItemTable
 from acclimate.learners.encoder.rows import Numbered
 from acclimate.learners.encoder.state import EncoderState, LastSeen
-from acclimate.learners.held import HeldRows
+from acclimate.learners.held import HeldRows, check_columns, joined
 from acclimate.models.encoding import EncoderWeights
 from acclimate.storage import Below, Columns, InSegments, Stored
 
@@ -111,8 +111,8 @@ def with_items(state: EncoderState, below: Below) -> EncoderState:
     table, pieces = state.table.emptied(), list(below.pieces())
     for _, columns in pieces:
         shapes = {"vectors": (table.table.shape[1:], "f4"), "known": (table.known.shape[1:], "i4")}
-        _check_columns("items", columns, {"number": ((), "i8"), **shapes})
-    ids, number = _joined([(ids, columns["number"]) for ids, columns in pieces])
+        check_columns("items", columns, {"number": ((), "i8"), **shapes})
+    ids, number = joined([(ids, columns["number"]) for ids, columns in pieces])
     items, places = Numbered.restored(state.items.what, state.items.kind, ids, number)
     table.grow(len(items))
     first = 0
@@ -141,7 +141,7 @@ def with_users(state: EncoderState, below: Below) -> EncoderState:
             "flags": ((room,), "u1"),
         }
         seen = {"seen": (state.last_seen.values.shape[1:], "f4"), "seen.time": ((), "i8")}
-        _check_columns("users", columns, {"number": ((), "i8"), **histories, **seen})
+        check_columns("users", columns, {"number": ((), "i8"), **histories, **seen})
         length = columns["length"]
         if np.any((length < 0) | (length > min(room, state.histories.most))):
             raise ValueError(f"histories of users are of other lengths than 0 to {state.histories.most}")
@@ -150,7 +150,7 @@ def with_users(state: EncoderState, below: Below) -> EncoderState:
         item = state.items.places(log.item.astype(np.int64)).astype(np.int32)
         log = replace(log, item=item).only(item >= 0)
         pieces.append(_Users(ids, columns["number"], log, columns["seen"], columns["seen.time"]))
-    ids, number = _joined([(one.ids, one.number) for one in pieces])
+    ids, number = joined([(one.ids, one.number) for one in pieces])
     users, places = Numbered.restored(state.users.what, state.users.kind, ids, number)
     histories, last_seen, first = Histories(state.histories.most), state.last_seen.emptied(), 0
     histories.grow(len(users))
@@ -172,22 +172,6 @@ class _Users:
     log: Log
     seen: NDArray[np.float32]
     seen_time: IntArray
-
-
-def _joined(parts: Sequence[tuple[IdArray, IntArray]]) -> tuple[IdArray, IntArray]:
-    """The ids of all parts, and their numbers."""
-    if not parts:
-        return np.zeros(0, np.int64), np.zeros(0, np.int64)
-    ids, number = zip(*parts, strict=True)
-    return np.concatenate(ids), np.concatenate(number)
-
-
-def _check_columns(name: str, columns: Columns, expected: Mapping[str, tuple[tuple[int, ...], str]]) -> None:
-    """Raises ValueError where columns of rows have other shapes or types."""
-    found = {column: (values.shape[1:], values.dtype) for column, values in columns.items()}
-    wanted = {column: (shape, np.dtype(kind)) for column, (shape, kind) in expected.items()}
-    if found != wanted:
-        raise ValueError(f"rows of {name} have {found}, not {wanted}")
 
 
 def unpacked(stored: Stored, parameters: UserEncoderParameters, known: dict[str, Any]) -> EncoderState:

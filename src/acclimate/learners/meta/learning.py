@@ -83,13 +83,13 @@ def fitted(
 
 
 def refresher_of(parameters: MetaRankerParameters, state: MetaState) -> Any:
-    """What adapts entities and scores rows by these weights; it is made once for a state."""
+    """What adapts entities and scores rows by these weights; it is made once for them."""
     made = state.made.refresher
-    if made is None or made[0] is not parameters:
+    if made is None or made[0] is not parameters or made[1] is not state.weights:
         network = import_module("acclimate.learners.meta.network")
-        made = (parameters, network.Refresher(parameters, state.layout, state.scale, state.weights))
-        state.made.refresher = made
-    return made[1]
+        refresher = network.Refresher(parameters, state.layout, state.scale, state.weights)
+        state.made.refresher = made = (parameters, state.weights, refresher)
+    return made[2]
 
 
 def check_parity(parameters: MetaRankerParameters, state: MetaState) -> None:
@@ -100,7 +100,7 @@ def check_parity(parameters: MetaRankerParameters, state: MetaState) -> None:
     """
     refresher = refresher_of(parameters, state)
     for number, (name, stored) in enumerate(zip(parameters.blocks, state.embeddings, strict=True)):
-        sample = np.unique(np.linspace(0, stored.entities - 1, _SAMPLED).astype(np.int64))
+        sample = np.unique(np.linspace(0, stored.entities - 1, min(_SAMPLED, stored.entities)).astype(np.int64))
         tasks = state.supports.tasks(number, sample)
         anew = refresher.embeddings(number, tasks, state.supports.rows_at, by_torch=True)
         away = np.abs(anew - stored.values[sample]).max(axis=1)

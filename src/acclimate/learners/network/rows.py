@@ -142,7 +142,8 @@ class _Column:
 
     def array(self) -> NDArray[Any]:
         if self.file is None:
-            return np.concatenate(self.parts)
+            parts, self.parts = self.parts, []  # they go, column by column
+            return np.concatenate(parts)
         with self.file:  # the map holds it open
             self.file.flush()
             if not math.prod(self.shape):
