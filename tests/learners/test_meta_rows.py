@@ -15,6 +15,7 @@ from test_meta_ranker import FITTED, shifted
 import acclimate as ac
 from acclimate.artifacts import Lease, Space
 from acclimate.errors import FormatError
+from acclimate.learners import held
 from acclimate.learners.carried import Carried
 from acclimate.learners.meta import buffer, learning
 from acclimate.learners.meta_ranker import MetaRanker
@@ -111,16 +112,16 @@ def test_resumed_at_each_batch_it_is_as_if_it_had_never_stopped(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(buffer, "_SPARE", 5 if clears else 10_000)
         in_memory = emptied(MODEL) if case == "nobody" else copy.deepcopy(FITTED[case])
-        store, lease, held = filled(in_memory)
+        store, lease, other = filled(in_memory)
         for number, (seed, rows) in enumerate(batches):
             new = events(shifted(log(rows, seed=seed, users=9, items=8), (seed - 5) * DAY))  # late ones too
             unit, carried = resumed(store)
             carried.learn(new)
-            held.learn(new)
+            other.learn(new)
             in_memory.update(new)
             unit.commit(lease, carried, position=str(number + 1), after=str(number))
         _, carried = resumed(store)
-        assert as_rows(carried) == as_rows(Carried(in_memory)) == as_rows(held)
+        assert as_rows(carried) == as_rows(Carried(in_memory)) == as_rows(other)
         assert carried.shared() == Carried(in_memory).shared()
         asked = events(log(20, seed=77, users=10))
         for method in ("predict", "predict_along"):
@@ -175,6 +176,17 @@ def test_a_batch_makes_no_meta_embedding_again_to_look_at_it_and_a_save_does(
     stack.members["below"].state.embeddings[0].values[2] += 1.0
     with pytest.raises(ac.errors.ModelError, match="are not those of their supports"):
         stack.save(tmp_path / "stack", overwrite=True)
+
+
+def test_a_save_of_some_entities_at_a_time_is_that_of_all(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name, many in (("whole", 1 << 14), ("pieces", 2)):
+        monkeypatch.setattr(held, "_AT_ONCE", many)
+        copy.deepcopy(FITTED["all"]).save(tmp_path / name)
+    whole, pieces = (
+        {file.name: file.read_bytes() for file in (tmp_path / n / "rows").iterdir()} for n in ("whole", "pieces")
+    )
+    assert whole == pieces
+    assert as_rows(Carried(MetaRanker.load(tmp_path / "pieces"))) == as_rows(Carried(FITTED["all"]))
 
 
 def test_an_entity_that_is_forgotten_is_gone_and_the_others_go_on() -> None:

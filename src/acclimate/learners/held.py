@@ -32,8 +32,8 @@ class HeldRows:
     """The seam :class:`acclimate.learners.base.Layered` over what is in memory.
 
     ``name``: for messages; ``columns``: of the events, that have the ids; ``read``: of ids by place ``(m,)`` those
-    of one layout at a time, their places and columns; ``replace``: go on with all rows that lie there
-    instead, and these ids; ``is_described``: as :class:`acclimate.learners.base.Layered` has it.
+    of one layout at a time, their places, in the order given, and columns; ``replace``: go on with all rows
+    that lie there instead, and these ids; ``is_described``: as :class:`acclimate.learners.base.Layered` has it.
     """
 
     name: str
@@ -50,7 +50,7 @@ class HeldRows:
             for places, columns in self._read(np.arange(first, min(first + _AT_ONCE, len(ids)))):
                 none = {name: column[:0].copy() for name, column in columns.items()}
                 found.setdefault(str(Rows(places, none).layout), (none, []))[1].append(places)
-        layers = [_Made.of_places(ids, np.concatenate(places), none, self.read) for none, places in found.values()]
+        layers = [_Made.of_places(ids, np.concatenate(found[k][1]), found[k][0], self.read) for k in sorted(found)]
         return [partial(write_segment, parts=[(rows, np.arange(len(rows)))], like=_as_they_are) for rows in layers]
 
     def written(self, segments: Sequence[Segment]) -> None:

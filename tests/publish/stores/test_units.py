@@ -57,11 +57,17 @@ PAIRS = ac.RandomEffect(("user", "item"), ["x"])
 TOP = replace(glmix(DENSE).parameters, fixed=ac.FixedEffect(["x", "item rate", "below"]))
 BELOW = {"below": glmix(ac.RandomEffect("item", ["x"])).parameters, "item rate": ac.Rate("item").parameters}
 
-META = {
-    "user": ac.MetaBlock(entity="user", features=["tag"], hidden=[3], size=2, support=3),
-    "pair": ac.MetaBlock(entity=["user", "item"], hidden=[], size=2, steps=2, support=40),
+META: dict[str, Any] = {
+    "features": ["x", "tag"],
+    "blocks": {
+        "user": ac.MetaBlock(entity="user", features=["tag"], hidden=[3], size=2, support=3),
+        "pair": ac.MetaBlock(entity=["user", "item"], hidden=[], size=2, steps=2, support=40),
+    },
+    "embedding": 2,
+    "hidden": [3],
+    "training": ac.Training(epochs=1, batch=16),
 }
-TRAINING = ac.Training(epochs=1, batch=16)
+BELOW_META = replace(TOP, fixed=ac.FixedEffect(["x", "below"])), {"below": ac.MetaRanker(**META).parameters}
 
 LEARNERS = {
     "dense": lambda: glmix(DENSE),
@@ -73,7 +79,8 @@ LEARNERS = {
     "calibrated": lambda: make(CalibratedParameters(glmix(DENSE).parameters)),
     "stack": lambda: ac.Stack(TOP, BELOW),
     "rate": lambda: ac.Rate("user"),
-    "meta": lambda: ac.MetaRanker(features=["x", "tag"], blocks=META, embedding=2, hidden=[3], training=TRAINING),
+    "meta": lambda: ac.MetaRanker(**META),
+    "stack of meta": lambda: ac.Stack(*BELOW_META),
 }
 
 
