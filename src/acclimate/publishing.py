@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from acclimate.project import Project
 from acclimate.publish import Spaces, gates
 from acclimate.publish.gates import Verdict
 from acclimate.publish.spaces import check_life
+from acclimate.publish.stores import open_store
+from acclimate.publish.stores.parity import compared
 from acclimate.times import duration_us, instant_us
 
 
@@ -101,8 +104,8 @@ def judged(
 ) -> list[Verdict]:
     """What the gates of the project say of a space beside the live one, if there is one.
 
-    A live space that cannot be read or compared fails the gates that need it. With ``force`` so does a log that
-    cannot be read, or not by this space; its snapshot has to be whole all the same.
+    A live space or a store that cannot be read or compared fails the gates that need it. With ``force`` so does a
+    log that cannot be read, or not by this space; its snapshot has to be whole all the same.
 
     Raises:
         DataError: there are no events to look at.
@@ -113,7 +116,7 @@ def judged(
     model: Any = learners.load(spaces.open(space))
     beside: dict[str, float | None] = {"drift": bounds.drift, "quality": bounds.quality} if live else {}
     beside = {gate: bound for gate, bound in beside.items() if bound is not None}
-    verdicts = list[Verdict]()
+    verdicts, stored = list[Verdict](), list(_stored_parity(project, space, bounds))
     try:
         window = _last_window(open_events(project), bounds.window)
         rows = _Rows(window, model)
@@ -122,19 +125,19 @@ def judged(
         if bounds.coverage is not None:
             verdicts += _coverage(model, window, bounds.coverage)
         if not finite.passed:
-            return verdicts + _unanswered(["parity", *beside], "not all numbers are finite")
+            return verdicts + _unanswered(["parity", *beside], "not all numbers are finite") + stored
         verdicts.insert(1, _parity(model, window, bounds))
     except AcclimateError as error:
         if not force:
             raise
         asked = ["finite", "parity", *(["coverage"] if bounds.coverage is not None else []), *beside]
-        return _unanswered(asked, error.message)
+        return _unanswered(asked, error.message) + stored
     if live is not None and beside:
         try:
             verdicts += list(_beside_live(rows, said, (model, learners.load(spaces.open(live))), bounds))
         except AcclimateError as error:
             verdicts += _unanswered(beside, f"the live space cannot be compared: {error.message}")
-    return verdicts
+    return verdicts + stored
 
 
 @dataclass(frozen=True)
@@ -230,15 +233,30 @@ def _last_window(log: Events, length: str) -> Events:
 
 
 def _parity(model: Any, window: Events, bounds: Gates) -> Verdict:
-    """The same rows, asked of a model and of the one that it is after a save and a load.
-
-    It is a check of save and load: both are the same model, and nothing in a store is looked at.
-    """
+    """The same rows, asked of a model and of the one that it is after a save and a load."""
     some = Events(window.schema, TableSource(window.schema, window.head(bounds.sample)))
     with tempfile.TemporaryDirectory(prefix="acclimate-") as room:
         model.save(Path(room) / "model")
         again = _said(learners.load(Path(room) / "model"), some)
     return gates.parity(_Rows(some, model).ids, _said(model, some), again, bounds.parity)
+
+
+def _stored_parity(project: Project, space: Space, bounds: Gates) -> Iterator[Verdict]:
+    """Whether vectors in the project's store are those of the states there.
+
+    Nothing where no unit of the space is filled.
+    """
+    if project.publish is None or project.publish.store is None:
+        return
+    try:
+        with closing(open_store(project.publish.store)) as store:
+            found = compared(store, space, Carried.made, bounds.sample)
+    except AcclimateError as error:
+        yield gates.incomparable("stored parity", f"the store cannot be compared: {error.message}", bounds.parity)
+        return
+    if found.units:
+        most = max(bounds.parity, found.rounding)
+        yield gates.stored_parity(found.whose, found.apart, most, units=found.units, rows=found.rows)
 
 
 def _coverage(model: Any, window: Events, least: float | Mapping[str, float]) -> Iterator[Verdict]:
