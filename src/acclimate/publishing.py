@@ -16,7 +16,7 @@ from acclimate import learners
 from acclimate.arrays import FloatArray
 from acclimate.artifacts import Events, Space, TableSource
 from acclimate.config import LABEL_KINDS, Gates, Schema, loss_of, predicts
-from acclimate.errors import AcclimateError, ConfigError, DataError, MismatchError, ModelError
+from acclimate.errors import AcclimateError, ConfigError, DataError, MismatchError, ModelError, SpaceError
 from acclimate.evaluate.comparisons import compare
 from acclimate.evaluate.replay import ROW_LOSSES
 from acclimate.learners.carried import Carried
@@ -71,6 +71,42 @@ def publish(
     )
 
 
+def publish_on_vectors(
+    project: Project, model: Any, name: str, *, reason: str = "", who: str | None = None
+) -> Space:
+    """Make a model of vectors (a task head, an index, an item map) the next space of a name; see :func:`publish`.
+
+    Its parent is the newest space whose vectors it was made of, which is refreshed and kept while it is live or
+    pinned.
+
+    Raises:
+        ConfigError: the project names no place for spaces, or has a learner of that name.
+        SpaceError: no space that is ready or live has these vectors.
+        OutputError: it cannot be written.
+    """
+    spaces = spaces_of(project, who=who)
+    if name in project.learners:
+        raise ConfigError(f"'{name}' is a learner of the project", hint="give the model another name")
+    weights, contract = learners.identity_on_vectors(model)
+    parent = _made_by(spaces, model.space)
+    if parent is None:
+        raise SpaceError(
+            f"no space that is ready or live has the vectors of '{name}', those of space {model.space}",
+            hint="publish the encoder first",
+        )
+    return spaces.publish(
+        lambda number: Space(name, number, weights, contract, parent.cut, (str(parent),)),
+        lambda folder: model.save(folder),
+        reason=reason,
+    )
+
+
+def _made_by(spaces: Spaces, vectors: str) -> Space | None:
+    """The newest space that is ready or live and whose learner makes vectors of this identity."""
+    kept = [one.space for one in spaces.state().known if one.life in ("ready", "live") and not one.space.parents]
+    return next((one for one in reversed(kept) if spaces.manifest(one).content.get("space") == vectors), None)
+
+
 def promote(
     project: Project, space: str, *, force: bool = False, reason: str = "", who: str | None = None
 ) -> list[Verdict]:
@@ -112,6 +148,9 @@ def judged(
         MismatchError: the space is of another schema than the project has now.
         FormatError: the snapshot is damaged.
     """
+    if space.parents:
+        spaces.open(space)
+        return [gates.unasked("finite", "a model of vectors keeps finite numbers alone, and reads no events")]
     bounds = project.publish.gates if project.publish else Gates()
     model: Any = learners.load(spaces.open(space))
     beside: dict[str, float | None] = {"drift": bounds.drift, "quality": bounds.quality} if live else {}
