@@ -1,7 +1,7 @@
 """The verbs of spaces: publish a saved model, let it pass the gates and promote it, compare two."""
 
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,7 +16,14 @@ from acclimate import learners
 from acclimate.arrays import FloatArray
 from acclimate.artifacts import Events, Space, TableSource
 from acclimate.config import LABEL_KINDS, Gates, Schema, loss_of, predicts
-from acclimate.errors import AcclimateError, ConfigError, DataError, MismatchError, ModelError, SpaceError
+from acclimate.errors import (
+    AcclimateError,
+    ConfigError,
+    DataError,
+    MismatchError,
+    ModelError,
+    SpaceError,
+)
 from acclimate.evaluate.comparisons import compare
 from acclimate.evaluate.replay import ROW_LOSSES
 from acclimate.learners.carried import Carried
@@ -28,6 +35,7 @@ from acclimate.publish.gates import Verdict
 from acclimate.publish.spaces import check_life
 from acclimate.publish.stores import open_store
 from acclimate.publish.stores.parity import compared
+from acclimate.publish.stores.units import tag_in
 from acclimate.times import duration_us, instant_us
 
 
@@ -177,6 +185,52 @@ def judged(
         except AcclimateError as error:
             verdicts += _unanswered(beside, f"the live space cannot be compared: {error.message}")
     return verdicts + stored
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """What was removed: ``spaces``, as text, and ``units`` of the project's store."""
+
+    spaces: Sequence[str]
+    units: Sequence[str]
+
+
+def prune(
+    project: Project, *, abandoned_after: int = 3_600_000_000, reason: str = "", who: str | None = None
+) -> Pruned:
+    """Remove the snapshots of retired spaces, what killed publishers left, and the units of spaces that are gone.
+
+    Only units that hold what is of a space of this registry are dropped. A worker that has not seen yet that a
+    space is refreshed no more is fenced.
+
+    Args:
+        project: says where the spaces are, and the store, if there is one.
+        abandoned_after: microseconds after which a space that is being built is given up.
+        reason: why, for the journal.
+        who: changes it, for the journal.
+
+    Raises:
+        OutputError: the store cannot be reached, or is full; the message tells what was removed before.
+    """
+    spaces, units = spaces_of(project, who=who), list[str]()
+    removed = spaces.prune(abandoned_after=abandoned_after, reason=reason)
+    if project.publish is None or project.publish.store is None:
+        return Pruned(removed, units)
+    try:
+        with closing(open_store(project.publish.store)) as store:
+            gone = {str(space): space.tag for space in spaces.gone()}
+            for unit in store.units():
+                tag = gone.get(unit.rpartition("/")[0])
+                if tag is not None and tag == tag_in(store, unit):
+                    store.drop(unit)
+                    units.append(unit)
+    except AcclimateError as error:
+        told = ", ".join([*removed, *units]) or "nothing"
+        raise type(error)(
+            f"units of spaces that are gone may be left in the store: {error.message}; removed: {told}",
+            hint=f"prune once more then: {error.hint}",
+        ) from error
+    return Pruned(removed, units)
 
 
 @dataclass(frozen=True)

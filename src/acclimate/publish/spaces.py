@@ -139,6 +139,16 @@ class Spaces:
         """
         return self._journal.entries()
 
+    def gone(self) -> list[Space]:
+        """The spaces that are retired or were removed, as all of the journal tells.
+
+        Raises:
+            FormatError: an entry is absent, or not what was written.
+        """
+        ever = dict.fromkeys(one.space for entry in self.entries() for one in _state(entry.state).known)
+        kept = {one.space for one in self.state().known if one.life != "retired"}
+        return [space for space in ever if space not in kept]
+
     def live(self, name: str) -> Space:
         """The live space of a name.
 

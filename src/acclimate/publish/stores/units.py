@@ -28,6 +28,7 @@ from acclimate.publish.stores.codec import (
     decoded_ids,
     encoded,
     encoded_ids,
+    tag_of,
 )
 from acclimate.storage import Below, Columns
 
@@ -294,6 +295,16 @@ def units_of(store: Store, space: Space) -> list[Unit]:
     parts = [name.rpartition("/") for name in store.units()]
     numbers = sorted(int(number) for name, _, number in parts if name == str(space) and number.isdecimal())
     return [Unit(store, space, number) for number in numbers]
+
+
+def tag_in(store: Store, unit: str) -> int | None:
+    """The tag of the space of what a unit holds, filled or not; none where it does not tell."""
+    (told,) = store.read(unit, SHARED, [_SPACE])
+    if told is not None:
+        return int(json.loads(told)["tag"], 16)
+    tables = [table for table in store.size(unit) if table.startswith(ROWS)]
+    values = (value for table in tables for _, value in store.scan(unit, table))
+    return next(map(tag_of, values), None)
 
 
 class UnitRows:
