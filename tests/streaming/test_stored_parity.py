@@ -4,40 +4,29 @@ import contextlib
 
 import numpy as np
 import pytest
+from benchmarks import rehearsal
 from small_project import content
 
-from acclimate import pipeline, publishing
+from acclimate import publishing
 from acclimate.artifacts import VECTORS, Commit
 from acclimate.errors import GateError
 from acclimate.events.streams import append_events, open_stream
 from acclimate.learners.carried import Carried
-from acclimate.project import load_project, parse_project
+from acclimate.project import parse_project
 from acclimate.publish.stores import open_store
 from acclimate.publish.stores.codec import times_of
 from acclimate.publish.stores.parity import compared
 from acclimate.publish.stores.units import ROWS, Unit
 from acclimate.streaming import stream
 
-UNTIL = "2024-01-04"
-TASTE = (
-    "learners={taste: {kind: user-encoder, entity: user, item: item, items: {alike: {size: 3}}, size: 4, "
-    "windows: [1d, 4d], training: {epochs: 1}}}"
-)
-
 
 @pytest.fixture
 def refreshed(tmp_path):
     """A project with an encoder, whose one space is pinned and has learned all of a stream, and that space."""
-    pipeline.make_world(tmp_path / "world", users=12, days=6, seed=0)
-    places = (
-        f"publish={{spaces: '{tmp_path / 'spaces'}', store: 'lmdb://{tmp_path / 'state'}'}}",
-        f"stream={{source: 'log://{tmp_path / 'events'}', batch: 20}}",
-    )
-    project = load_project(tmp_path / "world" / "acclimate.yaml", [TASTE, *places])
-    pipeline.fit(project, tmp_path / "taste", until=UNTIL)
-    space = publishing.publish(project, tmp_path / "taste")
-    publishing.spaces_of(project).pin("rehearsal", space)
-    log = pipeline.open_events(project).after(UNTIL)
+    world = rehearsal.World.made(tmp_path, f"lmdb://{tmp_path / 'state'}", users=12, days=6)
+    project, space = world.project(), world.published(0, rehearsal.FIRST)
+    world.spaces.pin("rehearsal", space)
+    log = world.log()
     with contextlib.closing(open_stream(project.stream.source)) as source:
         append_events(source, log.table(), log.schema)
     stream(project, until_drained=True)

@@ -152,11 +152,11 @@ def stored_parity(whose: Sequence[str], apart: FloatArray, most: float, *, units
     """Whether vectors in a store are those that are made anew of the states beside them.
 
     Args:
-        whose: vector each is, ``n`` of them.
-        apart: the largest difference of each, ``(n,)``.
-        most: that it may have.
-        units: that were looked at.
-        rows: of these that were proved by their checks.
+        whose: kind of entity and id of each, ``n`` of them.
+        apart: the largest difference of a number of each, ``(n,)``.
+        most: how large it may be.
+        units: how many were looked at.
+        rows: how many others of them were proved by their checks.
     """
     apart = np.where(np.isnan(apart), np.inf, apart)
     wrong, value = apart > most, float(apart.max(initial=0.0))
