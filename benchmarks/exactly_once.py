@@ -1,9 +1,11 @@
 """A stream whose processes are killed at random moments, and what is left of it: the states of one that was not.
 
 ``python -m benchmarks.exactly_once``: 200 times SIGKILL over 100,000 events, on LMDB and on Redis, whose server is
-killed too. Every process is real, and so are the files.
+killed too. With ``--outage 60`` the worker lives, and its Redis server is stopped for so many seconds, is gone for
+so many, and is slow for so many. Every process is real, and so are the files.
 """
 
+import argparse
 import contextlib
 import hashlib
 import multiprocessing
@@ -11,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Generator
 from dataclasses import dataclass, field
@@ -23,16 +26,28 @@ from acclimate import pipeline, publishing
 from acclimate.events.streams import append_events, open_stream
 from acclimate.project import Project, load_project
 from acclimate.publish.stores import open_store
+from acclimate.publishing import spaces_of
 from acclimate.streaming import stream
+from acclimate.streaming.making import make_worker
+from acclimate.streaming.metrics import Metrics
 from acclimate.streaming.progress import PROGRESS, Progress
 
 KILLS, EVENTS, BATCH, SEED = 200, 100_000, 250, 0
 FIT_UNTIL = "2024-01-11"
+SLOW, BETWEEN = 2.0, 0.2
+"""Seconds for which a slow server takes no writes, and between two such times."""
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--outage", type=float, metavar="SECONDS", help="let the server fail, and not workers")
+    seconds = parser.parse_args().outage
     with tempfile.TemporaryDirectory() as name:
         world = World.made(Path(name), users=2_000, days=36, events=EVENTS, batch=BATCH)
+        if seconds is not None:
+            with server(Path(name) / "redis", "redis") as place:
+                outages(world, place, seconds)
+            return
         for kind in ("lmdb", "redis"):
             with server(Path(name) / kind, kind) as place:
                 print(killed(world, place, kills=KILLS), flush=True)
@@ -87,7 +102,11 @@ class Place:
             self.server.kill()
             self.server.wait()
             self.kills += 1
-            self.server = subprocess.Popen(self.start, stdout=subprocess.DEVNULL)
+            self.begin()
+
+    def begin(self) -> None:
+        """Start the server."""
+        self.server = subprocess.Popen(self.start, stdout=subprocess.DEVNULL)
 
 
 @dataclass(frozen=True)
@@ -139,6 +158,89 @@ def killed(world: World, place: Place, *, kills: int) -> Outcome:
     learned, digest = told(place.url)
     _, expected = told(peace)
     return Outcome(place.url, count, place.kills, learned, digest == expected, time.perf_counter() - began)
+
+
+class Watch(threading.Thread):
+    """Notes from when to when the metric ``stalled`` is 1, by the monotonic clock, until it is ``over``."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        super().__init__(daemon=True)
+        self.metrics, self.over, self.stalled = metrics, threading.Event(), list[list[float]]()
+
+    def run(self) -> None:
+        is_stalled = False
+        while not self.over.wait(0.01):
+            was, now = is_stalled, time.monotonic()
+            is_stalled = any(self.sampled("stalled", where=where) for where in ("store", "stream"))
+            if is_stalled and not was:
+                self.stalled.append([now, now])
+            elif is_stalled:
+                self.stalled[-1][1] = now
+
+    def sampled(self, name: str, **labels: str) -> float:
+        return self.metrics.registry.get_sample_value(f"acclimate_stream_{name}", labels) or 0.0
+
+
+def outages(world: World, place: Place, seconds: float) -> None:
+    """Let a worker learn while its server stops, dies and is slow, each once a quarter more is learned."""
+    peace = f"lmdb://{world.folder / 'peace'}-redis"
+    stream(world.project(peace), until_drained=True)
+    project, metrics = world.project(place.url), Metrics()
+    (space,) = spaces_of(project).refreshed("ranker")
+    labels = {"space": str(space), "partition": "0", "outcome": "learned"}
+    with (
+        contextlib.closing(open_stream(world.source)) as source,
+        contextlib.closing(open_store(place.url)) as store,
+    ):
+        places = {"stream": source, "store": store, "spaces": spaces_of(project)}
+        worker = make_worker("one", project, project.stream, **places, metrics=metrics)
+        learning = threading.Thread(target=worker.run, kwargs={"until_drained": True})
+        watch = Watch(metrics)
+        watch.start()
+        learning.start()
+        for quarter, trouble in enumerate((stopped, gone, slow), start=1):
+            while watch.sampled("events_total", **labels) < quarter * world.events / 4:
+                time.sleep(0.01)
+            first, began = len(watch.stalled), time.monotonic()
+            trouble(place, seconds)
+            ended, learned = time.monotonic(), watch.sampled("events_total", **labels)
+            while watch.sampled("events_total", **labels) == learned and learning.is_alive():
+                time.sleep(0.01)
+            after, alarms = time.monotonic() - ended, watch.stalled[first:]
+            said = ", ".join(f"from {a - began:.1f} s to {b - began:.1f} s" for a, b in alarms) or "never"
+            print(f"{trouble.__name__} for {ended - began:.0f} s: stalled {said}; learned on after {after:.1f} s")
+        learning.join()
+        watch.over.set()
+        watch.join()
+    learned, digest = told(place.url)
+    equal = "equal those of an uninterrupted run bit for bit" if digest == told(peace)[1] else "DIFFER"
+    print(f"{learned:,} of {world.events:,} events learned, states {equal}")
+
+
+def stopped(place: Place, seconds: float) -> None:
+    """The server takes connections and answers nothing."""
+    place.server.send_signal(signal.SIGSTOP)
+    time.sleep(seconds)
+    place.server.send_signal(signal.SIGCONT)
+
+
+def gone(place: Place, seconds: float) -> None:
+    """The server is killed, and started again over what it has left."""
+    place.server.kill()
+    place.server.wait()
+    time.sleep(seconds)
+    place.begin()
+
+
+def slow(place: Place, seconds: float) -> None:
+    """The server takes no writes for most of the time."""
+    from redis import Redis
+
+    end = time.monotonic() + seconds
+    with Redis.from_url(place.url) as client:
+        while time.monotonic() < end:
+            client.client_pause(int(1e3 * SLOW), all=False)
+            time.sleep(SLOW + BETWEEN)
 
 
 def run(world: World, store: str, begun: Connection) -> None:

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
-from acclimate import GLMix, learners, pipeline, publishing
+from acclimate import GLMix, TaskHead, learners, pipeline, publishing
 from acclimate.artifacts import Space
 from acclimate.cli.commands import app
 from acclimate.errors import (
@@ -189,6 +189,39 @@ def test_an_encoder_is_judged_by_its_vectors(project):
         publishing.promote(described, "taste/2")
     *_, quality = publishing.promote(described, "taste/2", force=True, reason="a test")
     assert (quality.passed, quality.said) == (True, "not asked: an encoder predicts no label, and has no loss")
+
+
+def test_a_head_keeps_the_space_of_its_vectors(project, tmp_path):
+    encoder = {
+        "kind": "user-encoder", "entity": "user", "item": "item",
+        "items": {"together": {"behaviour": "click", "size": 2}}, "windows": ["2d"],
+        "size": 3, "code": 3, "hidden": 4, "training": {"epochs": 1, "batch": 32},
+    }  # fmt: skip
+    described = load_project(project, [f"learners.taste={json.dumps(encoder)}", "replay.learner=ranker"])
+    model = pipeline.fit(described, tmp_path / "taste", learner="taste", until="2024-01-06")
+    vectors = model.vectors_of(model.ids)
+    head = TaskHead("ridge").fit(vectors, model.ids.astype(float), space=model.space)
+    predicted = head.predict(vectors, space=model.space)
+    with pytest.raises(SpaceError, match="no space that is ready or live has the vectors of 'age', those"):
+        publishing.publish_on_vectors(described, head, "age")
+    with pytest.raises(ConfigError, match="'taste' is a learner of the project"):
+        publishing.publish_on_vectors(described, head, "taste")
+    taste = publishing.publish(described, tmp_path / "taste", learner="taste")
+    space = publishing.publish_on_vectors(described, head, "age", reason="first")
+    assert (space.parents, space.cut, taste.parents) == (("taste/1",), taste.cut, ())
+    head.update(vectors, vectors[:, 0], space=model.space)
+    other = publishing.publish_on_vectors(described, head, "age")
+    assert (other.contract, other.weights == space.weights) == (space.contract, False)
+    assert [str(one) for one in publishing.promote(described, "age/1")] == [
+        "finite: not asked: a model of vectors keeps finite numbers alone, and reads no events"
+    ]
+    spaces = publishing.spaces_of(described)
+    assert np.array_equal(TaskHead.load(spaces.open(space)).predict(vectors, space=model.space), predicted)
+    assert spaces.refreshed("taste") == [taste]
+    told = run("spaces", "retire", "taste/1", project)
+    assert told.exit_code == 5
+    assert told.stderr.startswith("error: taste/1 cannot be retired, since age/1 read its vectors")
+    assert "parents: taste/1\n" in run("spaces", "show", "age/1", project).stdout
 
 
 def test_a_space_that_is_still_being_built_is_not_promoted_past_its_gates(project, monkeypatch):

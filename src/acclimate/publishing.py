@@ -1,7 +1,8 @@
 """The verbs of spaces: publish a saved model, let it pass the gates and promote it, compare two."""
 
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,14 @@ from acclimate import learners
 from acclimate.arrays import FloatArray
 from acclimate.artifacts import Events, Space, TableSource
 from acclimate.config import LABEL_KINDS, Gates, Schema, loss_of, predicts
-from acclimate.errors import AcclimateError, ConfigError, DataError, MismatchError, ModelError
+from acclimate.errors import (
+    AcclimateError,
+    ConfigError,
+    DataError,
+    MismatchError,
+    ModelError,
+    SpaceError,
+)
 from acclimate.evaluate.comparisons import compare
 from acclimate.evaluate.replay import ROW_LOSSES
 from acclimate.learners.carried import Carried
@@ -25,6 +33,9 @@ from acclimate.project import Project
 from acclimate.publish import Spaces, gates
 from acclimate.publish.gates import Verdict
 from acclimate.publish.spaces import check_life
+from acclimate.publish.stores import open_store
+from acclimate.publish.stores.parity import compared
+from acclimate.publish.stores.units import tag_in
 from acclimate.times import duration_us, instant_us
 
 
@@ -68,6 +79,42 @@ def publish(
     )
 
 
+def publish_on_vectors(
+    project: Project, model: Any, name: str, *, reason: str = "", who: str | None = None
+) -> Space:
+    """Make a model of vectors (a task head, an index, an item map) the next space of a name; see :func:`publish`.
+
+    Its parent is the newest space whose vectors it was made of, which is refreshed and kept while it is live or
+    pinned.
+
+    Raises:
+        ConfigError: the project names no place for spaces, or has a learner of that name.
+        SpaceError: no space that is ready or live has these vectors.
+        OutputError: it cannot be written.
+    """
+    spaces = spaces_of(project, who=who)
+    if name in project.learners:
+        raise ConfigError(f"'{name}' is a learner of the project", hint="give the model another name")
+    weights, contract = learners.identity_on_vectors(model)
+    parent = _made_by(spaces, model.space)
+    if parent is None:
+        raise SpaceError(
+            f"no space that is ready or live has the vectors of '{name}', those of space {model.space}",
+            hint="publish the encoder first",
+        )
+    return spaces.publish(
+        lambda number: Space(name, number, weights, contract, parent.cut, (str(parent),)),
+        lambda folder: model.save(folder),
+        reason=reason,
+    )
+
+
+def _made_by(spaces: Spaces, vectors: str) -> Space | None:
+    """The newest space that is ready or live and whose learner makes vectors of this identity."""
+    kept = [one.space for one in spaces.state().known if one.life in ("ready", "live") and not one.space.parents]
+    return next((one for one in reversed(kept) if spaces.manifest(one).content.get("space") == vectors), None)
+
+
 def promote(
     project: Project, space: str, *, force: bool = False, reason: str = "", who: str | None = None
 ) -> list[Verdict]:
@@ -101,19 +148,22 @@ def judged(
 ) -> list[Verdict]:
     """What the gates of the project say of a space beside the live one, if there is one.
 
-    A live space that cannot be read or compared fails the gates that need it. With ``force`` so does a log that
-    cannot be read, or not by this space; its snapshot has to be whole all the same.
+    A live space or a store that cannot be read or compared fails the gates that need it. With ``force`` so does a
+    log that cannot be read, or not by this space; its snapshot has to be whole all the same.
 
     Raises:
         DataError: there are no events to look at.
         MismatchError: the space is of another schema than the project has now.
         FormatError: the snapshot is damaged.
     """
+    if space.parents:
+        spaces.open(space)
+        return [gates.unasked("finite", "a model of vectors keeps finite numbers alone, and reads no events")]
     bounds = project.publish.gates if project.publish else Gates()
     model: Any = learners.load(spaces.open(space))
     beside: dict[str, float | None] = {"drift": bounds.drift, "quality": bounds.quality} if live else {}
     beside = {gate: bound for gate, bound in beside.items() if bound is not None}
-    verdicts = list[Verdict]()
+    verdicts, stored = list[Verdict](), list(_stored_parity(project, space, bounds))
     try:
         window = _last_window(open_events(project), bounds.window)
         rows = _Rows(window, model)
@@ -122,19 +172,65 @@ def judged(
         if bounds.coverage is not None:
             verdicts += _coverage(model, window, bounds.coverage)
         if not finite.passed:
-            return verdicts + _unanswered(["parity", *beside], "not all numbers are finite")
+            return verdicts + _unanswered(["parity", *beside], "not all numbers are finite") + stored
         verdicts.insert(1, _parity(model, window, bounds))
     except AcclimateError as error:
         if not force:
             raise
         asked = ["finite", "parity", *(["coverage"] if bounds.coverage is not None else []), *beside]
-        return _unanswered(asked, error.message)
+        return _unanswered(asked, error.message) + stored
     if live is not None and beside:
         try:
             verdicts += list(_beside_live(rows, said, (model, learners.load(spaces.open(live))), bounds))
         except AcclimateError as error:
             verdicts += _unanswered(beside, f"the live space cannot be compared: {error.message}")
-    return verdicts
+    return verdicts + stored
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """What was removed: ``spaces``, as text, and ``units`` of the project's store."""
+
+    spaces: Sequence[str]
+    units: Sequence[str]
+
+
+def prune(
+    project: Project, *, abandoned_after: int = 3_600_000_000, reason: str = "", who: str | None = None
+) -> Pruned:
+    """Remove the snapshots of retired spaces, what killed publishers left, and the units of spaces that are gone.
+
+    Only units that hold what is of a space of this registry are dropped. A worker that has not seen yet that a
+    space is refreshed no more is fenced.
+
+    Args:
+        project: says where the spaces are, and the store, if there is one.
+        abandoned_after: microseconds after which a space that is being built is given up.
+        reason: why, for the journal.
+        who: changes it, for the journal.
+
+    Raises:
+        OutputError: the store cannot be reached, or is full; the message tells what was removed before.
+    """
+    spaces, units = spaces_of(project, who=who), list[str]()
+    removed = spaces.prune(abandoned_after=abandoned_after, reason=reason)
+    if project.publish is None or project.publish.store is None:
+        return Pruned(removed, units)
+    try:
+        with closing(open_store(project.publish.store)) as store:
+            gone = {str(space): space.tag for space in spaces.gone()}
+            for unit in store.units():
+                tag = gone.get(unit.rpartition("/")[0])
+                if tag is not None and tag == tag_in(store, unit):
+                    store.drop(unit)
+                    units.append(unit)
+    except AcclimateError as error:
+        told = ", ".join([*removed, *units]) or "nothing"
+        raise type(error)(
+            f"units of spaces that are gone may be left in the store: {error.message}; removed: {told}",
+            hint=f"prune once more then: {error.hint}",
+        ) from error
+    return Pruned(removed, units)
 
 
 @dataclass(frozen=True)
@@ -230,15 +326,30 @@ def _last_window(log: Events, length: str) -> Events:
 
 
 def _parity(model: Any, window: Events, bounds: Gates) -> Verdict:
-    """The same rows, asked of a model and of the one that it is after a save and a load.
-
-    It is a check of save and load: both are the same model, and nothing in a store is looked at.
-    """
+    """The same rows, asked of a model and of the one that it is after a save and a load."""
     some = Events(window.schema, TableSource(window.schema, window.head(bounds.sample)))
     with tempfile.TemporaryDirectory(prefix="acclimate-") as room:
         model.save(Path(room) / "model")
         again = _said(learners.load(Path(room) / "model"), some)
     return gates.parity(_Rows(some, model).ids, _said(model, some), again, bounds.parity)
+
+
+def _stored_parity(project: Project, space: Space, bounds: Gates) -> Iterator[Verdict]:
+    """Whether vectors in the project's store are those of the states there.
+
+    Nothing where no unit of the space is filled.
+    """
+    if project.publish is None or project.publish.store is None:
+        return
+    try:
+        with closing(open_store(project.publish.store)) as store:
+            found = compared(store, space, Carried.made, bounds.sample)
+    except AcclimateError as error:
+        yield gates.incomparable("stored parity", f"the store cannot be compared: {error.message}", bounds.parity)
+        return
+    if found.units:
+        most = max(bounds.parity, found.rounding)
+        yield gates.stored_parity(found.whose, found.apart, most, units=found.units, rows=found.rows)
 
 
 def _coverage(model: Any, window: Events, least: float | Mapping[str, float]) -> Iterator[Verdict]:

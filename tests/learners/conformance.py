@@ -40,6 +40,7 @@ from acclimate.errors import (
 from acclimate.learners.carried import Carried
 from acclimate.project import parse_project
 from acclimate.publish.stores.memory import MemoryStore
+from acclimate.publish.stores.parity import compared
 from acclimate.publish.stores.units import Unit
 from acclimate.storage import FORMAT
 from sealing import sealed_anew
@@ -357,12 +358,15 @@ def learned_on_a_store_equals_learned_in_memory(make):
         unit = Unit(store, space, 0)  # as a process that has begun anew
         carried = unit.resumed(Carried.made)
         assert carried is not None
-        carried.learner.update(events(batch))
+        carried.learn(events(batch))
         in_memory.update(events(batch))
         unit.commit(lease, carried, position=str(number + 1), after=str(number))
     carried = unit.resumed(Carried.made)
     assert carried.shared() == Carried(in_memory).shared()
     assert_allclose(predicted(carried.learner), predicted(in_memory), rtol=0, atol=0)
+    found, exported = compared(store, space, Carried.made, 100), in_memory.exported()
+    assert len(found.whose) == sum(min(len(one.ids()), 100) for one in exported.values())
+    assert not (found.apart > found.rounding).any()
 
 
 @check

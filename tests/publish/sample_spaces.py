@@ -10,9 +10,9 @@ from acclimate.publish import Spaces
 from acclimate.storage import write_artifact
 
 
-def made(name: str = "ranker", *, weights: str = "w") -> Callable[[int], Space]:
+def made(name: str = "ranker", *, weights: str = "w", parents: tuple[str, ...] = ()) -> Callable[[int], Space]:
     """Spaces of this name by their number."""
-    return lambda number: Space(name, number, weights * 32, "c" * 64, cut=1_650_844_800_000_000 + number)
+    return lambda number: Space(name, number, weights * 32, "c" * 64, 1_650_844_800_000_000 + number, parents)
 
 
 def saved(seed: int = 0, cells: int = 1_000) -> Callable[[Path], None]:
@@ -21,8 +21,8 @@ def saved(seed: int = 0, cells: int = 1_000) -> Callable[[Path], None]:
     return lambda path: write_artifact(path, kind="thing", manifest={}, arrays=arrays, tables={}) and None
 
 
-def publish(spaces: Spaces, name: str = "ranker", seed: int = 0) -> Space:
-    return spaces.publish(made(name), saved(seed))
+def publish(spaces: Spaces, name: str = "ranker", seed: int = 0, parents: tuple[str, ...] = ()) -> Space:
+    return spaces.publish(made(name, parents=parents), saved(seed))
 
 
 def promote(spaces: Spaces, space: Space) -> None:

@@ -90,6 +90,16 @@ def test_parity_is_the_largest_difference():
     assert gates.parity([], stored[:0], stored[:0], 0.0).passed
 
 
+def test_a_stored_vector_that_is_no_number_is_as_far_as_can_be():
+    apart = np.array([0.5, np.nan, 0.0])
+    told = gates.stored_parity(["user 1", "user 2", "user 3"], apart, 1e-6, units=2, rows=7)
+    assert str(told) == (
+        "stored parity: 2 of 3 vectors differ by up to inf from those made anew, for 1e-06 at most; 7 rows in 2 "
+        "units are what was written; worst: user 2 (inf), user 1 (0.5)"
+    )
+    assert gates.stored_parity(["user 1"], apart[:1], 0.5, units=1, rows=0).passed
+
+
 def test_who_is_refused_learns_why():
     passed = gates.drift(IDS, np.zeros(4), np.zeros(4), most=0.1)
     failed = gates.drift(IDS, np.ones(4), np.zeros(4), most=0.1)

@@ -90,6 +90,46 @@ def test_pins_keep_a_space_and_both_are_refreshed(spaces):
         spaces.pin(" ", new)
 
 
+def test_a_space_is_kept_and_refreshed_while_one_that_reads_its_vectors_is_used(spaces):
+    taste, head = publish(spaces, "taste"), publish(spaces, "head", parents=("taste/1",))
+    index = publish(spaces, "index", parents=("head/1",))
+    assert spaces.refreshed("taste") == []
+    spaces.pin("feed", index)
+    assert (spaces.refreshed("taste"), spaces.refreshed("head")) == ([taste], [head])
+    for parent, child in ((taste, head), (head, index)):
+        with pytest.raises(SpaceError, match=f"{parent} cannot be retired, since {child} read its vectors"):
+            spaces.retire(parent)
+    spaces.unpin("feed", "index")
+    promote(spaces, head)
+    assert spaces.refreshed("taste") == [taste]
+    promote(spaces, publish(spaces, "head", parents=("taste/1",)))
+    spaces.roll_back("head", instead_of=spaces.live("head"))
+    with pytest.raises(SpaceError, match="taste/1 cannot be retired, since head/1 read its vectors"):
+        spaces.retire(taste)
+
+
+def test_what_reads_vectors_of_a_space_that_is_not_kept_is_not_used(spaces):
+    with pytest.raises(SpaceError, match="the space taste/1 is not known"):
+        publish(spaces, "head", parents=("taste/1",))
+    taste, other = publish(spaces, "taste"), publish(spaces, "taste")
+    heads = [publish(spaces, "head", parents=(str(parent),)) for parent in (taste, other)]
+    promote(spaces, heads[0])
+    promote(spaces, heads[1])
+    spaces.retire(taste)
+    for use in (
+        lambda: spaces.pin("feed", heads[0]),
+        lambda: spaces.promote(heads[0], instead_of=heads[1]),
+        lambda: spaces.roll_back("head", instead_of=heads[1]),
+        lambda: publish(spaces, "head", parents=("taste/1",)),
+    ):
+        with pytest.raises(SpaceError, match="taste/1 is retired and cannot be read by head/"):
+            use()
+    assert spaces.live("head") == heads[1]
+    assert spaces.prune() == ["taste/1"]
+    with pytest.raises(SpaceError, match="the space taste/1 was removed"):
+        spaces.pin("feed", heads[0])
+
+
 @pytest.mark.parametrize("name", ["journal", "a/b", ".hidden", "", "a\nb", "-x", ".."])
 def test_a_name_that_is_no_folder_is_refused(spaces, name):
     with pytest.raises(ConfigError, match="cannot name a space"):

@@ -125,6 +125,16 @@ def test_a_commit_that_fails_is_made_again_and_nothing_is_learned_twice(small, s
     assert worker.metrics.stalled.labels("store")._value.get() == 0
 
 
+def test_an_alarm_is_raised_until_the_store_can_be_reached(small, space):
+    with small.worker(store=lambda opened: Failing(opened, ["before", "before"])) as worker:
+        stalled = worker.metrics.stalled.labels("store")._value
+        worker.step()
+        assert stalled.get() == 1
+        worker.run(until_drained=True)
+        assert stalled.get() == 0
+    assert small.unit(space)[1].learned == EVENTS
+
+
 def test_a_worker_that_was_replaced_writes_nothing_and_the_new_one_goes_on(small, space):
     with small.worker("one") as one, small.worker("two") as two:
         one.step()

@@ -190,12 +190,12 @@ class Exported:
     """Vectors by id that a learner makes for others, to be looked up where they are served.
 
     ``columns``: of the events, which have the ids; ``ids`` gives all that are known, ``vectors`` those of some
-    ``(n, s)``.
+    ``(n, s)``, each right after a time of its own ``(n,)``, microseconds UTC, or without after the last event.
     """
 
     columns: tuple[str, ...]
     ids: Callable[[], IdArray]
-    vectors: Callable[[IdArray], FloatArray]
+    vectors: Callable[[IdArray, IntArray | None], FloatArray]
 
 
 class Entities(Protocol):

@@ -13,7 +13,8 @@ class Space:
     ``name`` is that of the learner in its project, ``number`` counts its spaces from 1; ``weights`` and
     ``contract`` are SHA-256 of the shared part as it was fitted and of what it reads (schema and settings);
     ``cut`` is the last event of the fit, microseconds UTC; ``parents`` are the spaces, as text, of the vectors
-    that it reads.
+    that it is given: a model of vectors, such as a task head, has that of its encoder, and a learner that carries
+    all that it reads within it, as those of a project file do, has none.
     """
 
     name: str

@@ -11,7 +11,7 @@ from acclimate.artifacts import Space
 from acclimate.cli.terminal import say_line
 from acclimate.publish import Entry, Known, State
 from acclimate.publish.gates import Verdict
-from acclimate.publishing import Difference
+from acclimate.publishing import Difference, Pruned
 from acclimate.storage.manifest import Manifest
 from acclimate.times import utc
 
@@ -84,6 +84,13 @@ def show_promoted(space: str, verdicts: Sequence[Verdict], *, as_json: bool) -> 
     for verdict in verdicts:
         say_line(f"{'passed' if verdict.passed else 'FAILED'}  {verdict}")
     say_line(f"{space} is live")
+
+
+def show_pruned(pruned: Pruned) -> None:
+    """What was removed."""
+    units = f"{len(pruned.units):,} of the units in the store: {', '.join(pruned.units)}" if pruned.units else ""
+    told = [part for part in (", ".join(pruned.spaces), units) if part]
+    say_line(f"removed: {'; '.join(told)}" if told else "there was nothing to remove")
 
 
 def show_difference(difference: Difference, *, as_json: bool) -> None:

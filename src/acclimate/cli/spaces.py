@@ -119,11 +119,13 @@ def prune(
     who: Who = None,
     set_: Set = None,
 ) -> None:
-    """Remove what is retired, and what killed publishers left."""
+    """Remove what is retired, what killed publishers left, and what the store holds of spaces that are gone."""
+    from acclimate import publishing
+    from acclimate.cli.shown import show_pruned
     from acclimate.times import duration_us
 
-    gone = _registry(project, set_, who).prune(abandoned_after=duration_us(abandoned_after), reason=reason)
-    typer.echo(f"removed: {', '.join(gone)}" if gone else "there was nothing to remove")
+    after = duration_us(abandoned_after)
+    show_pruned(publishing.prune(_project(project, set_), abandoned_after=after, reason=reason, who=who))
 
 
 @spaces.command()

@@ -16,7 +16,8 @@ _Bound = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 class Gates:
     """The bounds of the gates before a promotion; those without a bound are not asked.
 
-    That all values are finite, and that a learner says the same once it is saved and loaded, is always asked.
+    That all values are finite, and that a learner says the same once it is saved and loaded, is always asked; and
+    that vectors in the project's store are those of the states there, where a stream has refreshed the space.
 
     Args:
         window: the length of the newest part of the log that gates look at.
@@ -25,8 +26,9 @@ class Gates:
             encoders are turned to each other first, and are relative to the size of the live ones.
         quality: by how much the loss on it may be worse than the live space's, on rows that neither has learned;
             below 0 by how much it must be better.
-        parity: how far a value may be from the same one after a save and a load.
-        sample: on how many rows that is looked at.
+        parity: how far a value may be from the same one after a save and a load, and a stored vector from one made
+            anew, for which the rounding of float32 is allowed too.
+        sample: on how many rows, and vectors of each kind and partition, that is looked at.
     """
 
     window: Duration = "1d"

@@ -53,6 +53,13 @@ def identity_of(learner: Any) -> tuple[str, str]:
     return tell(learner)
 
 
+def identity_on_vectors(model: Any) -> tuple[str, str]:
+    """See :func:`acclimate.learners.identity.identity_on_vectors`."""
+    from acclimate.learners.identity import identity_on_vectors as tell
+
+    return tell(model)
+
+
 def distances(one: Any, other: Any) -> dict[str, float | None]:
     """See :func:`acclimate.learners.identity.distances`."""
     from acclimate.learners.identity import distances as tell
@@ -60,4 +67,4 @@ def distances(one: Any, other: Any) -> dict[str, float | None]:
     return tell(one, other)
 
 
-__all__ = ["distances", "identity_of", "load", "make", "write_vectors"]
+__all__ = ["distances", "identity_of", "identity_on_vectors", "load", "make", "write_vectors"]

@@ -131,7 +131,7 @@ class Carried:
         vectors = self.learner.exported()[name].vectors
         for first in range(0, len(ids), _VECTORS_AT_ONCE):
             some = ids[first : first + _VECTORS_AT_ONCE]
-            yield VECTORS + name, some, {"vector": vectors(some).astype(np.float32)}
+            yield VECTORS + name, some, {"vector": vectors(some, None).astype(np.float32)}
 
 
 def _written(kind: str, packed: Packed) -> dict[str, bytes]:

@@ -7,6 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from acclimate.learners.base import Packed
+from acclimate.learners.on_vectors import OnVectors
+
 
 def identity_of(learner: Any) -> tuple[str, str]:
     """SHA-256 of the shared part as it is now, and of what the learner reads: the schema and its settings.
@@ -14,15 +17,28 @@ def identity_of(learner: Any) -> tuple[str, str]:
     Raises:
         NotFittedError: there is nothing to identify.
     """
-    shared, whole = learner.shared(), hashlib.sha256()
-    whole.update(_json(shared.manifest))
+    contract = {"schema": learner._fitted().contract, "parameters": asdict(learner.parameters)}
+    return _hash_of(learner.shared()), hashlib.sha256(_json(contract)).hexdigest()
+
+
+def identity_on_vectors(model: OnVectors) -> tuple[str, str]:
+    """The same of a model of vectors: of all that it is, and of what it reads, the space of the vectors.
+
+    Raises:
+        NotFittedError: there is nothing to identify.
+    """
+    contract = {"kind": model.kind_on_disk, "space": model.space}
+    return _hash_of(model.shared()), hashlib.sha256(_json(contract)).hexdigest()
+
+
+def _hash_of(shared: Packed) -> str:
+    whole = hashlib.sha256(_json(shared.manifest))
     for name, array in sorted(shared.arrays.items()):
         whole.update(_json([name, array.dtype.str, array.shape]))
         whole.update(np.ascontiguousarray(array).data)
     for name, table in sorted(shared.tables.items()):
         whole.update(_json([name, table.to_pydict()]))
-    contract = {"schema": learner._fitted().contract, "parameters": asdict(learner.parameters)}
-    return whole.hexdigest(), hashlib.sha256(_json(contract)).hexdigest()
+    return whole.hexdigest()
 
 
 def distances(one: Any, other: Any) -> dict[str, float | None]:

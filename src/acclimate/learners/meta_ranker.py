@@ -243,7 +243,7 @@ class MetaRanker(Fitted[MetaState]):
 
         def one(number: int, columns: tuple[str, ...]) -> Exported:
             index, values = state.ids[number].index, state.embeddings[number]
-            return Exported(columns, index.ids, lambda ids: values.at(index.numbers(ids)))
+            return Exported(columns, index.ids, lambda ids, _: values.at(index.numbers(ids)))  # at any time
 
         columns = [tuple(entities.get(role, role) for role in block.entity) for _, block in blocks]
         return {name: one(number, columns[number]) for number, (name, _) in enumerate(blocks)}

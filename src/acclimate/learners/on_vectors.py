@@ -77,6 +77,10 @@ class OnVectors(ABC):
         loaded._saved = (Path(path).absolute(), stored.manifest["seal"])
         return loaded
 
+    def shared(self) -> Packed:
+        """All that it is, as it goes to disk, but for its space."""
+        return self._packed()
+
     def _check_space(self, space: str) -> None:
         """Raises MismatchError where vectors are of another space."""
         if space != self.space:

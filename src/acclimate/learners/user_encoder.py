@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from acclimate import progress
-from acclimate.arrays import BoolArray, FloatArray, IdArray
+from acclimate.arrays import BoolArray, FloatArray, IdArray, IntArray
 from acclimate.artifacts import Events, Exported
 from acclimate.config import Schema, UserEncoderParameters
 from acclimate.errors import ConfigError, MismatchError, nearest
@@ -390,7 +390,13 @@ class UserEncoder(Fitted[EncoderState]):
     def exported(self) -> dict[str, Exported]:
         """See :meth:`acclimate.learners.base.Fitted.exported`."""
         column = self._fitted().contract["entities"].get(self.entity, self.entity)
-        return {self.entity: Exported((column,), lambda: self.ids, self.vectors_of)}
+
+        def vectors(ids: IdArray, after: IntArray | None) -> FloatArray:
+            state = self._fitted()
+            at = np.full(len(ids), state.cut) if after is None else after
+            return encode(state.weights, state.inputs(state.users.numbers(ids), at + 1))
+
+        return {self.entity: Exported((column,), lambda: self.ids, vectors)}
 
     def shared(self) -> Packed:
         """The weights, and the space that they define; see :meth:`acclimate.learners.base.Fitted.shared`."""

@@ -131,9 +131,7 @@ def quality(
 
 
 def parity(ids: Sequence[str], stored: NDArray[Any], again: NDArray[Any], most: float) -> Verdict:
-    """Whether values that were stored are those that are computed again.
-
-    It says no more than what its values are of: those of a save and a load prove these, and nothing of a store.
+    """Whether what is said before a save is what is said after a load.
 
     Args:
         ids: whose value each is, ``n`` of them.
@@ -148,6 +146,24 @@ def parity(ids: Sequence[str], stored: NDArray[Any], again: NDArray[Any], most: 
     value, count = float(apart.max(initial=0.0)), int((apart > most).sum())
     said = f"{count:,} of {len(ids):,} values differ by up to {value:.4g}, for {most:g} at most"
     return Verdict("parity", not count, value, most, said, _worst(ids, apart, np.max))
+
+
+def stored_parity(whose: Sequence[str], apart: FloatArray, most: float, *, units: int, rows: int) -> Verdict:
+    """Whether vectors in a store are those that are made anew of the states beside them.
+
+    Args:
+        whose: kind of entity and id of each, ``n`` of them.
+        apart: the largest difference of a number of each, ``(n,)``.
+        most: how large it may be.
+        units: how many were looked at.
+        rows: how many others of them were proved by their checks.
+    """
+    apart = np.where(np.isnan(apart), np.inf, apart)
+    wrong, value = apart > most, float(apart.max(initial=0.0))
+    differ = f"{int(wrong.sum()):,} of {len(whose):,} vectors differ by up to {value:.4g} from those made anew"
+    said = f"{differ}, for {most:.4g} at most" if whose else "no vectors are made of these states"
+    said = f"{said}; {rows:,} rows in {units:,} units are what was written"
+    return Verdict("stored parity", not wrong.any(), value, most, said, _worst(whose, apart * wrong, np.max))
 
 
 def incomparable(gate: str, why: str, bound: float) -> Verdict:

@@ -83,9 +83,20 @@ class State:
         return [pin for pin in self.pins if (pin.name, pin.number) == (space.name, space.number)]
 
     def refreshed(self, name: str) -> list[Known]:
-        """The spaces of a name that someone reads: the live one, and those that are pinned."""
-        ours = (one for one in self.known if one.space.name == name)
-        return [one for one in ours if one.life == "live" or self.pins_of(one.space)]
+        """The spaces of a name that someone reads: the live one, those that are pinned, and parents of such."""
+        return [one for one in self._read() if one.space.name == name]
+
+    def children(self, space: Space) -> list[Known]:
+        """The spaces that someone reads, and that are given vectors of this one."""
+        return [one for one in self._read() if str(space) in one.space.parents]
+
+    def _read(self) -> list[Known]:
+        """What is live or pinned, and the spaces of all vectors that these are given."""
+        read = {str(one.space) for one in self.known if one.life == "live" or self.pins_of(one.space)}
+        for one in reversed(self.known):  # parents come before
+            if str(one.space) in read:
+                read.update(one.space.parents)
+        return [one for one in self.known if str(one.space) in read]
 
 
 class Spaces:
@@ -127,6 +138,16 @@ class Spaces:
             FormatError: an entry is absent, or not what was written.
         """
         return self._journal.entries()
+
+    def gone(self) -> list[Space]:
+        """The spaces that are retired or were removed, as all of the journal tells.
+
+        Raises:
+            FormatError: an entry is absent, or not what was written.
+        """
+        ever = dict.fromkeys(one.space for entry in self.entries() for one in _state(entry.state).known)
+        kept = {one.space for one in self.state().known if one.life != "retired"}
+        return [space for space in ever if space not in kept]
 
     def live(self, name: str) -> Space:
         """The live space of a name.
@@ -188,7 +209,7 @@ class Spaces:
 
         Raises:
             ConfigError: the name is none for a folder, or the place cannot tell who was first.
-            SpaceError: it took so long that others gave it up.
+            SpaceError: a parent of it is neither ready nor live, or it took so long that others gave it up.
             OutputError: it cannot be written.
         """
         space = self.begin(begin, reason=reason)
@@ -208,6 +229,7 @@ class Spaces:
         def begun(state: State, now: int) -> tuple[str, State]:
             nonlocal space
             space = made(state.last.get(name, 0) + 1)
+            _check_parents(state, space)
             known = [*state.known, Known(space, "building", now)]
             return str(space), replace(state, known=known, last={**state.last, name: space.number})
 
@@ -238,11 +260,12 @@ class Spaces:
             reason: why, for the journal.
 
         Raises:
-            SpaceError: it is not ready, or another one has become live meanwhile.
+            SpaceError: it is not ready, a parent of it is retired, or another one has become live meanwhile.
         """
 
         def promoted(state: State, now: int) -> tuple[str, State]:
             new = check_life(state, space, ["ready"], "promoted")
+            _check_parents(state, new.space)
             before = _check_live(state, new.space.name, instead_of)
             if before is None:
                 return str(space), _with(state, replace(new, life="live", since=now))
@@ -262,7 +285,7 @@ class Spaces:
             reason: why, for the journal.
 
         Raises:
-            SpaceError: none was live before, or another one has become live meanwhile.
+            SpaceError: none was live before, a parent of it is retired, or another one has become live meanwhile.
         """
         back = instead_of
 
@@ -281,6 +304,7 @@ class Spaces:
                 )
             before = ready[lived[places[-1]]]
             back = before.space
+            _check_parents(state, back)
             state = replace(state, lived={**state.lived, name: lived[: places[-1]]})
             state = _with(state, replace(now_live, life="ready", since=now))
             return str(back), _with(state, replace(before, life="live", since=now))
@@ -292,7 +316,7 @@ class Spaces:
         """Note that a space is used no more; its snapshot goes with the next :meth:`prune`.
 
         Raises:
-            SpaceError: it is live, pinned, or not ready.
+            SpaceError: it is live, pinned, or not ready, or one that is live or pinned is given its vectors.
         """
 
         def retired(state: State, now: int) -> tuple[str, State]:
@@ -303,6 +327,11 @@ class Spaces:
                     f"{space} is pinned by {owners} and cannot be retired",
                     hint="they unpin it, or pin another one",
                 )
+            if children := ", ".join(str(one.space) for one in state.children(known.space)):
+                raise SpaceError(
+                    f"{space} cannot be retired, since {children} read its vectors",
+                    hint="retire them first, or make others live in their place",
+                )
             return str(space), _with(state, replace(known, life="retired", since=now))
 
         self._change("retire", reason, retired)
@@ -311,13 +340,14 @@ class Spaces:
         """Note that someone reads a space, so that it is kept up to date; one of its name that he had he leaves.
 
         Raises:
-            SpaceError: it is neither ready nor live.
+            SpaceError: it is neither ready nor live, or a parent of it is retired.
         """
         if not owner.strip():
             raise ConfigError("the owner of a pin is empty", hint="name who reads the space")
 
         def pinned(state: State, now: int) -> tuple[str, State]:
             one = check_life(state, space, ["ready", "live"], "pinned").space
+            _check_parents(state, one)
             others = [pin for pin in state.pins if (pin.owner, pin.name) != (owner, one.name)]
             return str(space), replace(state, pins=[*others, Pin(owner, one.name, one.number, now)])
 
@@ -418,6 +448,12 @@ def check_life(state: State, space: Space | str, lives: Sequence[Life], asked: s
             f"{space} is {known.life} and cannot be {asked}", hint=f"only what is {' or '.join(lives)}"
         )
     return known
+
+
+def _check_parents(state: State, space: Space) -> None:
+    """Raises SpaceError where vectors that a space is given are of a space that is not kept."""
+    for parent in space.parents:
+        check_life(state, parent, ["ready", "live"], f"read by {space}")
 
 
 def _check_live(state: State, name: str, expected: Space | None) -> Known | None:

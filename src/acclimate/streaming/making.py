@@ -13,7 +13,7 @@ from acclimate import learners
 from acclimate.arrays import BoolArray, IdArray
 from acclimate.artifacts import Records, Space, Store, Stream, update_options
 from acclimate.config import Schema
-from acclimate.errors import ConfigError, OutputError, SpaceError, nearest
+from acclimate.errors import ConfigError, FencedError, OutputError, SpaceError, nearest
 from acclimate.events.streams import (
     DeadLetter,
     DeadLetters,
@@ -77,6 +77,8 @@ def make_worker(
             raise OutputError(f"the right to write '{unit.name}' was not given", hint="it is asked for again")
         carried = unit.resumed(Carried.made)
         if carried is None:
+            if space not in wanted():
+                raise FencedError(f"{space} is refreshed no more", hint="its unit may have been pruned")
             carried = Carried(learners.load(spaces.open(space)))
             keep = None if by is None else _keep(by, partition, stream.partitions)
             unit.fill(held, carried, position=stream.seek(partition, space.cut + 1), keep=keep)

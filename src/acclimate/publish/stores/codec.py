@@ -162,6 +162,16 @@ def decoded(
         yield np.array(places), _columns(place, their_keys, np.frombuffer(b"".join(some), layout.row), layout)
 
 
+def tag_of(value: bytes) -> int:
+    """The tag of the space that a value is of."""
+    return int.from_bytes(value[8:16], "little")
+
+
+def times_of(values: Sequence[bytes]) -> IntArray:
+    """The last event that the learner had seen when each value was written, microseconds UTC, ``(n,)``."""
+    return np.array([int.from_bytes(value[16:24], "little", signed=True) for value in values], np.int64)
+
+
 def shown(key: bytes) -> str:
     """The id of a key, for messages."""
     try:

@@ -28,6 +28,7 @@ from acclimate.publish.stores.codec import (
     decoded_ids,
     encoded,
     encoded_ids,
+    tag_of,
 )
 from acclimate.storage import Below, Columns
 
@@ -307,6 +308,23 @@ class Unit:
         self._commit(lease, {table: gone}, {})
 
 
+def units_of(store: Store, space: Space) -> list[Unit]:
+    """The units that a store has of a space, filled or not."""
+    parts = [name.rpartition("/") for name in store.units()]
+    numbers = sorted(int(number) for name, _, number in parts if name == str(space) and number.isdecimal())
+    return [Unit(store, space, number) for number in numbers]
+
+
+def tag_in(store: Store, unit: str) -> int | None:
+    """The tag of the space of what a unit holds, filled or not; none where it does not tell."""
+    (told,) = store.read(unit, SHARED, [_SPACE])
+    if told is not None:
+        return int(json.loads(told)["tag"], 16)
+    tables = [table for table in store.size(unit) if table.startswith(ROWS)]
+    values = (value for table in tables for _, value in store.scan(unit, table))
+    return next(map(tag_of, values), None)
+
+
 class UnitRows:
     """The seam :class:`acclimate.storage.Below`: the rows of one name in a unit."""
 
@@ -331,7 +349,7 @@ class UnitRows:
         if len(there) < len(keys):
             keys = [keys[i] for i in there]
         places = np.array(there)
-        for some, columns in self._decoded(keys, [value for value in values if value is not None]):
+        for some, columns in self.decoded(keys, [value for value in values if value is not None]):
             yield places[some], columns
 
     def ids(self) -> IdArray:
@@ -356,11 +374,8 @@ class UnitRows:
         widest = max((layout.row.itemsize for layout in self.unit.layouts().values()), default=0)
         return count * widest
 
-    def _pieces(self, keys: Sequence[bytes], values: Sequence[bytes]) -> Iterator[tuple[IdArray, Columns]]:
-        for places, columns in self._decoded(keys, values):
-            yield decoded_ids([keys[i] for i in places.tolist()]), columns
-
-    def _decoded(self, keys: Sequence[bytes], values: Sequence[bytes]) -> Iterator[tuple[IntArray, Columns]]:
+    def decoded(self, keys: Sequence[bytes], values: Sequence[bytes]) -> Iterator[tuple[IntArray, Columns]]:
+        """See :func:`acclimate.publish.stores.codec.decoded`; layouts that are new are looked up."""
         place, layouts = self.unit.place(self.name), self.unit.layouts()
         try:
             yield from decoded(place, keys, values, layouts)
@@ -369,6 +384,10 @@ class UnitRows:
             if known == (there := self.unit.layouts(anew=True)):
                 raise
             yield from decoded(place, keys, values, there)  # another process has written a new layout meanwhile
+
+    def _pieces(self, keys: Sequence[bytes], values: Sequence[bytes]) -> Iterator[tuple[IdArray, Columns]]:
+        for places, columns in self.decoded(keys, values):
+            yield decoded_ids([keys[i] for i in places.tolist()]), columns
 
 
 def _shown_space(told: bytes | None) -> str:
