@@ -333,7 +333,7 @@ ODD = st.one_of(
     st.sampled_from([[], {}, "", "${X}", "${X:-y}", 10**400, "1" * 300, ["a"], {"a": "b"}, [[]]]),
 )  # fmt: skip
 AT_RANDOM = settings(
-    max_examples=400, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 

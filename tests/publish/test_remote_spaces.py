@@ -210,10 +210,10 @@ def test_many_threads_in_memory_lose_no_entry(tmp_path):
 
 
 def test_a_file_system_that_promises_nothing_is_not_written_to(tmp_path):
-    for url in (f"dir::file://{tmp_path}/x", "sftp://ann:open@127.0.0.1:9/spaces"):  # and not connected to
+    for url in (f"dir::file://{tmp_path}/x", "sftp://ann:sesame@127.0.0.1:9/spaces"):  # and not connected to
         with pytest.raises(ConfigError, match=r"cannot tell which of two writers was first") as error:
             Spaces(url)
-        assert "open" not in error.value.message
+        assert "sesame" not in error.value.message
     assert not (tmp_path / "x").exists()
 
 
