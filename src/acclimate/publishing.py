@@ -211,6 +211,8 @@ def prune(
 
     Raises:
         OutputError: the store cannot be reached, or is full; the message tells what was removed before.
+        FormatError: what a unit tells of its space is not what was written.
+        MissingExtraError: the extra of the store is not installed.
     """
     spaces, units = spaces_of(project, who=who), list[str]()
     removed = spaces.prune(abandoned_after=abandoned_after, reason=reason)
@@ -228,7 +230,7 @@ def prune(
         told = ", ".join([*removed, *units]) or "nothing"
         raise type(error)(
             f"units of spaces that are gone may be left in the store: {error.message}; removed: {told}",
-            hint=f"prune once more then: {error.hint}",
+            hint=f"prune once more{': ' if error.hint else ''}{error.hint}",
         ) from error
     return Pruned(removed, units)
 
@@ -256,10 +258,13 @@ def diff(spaces: Spaces, one: str, other: str) -> Difference:
 
     Raises:
         SpaceError: there is no such space, or it is not ready.
+        ConfigError: one is of a model of vectors, which is no learner.
         FormatError: a snapshot is damaged.
     """
     state = spaces.state()
     known = [state.at(space) for space in (one, other)]
+    if on_vectors := next((space.space for space in known if space.space.parents), None):
+        raise ConfigError(f"{on_vectors} is a model of vectors", hint="compare spaces of learners")
     first, second = (asdict(space.space) for space in known)
     models: list[Any] = [learners.load(spaces.open(space.space)) for space in known]
     parts = [(asdict(model.parameters), model.state.contract) for model in models]
@@ -345,7 +350,8 @@ def _stored_parity(project: Project, space: Space, bounds: Gates) -> Iterator[Ve
         with closing(open_store(project.publish.store)) as store:
             found = compared(store, space, Carried.made, bounds.sample)
     except AcclimateError as error:
-        yield gates.incomparable("stored parity", f"the store cannot be compared: {error.message}", bounds.parity)
+        told = ", ".join(filter(None, (error.message, error.hint)))
+        yield gates.incomparable("stored parity", f"the store cannot be compared: {told}", bounds.parity)
         return
     if found.units:
         most = max(bounds.parity, found.rounding)

@@ -293,6 +293,19 @@ def test_exponentials_are_exact_to_two_units_in_the_last_place():
     np.testing.assert_allclose(lines[kernel._EXPONENTIAL, :2], np.exp(-708.0))
 
 
+@pytest.mark.parametrize("loss", ["logistic", "squared", "poisson"])
+def test_derivatives_of_rows_are_those_of_numpy(loss):
+    rng = np.random.default_rng(0)
+    n = 40_000
+    z = rng.normal(0.0, 3.0, n)
+    z[:12] = [0.0, -0.0, 1e-300, -1e-300, 36.0, -36.0, 700.0, -700.0, 99.0, 101.0, 1e6, -1e6]
+    y = rng.integers(0, 2, n).astype(np.float64)
+    slope, curvature = loss_derivatives(loss, y, z)
+    many = kernel.derivatives(loss, y, z)
+    assert_allclose(many[0], slope, rtol=1e-14, atol=1e-307 if loss == "logistic" else 1e-15)  # a difference of y
+    assert_allclose(many[1], curvature, rtol=1e-14, atol=1e-307)
+
+
 def test_one_compilation_does_for_all_matrices_and_one_for_all_diagonals():
     rng = np.random.default_rng(5)
     for d in (1, 4, 20):

@@ -36,7 +36,6 @@ class Carried:
 
     def __init__(self, learner: Any) -> None:
         self.learner = learner
-        self._touched = dict[str, list[IdArray]]()
 
     def learn(self, events: Events, **options: Any) -> str:
         """Let the learner learn new events, in memory; returns why it has undone that, empty where it has not.
@@ -44,10 +43,6 @@ class Carried:
         Raises as its ``update``.
         """
         self.learner.update(events, **options)
-        if exported := self.learner.exported():
-            for name, (ids, known) in self.learner.known(events).items():
-                if name in exported:
-                    self._touched.setdefault(name, []).append(ids[known])
         return self.learner.refusal()
 
     @staticmethod
@@ -96,13 +91,19 @@ class Carried:
         return {one for name, one in self.columns(packed).items() if name not in described}
 
     def changed(self, packed: Packed | None = None) -> Iterator[tuple[str, IdArray, Columns]]:
-        """The rows that have changed since the learner was settled: name, ids and columns of one layout."""
-        for name, rows in (packed or self.packed()).rows.items():
-            for ids, columns in rows.changed():
-                yield name, ids, columns
-        for name, touched in self._touched.items():
-            ids = np.concatenate(touched)
-            yield from self._vectors(name, ids[np.sort(np.unique(ids, return_index=True)[1])])
+        """The rows that have changed since the learner was settled: name, ids and columns of one layout.
+
+        Vectors are those of entities whose rows have changed.
+        """
+        packed = packed or self.packed()
+        described, touched = self.described(packed), dict[tuple[str, ...], list[IdArray]]()
+        for name, ids, columns in self._changed_rows(packed):
+            yield name, ids, columns
+            if name not in described:
+                touched.setdefault(packed.rows[name].columns, []).append(ids)
+        for name, one in self.learner.exported().items():
+            if one.columns in touched:
+                yield from self._vectors(name, np.unique(np.concatenate(touched[one.columns])))
 
     def everything(self) -> Iterator[tuple[str, IdArray, Columns]]:
         """All rows, read piece by piece."""
@@ -110,7 +111,7 @@ class Carried:
         for name, rows in packed.rows.items():
             for ids, columns in rows.unchanged():
                 yield name, ids, columns
-        yield from self.changed(packed)
+        yield from self._changed_rows(packed)
         for name, one in self.learner.exported().items():
             yield from self._vectors(name, one.ids())
 
@@ -118,13 +119,16 @@ class Carried:
         """Read rows from there by name, and let go of what has changed in memory."""
         for name, rows in self.packed().rows.items():
             rows.rest_on(below(name))
-        self._touched.clear()
 
     def settle(self, packed: Packed | None = None) -> None:
         """Let go of what has changed: it is where rows are read from."""
         for rows in (packed or self.packed()).rows.values():
             rows.settle()
-        self._touched.clear()
+
+    def _changed_rows(self, packed: Packed) -> Iterator[tuple[str, IdArray, Columns]]:
+        for name, rows in packed.rows.items():
+            for ids, columns in rows.changed():
+                yield name, ids, columns
 
     def _vectors(self, name: str, ids: IdArray) -> Iterator[tuple[str, IdArray, Columns]]:
         """The vectors of one kind of entity, some at a time."""

@@ -58,6 +58,9 @@ _LARGE_CHANGE = 10.0
 _ENOUGH = 0.99
 """Of the decrement's square what a step may rise by beyond its slope."""
 
+_MANY = 1 << 14
+"""Rows from which a compiled loop over them pays."""
+
 _SHORTEST = 2.0**-30
 """Length of a step below which none is taken."""
 
@@ -365,6 +368,10 @@ class Problem:
 
     def of_rows(self, z: FloatArray) -> tuple[FloatArray, FloatArray]:
         """First and second derivative of each row's loss, or expected loss, but for its weight."""
+        if self.variance is None and len(z) > _MANY:
+            from acclimate.kernels.newton import derivatives
+
+            return derivatives(self.loss, self.y, z)
         if self.variance is None:
             return loss_derivatives(self.loss, self.y, z)
         return expected_derivatives(self.loss, self.y, z, self.variance)

@@ -28,8 +28,8 @@ _WEIGHTS = np.exp(-0.5 * _NODES**2) / np.exp(-0.5 * _NODES**2).sum()
 _STRIP = 4096
 """Rows at a time, few enough that all nodes of theirs stay in the cache."""
 
-_MANY = 1 << 14
-"""Rows from which a compiled loop pays, as they no longer stay in the cache together."""
+_MANY = 1 << 16
+"""Rows that no longer stay in the cache together."""
 
 CUT_SHORT = 0.1
 """Length below which a Newton step says that the loss is far from its quadratic."""
@@ -47,9 +47,11 @@ def loss_values(loss: Loss, y: FloatArray, z: FloatArray) -> FloatArray:
 def loss_derivatives(loss: Loss, y: FloatArray, z: FloatArray) -> tuple[FloatArray, FloatArray]:
     """First and second derivative of each row's loss in ``z``, shaped as ``z``."""
     if z.ndim == 1 and len(z) > _MANY:
-        from acclimate.kernels.newton import derivatives
-
-        return derivatives(loss, y, z)
+        slope, curvature = np.empty_like(z), np.empty_like(z)
+        for first in range(0, len(z), _STRIP):
+            rows = slice(first, first + _STRIP)
+            slope[rows], curvature[rows] = loss_derivatives(loss, y[rows], z[rows])
+        return slope, curvature
     if loss == "squared":
         return z - y, np.ones_like(z)
     if loss == "poisson":

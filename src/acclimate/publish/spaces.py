@@ -330,7 +330,7 @@ class Spaces:
             if children := ", ".join(str(one.space) for one in state.children(known.space)):
                 raise SpaceError(
                     f"{space} cannot be retired, since {children} read its vectors",
-                    hint="retire them first, or make others live in their place",
+                    hint="make others live in their place, or unpin them",
                 )
             return str(space), _with(state, replace(known, life="retired", since=now))
 

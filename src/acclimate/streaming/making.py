@@ -71,7 +71,7 @@ def make_worker(
     decoder = _Decoder(project, section, by, stream.partitions)
 
     def opened(space: Space, partition: int) -> Refreshed:
-        unit = Unit(store, space, partition, life=life)
+        unit = Unit(store, space, partition, life=life, by=by if stream.partitions > 1 else None)
         held = store.acquire(unit.name, name, lease, take_over=True)
         if held is None:
             raise OutputError(f"the right to write '{unit.name}' was not given", hint="it is asked for again")

@@ -187,8 +187,8 @@ class Worker:
             return
         try:
             self._learned(key[0], unit, decoded)
-        except FencedError:
-            self._fenced(key)
+        except FencedError as error:
+            self._fenced(key, error)
         except _OUTSIDE as error:
             self._units.pop(key)  # what is in memory may be half learned, and may be written or not
             self._pauses.failed(key, "store", error)
@@ -249,8 +249,8 @@ class Worker:
         try:
             self.refuses.put(key[0], decoded, [(0, str(error))], space)
             self._committed(key[0], unit, decoded, Chosen.none(unit.progress.counted(refused=1)))
-        except FencedError:
-            self._fenced(key)
+        except FencedError as fenced:
+            self._fenced(key, fenced)
         except _OUTSIDE as outside:
             self._units.pop(key)
             self._pauses.failed(key, "store", outside)
@@ -264,16 +264,16 @@ class Worker:
                 if not self.ownership.is_ours(key[0]):
                     return None
                 self._units[key] = self._opened(space, key[0])
-            except FencedError:
-                self._fenced(key)
+            except FencedError as error:
+                self._fenced(key, error)
             except _OUTSIDE as error:
                 self._pauses.failed(key, "store", error)
         return self._units.get(key)
 
-    def _fenced(self, key: _Key) -> None:
-        """Another has taken a unit over: see whose its partition is."""
+    def _fenced(self, key: _Key, error: FencedError) -> None:
+        """Another has taken a unit over, or dropped it: see whose its partition is, and who is refreshed."""
         self.metrics.fenced.labels(key[1], key[0]).inc()
-        self.log.warning("another took over", space=key[1], partition=key[0])
+        self.log.warning("not ours any more", space=key[1], partition=key[0], reason=error.message)
         self._units.pop(key, None)
         self._settled = -np.inf
 

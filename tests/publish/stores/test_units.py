@@ -14,7 +14,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 import acclimate as ac
 from acclimate.artifacts import Commit, Space
 from acclimate.config import CalibratedParameters
-from acclimate.errors import FencedError, FormatError, OutputError, SpaceError
+from acclimate.errors import ConfigError, FencedError, FormatError, OutputError, SpaceError
 from acclimate.learners import make
 from acclimate.learners.carried import Carried
 from acclimate.publish.stores.codec import encoded_ids
@@ -224,6 +224,48 @@ def test_what_is_known_of_entities_goes_when_they_do_not_come_again():
     carried.learner.update(one)
     unit.commit(lease, carried, position="2", after="1")
     assert set(carried.learner.states("user").ids.tolist()) == set(one.table(["user_id"])["user_id"].to_pylist())
+
+
+def test_of_a_partition_what_its_own_entities_have_alone_may_end():
+    clock = Clock()
+    store, model = MemoryStore(clock), glmix(DENSE, ac.RandomEffect("item", ["x"])).fit(log(0))
+    unit = Unit(store, SPACE, 0, life=100.0, by="user_id")
+    unit.fill(store.acquire(unit.name, "a", 1000), Carried(copy.deepcopy(model)), position="0")
+    clock.now += 200.0
+    learner = unit.resumed(Carried.made).learner
+    assert not len(learner.states("user").ids)
+    assert len(learner.states("item").ids) == len(model.states("item").ids)
+
+
+def test_a_fill_that_was_cut_off_may_begin_anew_with_an_end():
+    store, model = MemoryStore(Clock()), glmix(DENSE).fit(log(0))
+    lease = store.acquire("ranker/2/0", "a", 60)
+    store.commit(lease, Commit({"rows/states-1": [(b"left over", b"")]}, None, None))
+    unit = Unit(store, SPACE, 0, life=100.0)
+    unit.fill(lease, Carried(copy.deepcopy(model)), position="0")
+    assert contents(unit.resumed(Carried.made).learner) == contents(model)
+    other = filled(store, copy.deepcopy(model), SPACE, 1)  # without an end
+    carried = Unit(store, SPACE, 1, life=100.0).resumed(Carried.made)
+    carried.learner.update(log(1))
+    with pytest.raises(ConfigError, match=r"are to end after 100 seconds") as told:
+        Unit(store, SPACE, 1, life=100.0).commit(
+            store.acquire(other.name, "a", 60), carried, position="1", after="0"
+        )
+    assert "forget_after" in told.value.hint
+
+
+def test_rows_of_a_layout_that_another_process_has_just_written_come_once():
+    store, model = MemoryStore(), glmix(SPARSE).fit(log(0))
+    writer = filled(store, copy.deepcopy(model))
+    reader = Unit(store, SPACE, 0)
+    assert reader.layouts()
+    lease, carried = store.acquire(writer.name, "a", 60), writer.resumed(Carried.made)
+    before = set(reader.layouts())
+    carried.learner.update(log(3))
+    writer.commit(lease, carried, position="1", after="0")
+    ids = [id for some, _ in reader.rows("states-1").pieces() for id in some.tolist()]
+    assert set(reader.layouts()) > before
+    assert sorted(ids) == sorted(writer.rows("states-1").ids().tolist())
 
 
 def test_a_fill_that_was_cut_off_begins_anew(monkeypatch):

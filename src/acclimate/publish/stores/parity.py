@@ -43,6 +43,7 @@ def compared(store: Store, space: Space, make: Callable[[Mapping[str, bytes]], A
     Raises:
         SpaceError: a value, or a learner, is of another space.
         FormatError: a value is not what was written.
+        ModelError: what is kept of entities is not what learning makes of it.
         OutputError: the store cannot be reached.
     """
     found = Compared()
@@ -52,14 +53,18 @@ def compared(store: Store, space: Space, make: Callable[[Mapping[str, bytes]], A
         carried = unit.resumed(make)
         if carried is None:
             continue
+        carried.learner.check_kept()
         found.units += 1
-        found.rows += sum(_proved(unit, name) for name in tables if name not in stored)
+        found.rows += sum(_proved(unit, name, sample) for name in tables if name not in stored)
         for kind, exported in carried.learner.exported().items():
+            known = exported.ids()  # the others have ended
             for ids, vectors, times in stored[VECTORS + kind].unchanged() if VECTORS + kind in stored else ():
+                there = np.isin(ids, known)
+                ids, vectors, times = ids[there], vectors[there], times[there]
                 again = exported.vectors(ids, times)
                 found.whose += [f"{kind} {id}" for id in ids.tolist()]
                 found.apart = np.concatenate([found.apart, np.abs(vectors - again).max(axis=1)])
-                found.rounding = max(found.rounding, _ROUNDING * float(np.abs(again).max()))
+                found.rounding = max(found.rounding, _ROUNDING * float(np.abs(again).max(initial=0.0)))
     return found
 
 
@@ -95,7 +100,11 @@ def _read(unit: Unit, name: str, ids: IdArray) -> list[bytes | None]:
     return unit.store.read(unit.name, ROWS + name, encoded_ids(ids))
 
 
-def _proved(unit: Unit, name: str) -> int:
-    """How many rows of a table, its first ones, were proved by being read."""
-    ids, _ = next(unit.rows(name).pieces(), ((), {}))
-    return len(ids)
+def _proved(unit: Unit, name: str, least: int) -> int:
+    """How many rows of a table, its first ones, were proved by being read: so many, if there are."""
+    count = 0
+    for ids, _ in unit.rows(name).pieces():
+        count += len(ids)
+        if count >= least:
+            break
+    return count

@@ -99,6 +99,8 @@ class Unit:
         payload: what floats of rows are kept in; as the learner keeps them without. Less than that, and what is
             learned differs from what would be in memory.
         life: seconds after which rows go that were not written again, but for those that describe their id.
+        by: the column of the entity whose rows alone have that life, as in this partition no others learn; all
+            have it without.
     """
 
     def __init__(
@@ -109,8 +111,9 @@ class Unit:
         *,
         payload: Payload | None = None,
         life: float | None = None,
+        by: str | None = None,
     ) -> None:
-        self.store, self.space, self.life = store, space, life
+        self.store, self.space, self.life, self.by = store, space, life, by
         self.payload: Payload | None = payload
         self.name = f"{space}/{partition}"
         self._layouts: dict[int, Layout] = {}
@@ -265,7 +268,11 @@ class Unit:
         if self.life is None:
             return {}
         described = carried.described(packed)
-        return {ROWS + name: self.life for name in carried.columns(packed) if name not in described}
+        return {
+            ROWS + name: self.life
+            for name, columns in carried.columns(packed).items()
+            if name not in described and (self.by is None or self.by in columns)
+        }
 
     def _commit(
         self,
@@ -378,12 +385,13 @@ class UnitRows:
         """See :func:`acclimate.publish.stores.codec.decoded`; layouts that are new are looked up."""
         place, layouts = self.unit.place(self.name), self.unit.layouts()
         try:
-            yield from decoded(place, keys, values, layouts)
+            found = list(decoded(place, keys, values, layouts))
         except FormatError:
             known = dict(layouts)
             if known == (there := self.unit.layouts(anew=True)):
                 raise
-            yield from decoded(place, keys, values, there)  # another process has written a new layout meanwhile
+            found = list(decoded(place, keys, values, there))  # another process has written a new one meanwhile
+        yield from found
 
     def _pieces(self, keys: Sequence[bytes], values: Sequence[bytes]) -> Iterator[tuple[IdArray, Columns]]:
         for places, columns in self.decoded(keys, values):
