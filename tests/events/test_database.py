@@ -14,6 +14,7 @@ from sample_logs import SCHEMA, frame, told
 
 import acclimate as ac
 from acclimate.errors import ConfigError
+from acclimate.events import database
 
 BAD = [
     "1kB",
@@ -73,6 +74,24 @@ def test_an_engine_that_has_failed_for_good_serves_no_other_log() -> None:
     events = ac.read_events(frame(), SCHEMA, memory_limit="19MB")
     assert events.source.log.database._root is not failed
     assert events.table().num_rows == 3
+
+
+def test_a_fork_that_ends_is_left_no_engine_of_its_parent() -> None:
+    work = (
+        "import gc, os, sys\nfrom acclimate.events.database import Database\n"
+        "one = Database('64MB')\nassert one.query('SELECT 7').fetchall() == [(7,)]\ndel one\ngc.collect()\n"
+        "child = os.fork()\nif not child:\n    sys.exit(0)\nassert os.waitpid(child, 0)[1] == 0\n"
+        "assert Database('64MB').query('SELECT 8').fetchall() == [(8,)]\n"
+    )
+    done = subprocess.run([sys.executable, "-c", work], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_few_engines_are_kept_whatever_limits_there_are() -> None:
+    for size in range(20, 26):
+        assert ac.read_events(frame(), SCHEMA, memory_limit=f"{size}MB").table().num_rows == 3
+        gc.collect()
+    assert len(database._idle) == 2
 
 
 def test_a_full_disk_is_told() -> None:

@@ -48,6 +48,8 @@ def test_it_misses_no_more_than_what_is_close(close):
     M = root @ (np.eye(d) + (noise + noise.T) / np.sqrt(d)) @ root.T
     x, products = solved(H, M, b, close=close)
     missed = x - np.linalg.solve(H, b)
+    told = conjugate_gradients(lambda v: H @ v, lambda r: np.linalg.solve(M, r), b, forcing=1e-12, close=close)[1]
+    assert 0.5 * told <= 1.3 * np.sqrt(missed @ H @ missed) <= 1.3 * told
     assert np.sqrt(missed @ H @ missed) <= 1.3 * close
     assert np.sqrt(x @ H @ x) > close
     assert products < solved(H, M, b)[1]

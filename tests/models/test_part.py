@@ -10,6 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 
 from acclimate.arrays import Posterior
+from acclimate.models import joint
 from acclimate.models.blocks import Block, Design
 from acclimate.models.joint import Solution, solve_joint
 from acclimate.models.part import Part
@@ -185,10 +186,15 @@ def test_fewer_steps_and_products_are_left_for_all_rows(monkeypatch):
     assert 2 * started.products < plain_one.products
 
 
-def test_a_decrement_is_the_distance_where_fields_overlap(monkeypatch):
-    X, y, (started, _) = both(monkeypatch, 0.5)
+@pytest.mark.parametrize("tolerance", [3.0, 0.5, 1e-3])
+def test_a_decrement_is_the_distance_where_fields_overlap(monkeypatch, tolerance):
+    lefts, left_of = list[float](), joint._left
+    monkeypatch.setattr(joint, "_left", lambda *step: lefts.append(left_of(*step)) or lefts[-1])
+    X, y, (started, _) = both(monkeypatch, tolerance)
+    assert (min(lefts) <= tolerance) == (started.decrement in lefts)  # one that is enough ends it
     rows = Rows(X.toarray(), y, np.zeros(len(y)), np.ones(len(y)))
     w = minimiser(np.zeros(40), np.eye(40), rows)
     left = distance(started.means(0)[0], w, np.eye(40) + information(w, rows))
     assert started.converged
     assert left <= 1.2 * started.decrement + 1e-6
+    assert started.decrement <= tolerance

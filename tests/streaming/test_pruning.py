@@ -76,9 +76,9 @@ def test_what_is_of_others_stays_and_what_was_half_filled_goes(small):
     assert units(small) == [name for name in before if name not in ("ranker/1/0", "ranker/1/1")]
 
 
-def test_a_store_that_cannot_be_reached_leaves_what_it_holds_and_says_so(small, free_port):
+def test_a_store_that_cannot_be_reached_leaves_what_it_holds_and_says_so(small, dead_port):
     replaced(small)
-    there = {"spaces": "spaces", "store": f"redis://127.0.0.1:{free_port}"}
+    there = {"spaces": "spaces", "store": f"redis://127.0.0.1:{dead_port}"}
     project = parse_project({**content(), "publish": there}, small.folder)
     with pytest.raises(OutputError, match=r"units of spaces that are gone may be left .* removed: ranker/1 \("):
         publishing.prune(project)

@@ -110,9 +110,9 @@ def test_without_vectors_rows_are_proved_and_without_a_unit_nothing_is_asked(sma
         publishing.promote(project, str(space))
 
 
-def test_a_store_that_cannot_be_reached_is_no_pass_and_can_be_forced(small, free_port):
+def test_a_store_that_cannot_be_reached_is_no_pass_and_can_be_forced(small, dead_port):
     space = small.publish()
-    there = {"spaces": "spaces", "store": f"redis://127.0.0.1:{free_port}"}
+    there = {"spaces": "spaces", "store": f"redis://127.0.0.1:{dead_port}"}
     project = parse_project({**content(), "publish": there}, small.folder)
     with pytest.raises(
         GateError, match=r"stored parity: the store cannot be compared: the Redis server .* cannot be"

@@ -6,10 +6,9 @@ import re
 import shutil
 import tempfile
 import weakref
-from collections import defaultdict
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import pyarrow as pa
 
@@ -66,27 +65,42 @@ class _Engine:
         self.root.execute(f"SET GLOBAL threads = {max(1, min(int(threads), size // _PER_THREAD))}")
 
 
-_idle: defaultdict[tuple[int, int, str], list[_Engine]] = defaultdict(list)
-"""By process (a fork cannot go on with its parent's), memory limit and folder for temporary files."""
+_Kind: TypeAlias = tuple[int, str]
+"""What an engine was made for: memory limit and folder for temporary files."""
+
+_idle: list[tuple[_Kind, _Engine]] = []
+"""The last that are free. None goes into a fork, where the threads that it has are not."""
+
+os.register_at_fork(before=_idle.clear)
 
 
 def _engine_for(owner: "Database") -> _Engine:
     """One that nobody else has as long as its owner lives."""
-    import duckdb
-
-    idle = _idle[os.getpid(), owner.bytes, tempfile.gettempdir()]
-    try:
-        engine = idle.pop()
-        engine.root.execute("SELECT 1")
-    except (IndexError, duckdb.Error):  # one that has failed for good answers nothing any more
-        engine = _Engine(owner.bytes)
-    weakref.finalize(owner, _lay_by, idle, engine).atexit = False
+    kind = owner.bytes, tempfile.gettempdir()
+    engine = next(filter(None, (_taken(one) for one in list(_idle) if one[0] == kind)), None) or _Engine(
+        owner.bytes
+    )
+    weakref.finalize(owner, _lay_by, kind, engine).atexit = False
     return engine
 
 
-def _lay_by(idle: list[_Engine], engine: _Engine) -> None:
-    if len(idle) < _MOST_IDLE and not os.listdir(engine.spill):  # what has spilled goes, and its folder
-        idle.append(engine)
+def _taken(one: tuple[_Kind, _Engine]) -> _Engine | None:
+    """The engine, unless another thread has just taken it, or it has failed for good and answers nothing."""
+    import duckdb
+
+    try:
+        _idle.remove(one)
+        one[1].root.execute("SELECT 1")
+    except (ValueError, duckdb.Error):
+        return None
+    return one[1]
+
+
+def _lay_by(kind: _Kind, engine: _Engine) -> None:
+    """Keep one that has not spilled; what has goes with its folder."""
+    if os.path.isdir(engine.spill) and not os.listdir(engine.spill):
+        _idle.append((kind, engine))
+        del _idle[:-_MOST_IDLE]
 
 
 class Database:

@@ -146,7 +146,8 @@ def _convert(source: Path, file: _File, target: Path) -> None:
         wanted = f"the official file begins with '{file.header}'" if file.header else "the file is empty"
         raise SourceError(f"{source}: the first line is {first!r}", hint=wanted)
     try:
-        rows = Database("1GB").query(file.sql.format(rows=_scan(source, file, encoding)))
+        database = Database("1GB")  # which has to be there until all is written
+        rows = database.query(file.sql.format(rows=_scan(source, file, encoding)))
         rows.write_parquet(str(target), compression="zstd")
     except duckdb.IOException as error:
         raise OutputError(f"{target} cannot be written: {reason(error)}") from error
@@ -220,7 +221,8 @@ def _schedule(ratings: Path) -> tuple[dt.date, str]:
     """When to start so that the last fifth of the ratings is replayed, and windows that make it about twenty."""
     rows = f"read_parquet({literal(glob.escape(str(ratings)))})"
     query = f"SELECT quantile_disc(time, 0.8), max(time) FROM {rows}"
-    start, last = Database("1GB").query(query).fetchall()[0]
+    database = Database("1GB")
+    start, last = database.query(query).fetchall()[0]
     if last is None:
         raise SourceError("the data set has no ratings")
     days = max(1, round((last - start) / 86_400 / _WINDOWS))

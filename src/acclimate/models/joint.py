@@ -258,14 +258,16 @@ def solve_joint(
         if variance is not None:
             length = _safe_length(change)
         else:
-            whole = bounded or problem.descends(direction, change, steepness, decrement)
+            slope = -float(gradient @ direction)
+            whole = bounded or problem.descends(direction, change, steepness, np.sqrt(max(slope, 0.0)))
             length = 1.0 if whole else problem.step_length(w, z, direction, change, gradient)
         w = w + length * direction
         z += change if length == 1.0 else length * change
         steps, taken = steps + 1, _PATIENCE + 1 if bounded else taken
 
-        # 6. Stop without a look where the step has certainly left less than the tolerance.
-        if trusted and length == 1.0 and (left := _left(steepness, change, missing)) <= tolerance:
+        # 6. Stop without a look where the step has left less than the tolerance, as the preconditioner tells.
+        is_known = trusted and length == 1.0 and taken <= _PATIENCE
+        if is_known and (left := _left(steepness, change, missing)) <= tolerance:
             curvature, decrement, decrements = weight * problem.of_rows(z)[1], left, [np.array([left])]
             preconditioner = problem.hessians(curvature)
             break
