@@ -149,7 +149,9 @@ def test_fit_and_update_over_disk_equal_one_model_in_memory(folder: Path, tmp_pa
     for loaded in (learner_class.load(tmp_path / "model"), learners.load(tmp_path / "model")):
         assert type(loaded) is learner_class
         assert loaded.parameters == project.learner()
-        assert (loaded.cut, loaded.nbytes) == (one.cut, one.nbytes)
+        assert loaded.cut == one.cut
+        # Rows that no entity needs any more are not saved.
+        assert loaded.nbytes < one.nbytes if kind == "meta-ranker" else loaded.nbytes == one.nbytes
         np.testing.assert_array_equal(said(loaded, events), predicted)
 
 

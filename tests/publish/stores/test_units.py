@@ -237,21 +237,17 @@ def test_of_a_partition_what_its_own_entities_have_alone_may_end():
     assert len(learner.states("item").ids) == len(model.states("item").ids)
 
 
-def test_a_fill_that_was_cut_off_may_begin_anew_with_an_end():
+def test_what_was_filled_without_an_end_gets_none_and_that_is_told():
     store, model = MemoryStore(Clock()), glmix(DENSE).fit(log(0))
-    lease = store.acquire("ranker/2/0", "a", 60)
-    store.commit(lease, Commit({"rows/states-1": [(b"left over", b"")]}, None, None))
-    unit = Unit(store, SPACE, 0, life=100.0)
-    unit.fill(lease, Carried(copy.deepcopy(model)), position="0")
-    assert contents(unit.resumed(Carried.made).learner) == contents(model)
-    other = filled(store, copy.deepcopy(model), SPACE, 1)  # without an end
-    carried = Unit(store, SPACE, 1, life=100.0).resumed(Carried.made)
+    unit = filled(store, copy.deepcopy(model))
+    ending = Unit(store, SPACE, 0, life=100.0)
+    carried = ending.resumed(Carried.made)
     carried.learner.update(log(1))
+    lease = store.acquire(unit.name, "a", 60)
     with pytest.raises(ConfigError, match=r"are to end after 100 seconds") as told:
-        Unit(store, SPACE, 1, life=100.0).commit(
-            store.acquire(other.name, "a", 60), carried, position="1", after="0"
-        )
+        ending.commit(lease, carried, position="1", after="0")
     assert "forget_after" in told.value.hint
+    assert contents(unit.resumed(Carried.made).learner) == contents(model)
 
 
 def test_rows_of_a_layout_that_another_process_has_just_written_come_once():

@@ -124,8 +124,6 @@ class Record:
             table = tables.get(name)
             if table is None:
                 tables[name] = Table(len(tables), 0, mortal)
-            elif mortal and not table.is_mortal and not table.count:
-                tables[name] = replace(table, is_mortal=True)
             elif mortal and not table.is_mortal:
                 raise ConfigError(
                     f"values of '{name}' are to end after {commit.lives[name]:g} seconds, and those there stay",
