@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sample_encoders import encoder, events, log, rows_of
 from sample_events import DAY
+from stored_units import SPACE, as_rows, filled, resumed
 
 import acclimate as ac
-from acclimate.artifacts import Lease, Space
 from acclimate.errors import FormatError
 from acclimate.learners.carried import Carried
 from acclimate.learners.user_encoder import UserEncoder
@@ -21,40 +21,16 @@ from acclimate.publish.stores.memory import MemoryStore
 from acclimate.publish.stores.units import ROWS, SHARED, Unit
 from acclimate.storage import InSegments
 
-SPACE = Space("encoder", 1, "weights", "contract", 0)
 FITTED = encoder(most_events=20).fit(events(log(200)))
-
-
-def filled(learner: Any) -> tuple[MemoryStore, Lease, Carried]:
-    store, carried = MemoryStore(), Carried(copy.deepcopy(learner))
-    lease = store.acquire("encoder/1/0", "test", 600.0)
-    assert lease is not None
-    Unit(store, SPACE, 0).fill(lease, carried, position="0")
-    return store, lease, carried
-
-
-def resumed(store: MemoryStore) -> tuple[Unit, Carried]:
-    unit = Unit(store, SPACE, 0)
-    carried = unit.resumed(Carried.made)
-    assert carried is not None
-    return unit, carried
 
 
 def later(columns: dict[str, Any], days: int) -> dict[str, Any]:
     return {**columns, "time": [time + days * DAY for time in columns["time"]]}
 
 
-def as_rows(carried: Carried) -> dict[tuple[str, Any], Any]:
-    return {
-        (name, id): {column: values[i].tolist() for column, values in columns.items()}
-        for name, ids, columns in carried.everything()
-        for i, id in enumerate(ids.tolist())
-    }
-
-
 def test_a_batch_writes_what_it_touches_and_what_is_shared_does_not_grow() -> None:
     store, lease, carried = filled(FITTED)
-    shared = dict(store.scan("encoder/1/0", SHARED))
+    shared = dict(store.scan("learner/1/0", SHARED))
     assert list(carried.changed()) == []
     new = later(rows_of(log(40, seed=3, users=30, videos=20), range(5)), 30)
     carried.learn(events(new))
@@ -66,7 +42,7 @@ def test_a_batch_writes_what_it_touches_and_what_is_shared_does_not_grow() -> No
     unit = Unit(store, SPACE, 0)
     unit.commit(lease, carried, position="1", after="0")
     assert list(carried.changed()) == []
-    after = dict(store.scan("encoder/1/0", SHARED))
+    after = dict(store.scan("learner/1/0", SHARED))
     assert {key for key in after if after[key] != shared.get(key)} == {b"learner manifest"}
     assert abs(len(after[b"learner manifest"]) - len(shared[b"learner manifest"])) < 8  # the digits of a time
     assert carried.columns() == {"items": ("video_id",), "users": ("user_id",), "vectors/user": ("user_id",)}
@@ -106,12 +82,12 @@ def test_an_entity_that_is_forgotten_is_gone_and_the_others_go_on() -> None:
     store, _, _ = filled(FITTED)
     others = [id for id in FITTED.ids.tolist() if id != 4]
     gone = forget(store, "user_id", [4])
-    assert (gone.values, gone.units, gone.others) == (2, ("encoder/1/0",), ())  # its row and its vector
+    assert (gone.values, gone.units, gone.others) == (2, ("learner/1/0",), ())  # its row and its vector
     unit, carried = resumed(store)
     assert carried.learner.ids.tolist() == others
     assert (carried.learner.vectors_of(others) == FITTED.vectors_of(others)).all()
     assert (carried.learner.vectors_of([4]) == FITTED.vectors_of([1_000])).all()  # as of a stranger
-    lease = store.acquire("encoder/1/0", "test", 600.0, take_over=True)
+    lease = store.acquire("learner/1/0", "test", 600.0, take_over=True)
     assert lease is not None
     for number, user in enumerate([50, 4]):  # new ones come after those that are there
         carried.learner.observe(user, 1, FITTED.cut + 1 + number)
@@ -132,7 +108,7 @@ def test_of_an_item_that_is_forgotten_no_history_tells() -> None:
     told = before.log(everyone)
     number = FITTED.state.items.index.numbers(np.array([last]))[0]
     assert len(after.log(everyone)) == np.sum(told.item != number) < len(told)
-    lease = store.acquire("encoder/1/0", "test", 600.0, take_over=True)
+    lease = store.acquire("learner/1/0", "test", 600.0, take_over=True)
     assert lease is not None
     carried.learner.observe(0, 500, FITTED.cut + 1)  # a new item is not taken for the one that was forgotten
     unit.commit(lease, carried, position="1", after="0")
@@ -143,14 +119,14 @@ def test_of_an_item_that_is_forgotten_no_history_tells() -> None:
 
 def test_a_partition_has_its_entities_and_all_items() -> None:
     store, carried = MemoryStore(), Carried(copy.deepcopy(FITTED))
-    lease = store.acquire("encoder/1/0", "test", 600.0)
+    lease = store.acquire("learner/1/0", "test", 600.0)
     assert lease is not None
     unit = Unit(store, SPACE, 0)
     unit.fill(lease, carried, keep=lambda _, columns, ids: (columns != ("user_id",)) | (ids % 2 == 0))
     even = [id for id in FITTED.ids.tolist() if id % 2 == 0]
     assert carried.learner.ids.tolist() == even
     assert (carried.learner.vectors_of(even) == FITTED.vectors_of(even)).all()
-    assert store.size("encoder/1/0")[ROWS + "items"] == len(FITTED.state.items)
+    assert store.size("learner/1/0")[ROWS + "items"] == len(FITTED.state.items)
 
 
 def test_a_saved_one_has_a_row_of_each_and_goes_on(tmp_path: Path) -> None:

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sample_meta import BLOCKS, DAY, emptied, events, log, ranker, rows_of
+from stored_units import SPACE, as_rows, filled, resumed
 from test_meta_ranker import FITTED, shifted
 
 import acclimate as ac
-from acclimate.artifacts import Lease, Space
 from acclimate.errors import FormatError
 from acclimate.learners import held
 from acclimate.learners.carried import Carried
@@ -24,32 +24,8 @@ from acclimate.publish.stores.memory import MemoryStore
 from acclimate.publish.stores.units import ROWS, SHARED, Unit
 from acclimate.storage import InSegments
 
-SPACE = Space("ranker", 1, "weights", "contract", 0)
 NAMES = {"user": "block-0", "item": "block-1", "both": "block-2"}
 MODEL = FITTED["capped"]
-
-
-def filled(learner: Any) -> tuple[MemoryStore, Lease, Carried]:
-    store, carried = MemoryStore(), Carried(copy.deepcopy(learner))
-    lease = store.acquire("ranker/1/0", "test", 600.0)
-    assert lease is not None
-    Unit(store, SPACE, 0).fill(lease, carried, position="0")
-    return store, lease, carried
-
-
-def resumed(store: MemoryStore) -> tuple[Unit, Carried]:
-    unit = Unit(store, SPACE, 0)
-    carried = unit.resumed(Carried.made)
-    assert carried is not None
-    return unit, carried
-
-
-def as_rows(carried: Carried) -> dict[tuple[str, Any], Any]:
-    return {
-        (name, id): {column: values[i].tolist() for column, values in columns.items()}
-        for name, ids, columns in carried.everything()
-        for i, id in enumerate(ids.tolist())
-    }
 
 
 def ids_of(columns: dict[str, Any]) -> dict[str, set[Any]]:
@@ -62,8 +38,8 @@ def ids_of(columns: dict[str, Any]) -> dict[str, set[Any]]:
 
 def test_a_batch_writes_the_rows_of_whom_it_touches_and_what_is_shared_does_not_grow() -> None:
     store, lease, carried = filled(MODEL)
-    before = {NAMES[block]: dict(store.scan("ranker/1/0", ROWS + NAMES[block])) for block in NAMES}
-    shared = dict(store.scan("ranker/1/0", SHARED))
+    before = {NAMES[block]: dict(store.scan("learner/1/0", ROWS + NAMES[block])) for block in NAMES}
+    shared = dict(store.scan("learner/1/0", SHARED))
     assert list(carried.changed()) == []
     new = shifted(log(3, seed=11, users=40, items=30), 9 * DAY)
     carried.learn(events(new))
@@ -79,9 +55,9 @@ def test_a_batch_writes_the_rows_of_whom_it_touches_and_what_is_shared_does_not_
         assert changed[f"vectors/{block}"] <= set(carried.learner.state.ids[number].index.ids().tolist())
     Unit(store, SPACE, 0).commit(lease, carried, position="1", after="0")
     for name, ids in expected.items():
-        rows = dict(store.scan("ranker/1/0", ROWS + name))
+        rows = dict(store.scan("learner/1/0", ROWS + name))
         assert sum(rows[key] != before[name].get(key) for key in rows) == len(ids)
-    after = dict(store.scan("ranker/1/0", SHARED))
+    after = dict(store.scan("learner/1/0", SHARED))
     assert after.keys() == shared.keys()
     assert abs(sum(map(len, after.values())) - sum(map(len, shared.values()))) < 8  # the digits of a time
     assert set(carried.packed().arrays) == {"scale", *(f"weights.{name}" for name in MODEL.state.weights)}
@@ -195,13 +171,13 @@ def test_an_entity_that_is_forgotten_is_gone_and_the_others_go_on() -> None:
     gone = forget(store, "user_id", [4])
     pairs = [id for id in MODEL.state.ids[2].index.ids().tolist() if id.startswith("4\x1f")]
     assert gone.values == 2 * (1 + len(pairs))  # rows and vectors, of the combinations too
-    assert (gone.units, gone.others) == (("ranker/1/0",), ())
+    assert (gone.units, gone.others) == (("learner/1/0",), ())
     unit, carried = resumed(store)
     others = [id for id in MODEL.state.ids[0].index.ids().tolist() if id != 4]
     assert carried.learner.state.ids[0].index.ids().tolist() == others
     assert (carried.learner.vectors_of("user", others) == MODEL.vectors_of("user", others)).all()
     assert np.isnan(carried.learner.vectors_of("user", [4])).all()
-    lease = store.acquire("ranker/1/0", "test", 600.0, take_over=True)
+    lease = store.acquire("learner/1/0", "test", 600.0, take_over=True)
     assert lease is not None
     for number in range(2):  # who comes anew comes after those that are there
         carried.learn(events(shifted(log(30, seed=number, users=9), 9 * DAY)))
@@ -225,7 +201,7 @@ def test_without_anyone_it_is_saved_kept_and_goes_on(tmp_path: Path) -> None:
 
 def test_a_partition_has_its_entities_and_those_of_other_columns() -> None:
     store, carried = MemoryStore(), Carried(copy.deepcopy(MODEL))
-    lease = store.acquire("ranker/1/0", "test", 600.0)
+    lease = store.acquire("learner/1/0", "test", 600.0)
     assert lease is not None
     unit = Unit(store, SPACE, 0)
     unit.fill(lease, carried, keep=lambda _, columns, ids: (columns != ("user_id",)) | (ids != 3))

@@ -77,9 +77,8 @@ os.register_at_fork(before=_idle.clear)
 def _engine_for(owner: "Database") -> _Engine:
     """One that nobody else has as long as its owner lives."""
     kind = owner.bytes, tempfile.gettempdir()
-    engine = next(filter(None, (_taken(one) for one in list(_idle) if one[0] == kind)), None) or _Engine(
-        owner.bytes
-    )
+    free = (_taken(one) for one in list(_idle) if one[0] == kind)
+    engine = next(filter(None, free), None) or _Engine(owner.bytes)
     weakref.finalize(owner, _lay_by, kind, engine).atexit = False
     return engine
 

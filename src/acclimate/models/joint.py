@@ -370,13 +370,13 @@ class Problem:
 
     def of_rows(self, z: FloatArray) -> tuple[FloatArray, FloatArray]:
         """First and second derivative of each row's loss, or expected loss, but for its weight."""
-        if self.variance is None and len(z) > _MANY:
-            from acclimate.kernels.newton import derivatives
-
-            return derivatives(self.loss, self.y, z)
-        if self.variance is None:
+        if self.variance is not None:
+            return expected_derivatives(self.loss, self.y, z, self.variance)
+        if len(z) <= _MANY:
             return loss_derivatives(self.loss, self.y, z)
-        return expected_derivatives(self.loss, self.y, z, self.variance)
+        from acclimate.kernels.newton import derivatives
+
+        return derivatives(self.loss, self.y, z)
 
     def hessians(self, curvature: FloatArray) -> list[Hessians]:
         """Each entity's own Hessian, per block, ready to be solved with."""

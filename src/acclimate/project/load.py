@@ -146,12 +146,11 @@ def _assembled(content: Mapping[str, Any], folder: Path, origins: Origins) -> di
 
 def _with_places(section: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Where spaces and values are, from the project's folder where that is a path."""
-    section = {**section, **({"spaces": _under(folder, section["spaces"])} if "spaces" in section else {})}
-    return (
-        {**section, "store": _address(folder, section["store"])}
-        if isinstance(section.get("store"), str)
-        else section
-    )
+    places = {"spaces": _under, "store": _address}
+    found = {
+        key: place(folder, section[key]) for key, place in places.items() if isinstance(section.get(key), str)
+    }
+    return {**section, **found}
 
 
 def _located(table: Any, folder: Path) -> Any:
